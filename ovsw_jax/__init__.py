@@ -1,0 +1,37 @@
+"""OvSW for JAX: Optax transforms and Flax layers that overcome silent weights in binary networks.
+
+Source: Xiang et al., "OvSW: Overcoming Silent Weights for Accurate Binary Neural Networks",
+ECCV 2024.
+"""
+
+from ovsw_jax import linen, models, nn
+from ovsw_jax.ags import AgsState, ags, scale_by_ags
+from ovsw_jax.flip_state import FlipState
+from ovsw_jax.horizon import silence_horizon, threshold_for_horizon
+from ovsw_jax.latent import latent_mask
+from ovsw_jax.metrics import flip_metrics, never_flipped_mask, silent_mask
+from ovsw_jax.sad import sad, silence_aware_decay
+from ovsw_jax.sgd import ovsw_sgd
+from ovsw_jax.tracking import track_flip_state
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AgsState",
+    "FlipState",
+    "ags",
+    "flip_metrics",
+    "latent_mask",
+    "linen",
+    "models",
+    "never_flipped_mask",
+    "nn",
+    "ovsw_sgd",
+    "sad",
+    "scale_by_ags",
+    "silence_aware_decay",
+    "silence_horizon",
+    "silent_mask",
+    "threshold_for_horizon",
+    "track_flip_state",
+]

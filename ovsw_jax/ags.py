@@ -1,0 +1,159 @@
+"""Adaptive Gradient Scaling: a floor under each filter's gradient, relative to its weights."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax._src.base import NO_PARAMS_MSG
+
+from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
+from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype
+
+# Norms are bounded from below so that a dead filter or an all-zero gradient divides by no zero.
+MIN_GRADIENT_NORM = 1e-6
+MIN_WEIGHT_NORM = 1e-3
+
+
+class AgsState(NamedTuple):
+    """State of `scale_by_ags`: what the latest update saw, one scalar a latent kernel.
+
+    The trees are structured like the params, with `optax.MaskedNode` outside the mask.
+
+    Attributes:
+      count: int32 scalar, updates made.
+      rescaled_filter_ratio: share of filters whose gradient was below the floor, 0 to 1.
+      grad_weight_ratio: mean over filters of |G_i| / |W_i|, before scaling.
+      filters: number of filters, the weight of a layer in the totals of `flip_metrics`.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # optax calls it so; tuple.count is hidden
+    rescaled_filter_ratio: Any
+    grad_weight_ratio: Any
+    filters: Any
+
+
+class _Scaled(NamedTuple):
+    gradient: jax.Array
+    rescaled_filter_ratio: jax.Array
+    grad_weight_ratio: jax.Array
+    filters: jax.Array
+
+
+def scale_by_ags(
+    lam: Hyperparameter = 0.04, *, axes: Sequence[int] | None = None, mask: Mask | None = None
+) -> optax.GradientTransformationExtraArgs:
+    r"""Scales each filter's gradient up to `lam` times the norm of its latent weights (Eq. 14).
+
+    .. math::
+      G_i \leftarrow \lambda \frac{\|W_i\|}{\|G_i\|} G_i
+      \quad\text{where } \frac{\|G_i\|}{\|W_i\|} < \lambda
+
+    with 2-norms over one output filter :math:`i`, :math:`\|G_i\| \ge 10^{-6}` and
+    :math:`\|W_i\| \ge 10^{-3}`. Every other filter keeps its gradient bit for bit: also one whose
+    norm overflows or is NaN, so that NaN is seen downstream rather than hidden. It is the
+    lower-bound counterpart of `optax.adaptive_grad_clip`.
+
+    Args:
+      lam: the floor :math:`\lambda \ge 0` of |G_i| / |W_i|: a number, an array or a schedule.
+        Authors' code: 0.04 for CIFAR, 0.01 for ImageNet.
+      axes: axes that make up one filter. None: all but the last, which fits Flax kernels (HWIO
+        and (in, out)). A stack of kernels with a leading layer axis takes `(1, 2, 3)`.
+      mask: which leaves are latent weights: a pytree of bools, a function from params to one, or
+        None for `latent_mask`. Other leaves pass unchanged and cost no state.
+
+    Returns:
+      A gradient transformation with an `AgsState`. Norms are taken in float32 (float64 for
+      float64 leaves); gradients keep their dtype.
+
+    Raises:
+      ValueError: if `lam` is negative or not finite; at `init` if the mask selects nothing; at
+        `update` if params are missing, or shaped otherwise than the gradients.
+      TypeError: at `init` if a latent weight is not a real floating-point array.
+
+    Example:
+      >>> import jax.numpy as jnp, ovsw_jax as ovsw
+      >>> params = {"latent_kernel": jnp.array([[3.0, 1.0], [4.0, 0.0]])}  # norms 5 and 1
+      >>> tx = ovsw.scale_by_ags(lam=0.1)
+      >>> grads = {"latent_kernel": jnp.array([[0.1, 0.5], [0.0, 0.0]])}  # norms 0.1 and 0.5
+      >>> scaled, state = tx.update(grads, tx.init(params), params)
+      >>> scaled["latent_kernel"].tolist()  # the first filter is lifted to 0.1 * 5
+      [[0.5, 0.5], [0.0, 0.0]]
+
+    Source: OvSW (Xiang et al., ECCV 2024), Eq. 14 and Algorithm 3.
+    """
+    check_coefficient("lam", lam)
+    axes = None if axes is None else tuple(axes)
+
+    def init_fn(params: Any) -> AgsState:
+        latent = LatentLeaves(params, mask)
+        for name, weight in zip(latent.names, latent.weights, strict=True):
+            _filter_axes(weight, axes, name)
+
+        def zeros() -> Any:  # a tree of its own for each field: buffers may be donated
+            return latent.only(jnp.zeros((), jnp.float32) for _ in latent.names)
+
+        return AgsState(jnp.zeros((), jnp.int32), zeros(), zeros(), zeros())
+
+    def update_fn(
+        updates: Any, state: AgsState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, AgsState]:
+        del extra_args
+        if params is None:
+            raise ValueError(NO_PARAMS_MSG)
+        latent = LatentLeaves(params, mask)
+        floor = value_at(lam, state.count)
+        scaled = [
+            _scale(g, w, floor, _filter_axes(w, axes, name))
+            for name, g, w in zip(
+                latent.names, latent.gradients(updates), latent.weights, strict=True
+            )
+        ]
+        return latent.put(updates, (s.gradient for s in scaled)), AgsState(
+            optax.safe_increment(state.count),
+            latent.only(s.rescaled_filter_ratio for s in scaled),
+            latent.only(s.grad_weight_ratio for s in scaled),
+            latent.only(s.filters for s in scaled),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+ags = scale_by_ags
+
+
+def _scale(
+    gradient: jax.Array, weight: jax.Array, lam: jax.Array | float, axes: tuple[int, ...]
+) -> _Scaled:
+    dtype = accurate_dtype(gradient, weight)
+    g, floor = gradient.astype(dtype), jnp.asarray(lam, dtype)
+    g_norm = jnp.maximum(_norm(g, axes), MIN_GRADIENT_NORM)
+    w_norm = jnp.maximum(_norm(weight.astype(dtype), axes), MIN_WEIGHT_NORM)
+    ratio = g_norm / w_norm
+    below = (ratio < floor) & jnp.isfinite(w_norm)
+    # Unit gradient first: lam |W| / |G| alone overflows for a tiny gradient of huge weights.
+    lifted = (g / g_norm) * (floor * w_norm)
+    return _Scaled(
+        jnp.where(below, lifted.astype(gradient.dtype), gradient),
+        jnp.mean(below, dtype=jnp.float32),
+        jnp.mean(ratio).astype(jnp.float32),
+        jnp.asarray(ratio.size, jnp.float32),
+    )
+
+
+def _norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
+
+
+def _filter_axes(weight: jax.Array, axes: tuple[int, ...] | None, name: str) -> tuple[int, ...]:
+    if axes is None:
+        return tuple(range(weight.ndim - 1))
+    for axis in axes:
+        if not -weight.ndim <= axis < weight.ndim:
+            raise ValueError(
+                f"axes={axes} do not fit the latent weights of {name!r} with shape "
+                f"{weight.shape}: axis {axis} does not exist. Use axes=None (all but the last), "
+                "or give layers of other ranks their own transform through optax.partition."
+            )
+    return axes

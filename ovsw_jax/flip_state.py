@@ -1,0 +1,122 @@
+"""Flip state: when each latent weight last changed sign, updated once a step (Eq. 15)."""
+
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ovsw_jax import ema, packed
+from ovsw_jax.hyperparams import (
+    Hyperparameter,
+    check_state_momentum,
+    check_threshold,
+    value_at,
+)
+from ovsw_jax.latent import LatentLeaves, accurate_dtype, is_masked
+
+StateKind = Literal["packed", "ema"]
+
+
+class FlipState(NamedTuple):
+    """Flip history of all latent weights; the state of `silence_aware_decay` and its observer.
+
+    The trees are structured like the params, with `optax.MaskedNode` outside the mask.
+
+    Attributes:
+      count: int32 scalar, updates made.
+      history: per latent weight, a uint16 code (`ovsw_jax.packed`) or a float (`ovsw_jax.ema`).
+      flip_ratio: per layer, the share of weights that flipped at the latest update, 0 to 1.
+      threshold: scalar, sigma at the latest update (float64 if a history is).
+      phase: float32 scalar, what the packed countdown left over; 0 for the literal average.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # optax calls it so; tuple.count is hidden
+    history: Any
+    flip_ratio: Any
+    threshold: jax.Array
+    phase: jax.Array
+
+
+class FlipRule:
+    """Eq. 15 with its hyperparameters: makes a FlipState and moves it on by one step."""
+
+    def __init__(self, momentum: Hyperparameter, threshold: Hyperparameter, state: StateKind):
+        """Checks the hyperparameters; see `ovsw_jax.track_flip_state` for their meaning."""
+        if state not in ("packed", "ema"):
+            raise ValueError(
+                f"state={state!r} is not a kind of flip state: use 'packed' (two bytes a weight) "
+                "or 'ema' (the literal float average)."
+            )
+        check_state_momentum(momentum)
+        check_threshold(threshold, momentum)
+        if state == "packed":
+            packed.check_range(momentum, threshold)
+        self.momentum, self.threshold, self.state = momentum, threshold, state
+
+    def init(self, latent: LatentLeaves) -> FlipState:
+        """The state of weights that have not flipped: initialisation is not a flip."""
+        kind = packed if self.state == "packed" else ema
+        history = [kind.init(w) for w in latent.weights]
+        return FlipState(
+            jnp.zeros((), jnp.int32),
+            latent.only(history),
+            latent.only(jnp.zeros((), jnp.float32) for _ in history),
+            jnp.zeros((), accurate_dtype(*history)),
+            jnp.zeros((), jnp.float32),
+        )
+
+    def update(self, state: FlipState, latent: LatentLeaves) -> tuple[FlipState, list[jax.Array]]:
+        """Compares signs with the last ones and moves S on.
+
+        Args:
+          state: as `init` or the previous `update` gave it.
+          latent: the latent weights of this step.
+
+        Returns:
+          The new state, and per latent kernel a bool array: which weights are silent now.
+        """
+        history = latent.take(state.history, "flip state")
+        kind = packed if self.state == "packed" else ema
+        mu = value_at(self.momentum, state.count)
+        sigma = jnp.asarray(value_at(self.threshold, state.count), accurate_dtype(*history))
+        updated, ratios = [], []
+        for h, weight in zip(history, latent.weights, strict=True):
+            positive = weight >= 0
+            # Weights may be loaded between init and the first update; that is no flip either.
+            flipped = (positive != kind.last_sign_positive(h)) & (state.count > 0)
+            updated.append(kind.update(h, positive, flipped, mu, state.phase))
+            ratios.append(jnp.mean(flipped, dtype=jnp.float32))
+        new = FlipState(
+            optax.safe_increment(state.count),
+            latent.only(updated),
+            latent.only(ratios),
+            sigma,
+            kind.next_phase(state.phase, mu),
+        )
+        return new, [_silent(h, new) for h in updated]
+
+
+def silent_tree(state: FlipState) -> Any:
+    """Per latent weight, whether S < sigma (bool), or MaskedNode outside the mask."""
+    return _over_history(lambda h: _silent(h, state), state)
+
+
+def never_flipped_tree(state: FlipState) -> Any:
+    """Per latent weight, whether it never flipped (bool), or MaskedNode outside the mask."""
+    return _over_history(lambda h: _kind_of(h).never_flipped(h), state)
+
+
+def _over_history(f: Any, state: FlipState) -> Any:
+    return jax.tree.map(lambda h: h if is_masked(h) else f(h), state.history, is_leaf=is_masked)
+
+
+def _kind_of(history: jax.Array) -> ModuleType:
+    return packed if history.dtype == jnp.uint16 else ema
+
+
+def _silent(history: jax.Array, state: FlipState) -> jax.Array:
+    is_silent = _kind_of(history).silent(history, state.threshold, state.phase)
+    # Before the first update sigma is not known, and every weight is silent.
+    return is_silent | (state.count == 0)

@@ -1,0 +1,71 @@
+"""The silence horizon: how many steps one flip keeps a weight from being silent."""
+
+import math
+
+from ovsw_jax.hyperparams import check_state_momentum, check_threshold
+
+
+def silence_horizon(momentum: float, threshold: float) -> int:
+    r"""Steps, that of the flip included, for which one flip keeps a weight from being silent.
+
+    A flip lifts S from 0 to :math:`1-\mu`; each step without one multiplies it by :math:`\mu`. The
+    weight is silent again at the first step with :math:`(1-\mu)\mu^n < \sigma`; this is n.
+
+    Args:
+      momentum: :math:`\mu` of Eq. 15, in (0, 1).
+      threshold: :math:`\sigma` of Eq. 16, in (0, 1 - mu].
+
+    Returns:
+      The horizon in optimizer steps, at least 1.
+
+    Raises:
+      ValueError: if either is out of range.
+
+    >>> silence_horizon(0.999, 1e-4)
+    2302
+
+    Source: follows from Eqs. 15 and 16 of OvSW (Xiang et al., ECCV 2024).
+    """
+    check_state_momentum(momentum)
+    check_threshold(threshold, momentum)
+    steps = math.floor(math.log((1 - momentum) / threshold) / -math.log(momentum)) + 1
+    # The logarithms may land a step off where (1 - mu) mu^n is all but equal to sigma.
+    while steps > 1 and (1 - momentum) * momentum ** (steps - 1) < threshold:
+        steps -= 1
+    while (1 - momentum) * momentum**steps >= threshold:
+        steps += 1
+    return steps
+
+
+def threshold_for_horizon(momentum: float, steps: int) -> float:
+    r"""The threshold :math:`\sigma` that gives a silence horizon of `steps`.
+
+    Args:
+      momentum: :math:`\mu` of Eq. 15, in (0, 1).
+      steps: the horizon in optimizer steps (epochs x steps per epoch), at least 1.
+
+    Returns:
+      A threshold in (0, 1 - mu], with `silence_horizon(momentum, threshold) == steps`.
+
+    Raises:
+      ValueError: if `momentum` is out of range, `steps` < 1, or the threshold underflows.
+
+    >>> silence_horizon(0.999, threshold_for_horizon(0.999, 5 * 391))  # five CIFAR epochs
+    1955
+
+    Source: inverse of `silence_horizon`.
+    """
+    check_state_momentum(momentum)
+    if steps < 1 or steps != int(steps):
+        raise ValueError(
+            f"steps={steps} is out of range: a silence horizon is a whole number of optimizer "
+            "steps, at least 1, since a weight is not silent in the step it flips."
+        )
+    # Half a step below the last value that must still count as not silent.
+    threshold = float((1 - momentum) * momentum ** (steps - 0.5))
+    if threshold < 1e-300:
+        raise ValueError(
+            f"steps={steps} at momentum={momentum:g} needs a threshold below 1e-300, which no "
+            f"float holds. Use a momentum nearer to 1, for instance {1 - 1 / steps:.6g}."
+        )
+    return threshold

@@ -1,0 +1,58 @@
+"""Hyperparameters: a number, an array or an Optax schedule, checked where the value is known."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+Hyperparameter = float | jax.Array | Callable[[jax.Array], jax.Array | float]
+
+
+def value_at(hyperparameter: Hyperparameter, count: jax.Array) -> jax.Array | float:
+    """The value at update number `count` (int32 scalar, 0 at the first)."""
+    return hyperparameter(count) if callable(hyperparameter) else hyperparameter
+
+
+def known_values(hyperparameter: Hyperparameter) -> np.ndarray:
+    """Its values as float64, or an empty array where they are only known while running."""
+    if callable(hyperparameter) or isinstance(hyperparameter, jax.core.Tracer):
+        return np.empty(0)
+    return np.asarray(hyperparameter, np.float64).ravel()
+
+
+def check_coefficient(name: str, value: Hyperparameter) -> None:
+    """Raises ValueError unless `value` is finite and >= 0, as far as it is known."""
+    for v in known_values(value):
+        if not (np.isfinite(v) and v >= 0):
+            raise ValueError(
+                f"{name}={v:g} is out of range: it must be finite and >= 0 "
+                f"({name}=0 switches the rule off)."
+            )
+
+
+def check_state_momentum(value: Hyperparameter) -> None:
+    """Raises ValueError unless 0 < mu < 1, as far as it is known."""
+    for v in known_values(value):
+        if not 0 < v < 1:
+            raise ValueError(
+                f"momentum={v:g} of the flip state is out of range: it must lie strictly between "
+                "0 and 1 (0.999 in the paper). This is mu of Eq. 15, not the momentum of SGD."
+            )
+
+
+def check_threshold(threshold: Hyperparameter, momentum: Hyperparameter) -> None:
+    """Raises ValueError unless 0 < sigma <= 1 - mu, as far as both are known."""
+    for v in known_values(threshold):
+        if not (np.isfinite(v) and v > 0):
+            raise ValueError(
+                f"threshold={v:g} is out of range: it must be finite and > 0, or no weight would "
+                "ever be silent. threshold_for_horizon(momentum, steps) gives one from steps."
+            )
+    thresholds, momenta = known_values(threshold), known_values(momentum)
+    if thresholds.size and momenta.size and thresholds.max() > (1 - momenta).min() * (1 + 1e-12):
+        raise ValueError(
+            f"threshold={thresholds.max():g} can never be reached by a flip: one flip lifts S to "
+            f"1 - momentum = {(1 - momenta).min():g}, so a weight would count as silent in the "
+            "very step it flips. Use a threshold <= 1 - momentum, for instance from "
+            "threshold_for_horizon(momentum, steps)."
+        )

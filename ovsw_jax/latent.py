@@ -1,0 +1,145 @@
+"""Which leaves of a parameter tree are latent weights, and how a transform reaches them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+LATENT_KEY = "latent_kernel"
+
+Mask = Any | Callable[[Any], Any]
+
+
+def latent_mask(params: Any) -> Any:
+    """Marks the latent weights of binarised layers.
+
+    Args:
+      params: pytree of parameters, as `nnx.state(model, nnx.Param)` or linen's
+        `variables["params"]` give it.
+
+    Returns:
+      Pytree of bool with the structure of `params`: True where the path has a key `latent_kernel`.
+
+    >>> latent_mask({"conv": {"latent_kernel": 1.0, "bias": 2.0}})
+    {'conv': {'bias': False, 'latent_kernel': True}}
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, _: LATENT_KEY in _keys(path), params)
+
+
+def _keys(path: Sequence[Any]) -> list[str]:
+    """The keys of a tree path as text; an nnx.Variable's own `.value` is no part of a name."""
+    keys = [str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path]
+    return keys[:-1] if len(keys) > 1 and _is_variable_value(path[-1]) else keys
+
+
+def _is_variable_value(key: Any) -> bool:
+    return isinstance(key, jax.tree_util.GetAttrKey) and key.name == "value"
+
+
+def layer_name(path: Sequence[Any]) -> str:
+    """Name of the layer that owns the leaf at `path`: the keys before `latent_kernel`, or all."""
+    keys = _keys(path)
+    if LATENT_KEY in keys[1:]:
+        keys = keys[: keys.index(LATENT_KEY, 1)]
+    return "/".join(keys)
+
+
+def accurate_dtype(*arrays: jax.Array) -> Any:
+    """The dtype in which to compute with `arrays`: float64 if one of them is, else float32."""
+    return jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
+
+
+def is_masked(x: Any) -> bool:
+    """Whether `x` stands where the mask left a parameter out."""
+    return isinstance(x, optax.MaskedNode)
+
+
+class LatentLeaves:
+    """The latent leaves of one parameter tree, in leaf order.
+
+    A transform takes the same leaves out of several trees as lists, works on the lists, and puts
+    the results back: into a full tree (updates), or into one with `optax.MaskedNode` at every
+    other leaf (state), so that what lies outside the mask costs nothing.
+    """
+
+    def __init__(self, params: Any, mask: Mask | None):
+        """Finds the leaves that `mask` selects.
+
+        Args:
+          params: pytree of parameters.
+          mask: None for `latent_mask`; else a pytree of bools, a prefix of `params` at least, or
+            a function from params to one.
+
+        Raises:
+          ValueError: if the mask selects no leaf of `params`.
+          TypeError: if a selected leaf is not a real floating-point array.
+        """
+        paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+        self.treedef: Any = treedef
+        if mask is None:
+            mask = latent_mask
+        tree = mask(params) if callable(mask) else mask
+        flags = jax.tree.leaves(jax.tree.broadcast(tree, params))
+        self.indices = [i for i, flag in enumerate(flags) if flag]
+        self.names = [layer_name(paths_and_leaves[i][0]) for i in self.indices]
+        self.weights = [jnp.asarray(paths_and_leaves[i][1]) for i in self.indices]
+        # A tree without any leaf is what optax.tree_utils.tree_map_params hands to init.
+        if paths_and_leaves and not self.indices:
+            raise ValueError(_nothing_selected(layer_name(p) for p, _ in paths_and_leaves))
+        for name, weight in zip(self.names, self.weights, strict=True):
+            if not jnp.issubdtype(weight.dtype, jnp.floating):
+                raise TypeError(
+                    f"latent weights of {name!r} have dtype {weight.dtype}; the sign of a latent "
+                    "weight is trained through a real floating-point array. Store them as "
+                    "float32 (or bfloat16), or leave this parameter out of the mask."
+                )
+
+    def take(self, tree: Any, what: str) -> list[Any]:
+        """The selected leaves of a `tree` that is structured like the parameters."""
+        try:
+            leaves = self.treedef.flatten_up_to(tree)
+        except ValueError as error:
+            raise ValueError(
+                f"{what} and params have different tree structures: {error}. Pass the params "
+                "that the optimizer state was initialised with, and gradients of those params."
+            ) from error
+        return [leaves[i] for i in self.indices]
+
+    def gradients(self, updates: Any) -> list[jax.Array]:
+        """The selected leaves of `updates`, checked to have the shapes of their weights."""
+        taken = [jnp.asarray(g) for g in self.take(updates, "gradients")]
+        for name, gradient, weight in zip(self.names, taken, self.weights, strict=True):
+            if gradient.shape != weight.shape:
+                raise ValueError(
+                    f"gradient of {name!r} has shape {gradient.shape}, its latent weights "
+                    f"{weight.shape}; they must be equal. Pass `params` as they were when the "
+                    "gradient was taken."
+                )
+        return taken
+
+    def put(self, tree: Any, values: Iterable[Any]) -> Any:
+        """`tree` with its selected leaves replaced by `values`."""
+        leaves = self.treedef.flatten_up_to(tree)
+        for i, value in zip(self.indices, values, strict=True):
+            leaves[i] = value
+        return self.treedef.unflatten(leaves)
+
+    def only(self, values: Iterable[Any]) -> Any:
+        """A tree of `values` at the selected leaves and `optax.MaskedNode` at the others."""
+        leaves: list[Any] = [optax.MaskedNode()] * self.treedef.num_leaves
+        for i, value in zip(self.indices, values, strict=True):
+            leaves[i] = value
+        return self.treedef.unflatten(leaves)
+
+
+def _nothing_selected(names: Iterable[str]) -> str:
+    listed = list(names)
+    shown = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
+    return (
+        f"the mask selects none of the {len(listed)} parameters ({shown}), so the transform would "
+        f"do nothing. Name the latent weights of binarised layers `{LATENT_KEY}` "
+        "(ovsw.nn.BinaryConv does), or pass mask= a pytree of bools or a function of the params. "
+        "A mask on Variable types selects nothing under nnx.Optimizer, which strips Variables."
+    )

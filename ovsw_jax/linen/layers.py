@@ -1,0 +1,173 @@
+"""Binarised Flax linen layers, named and called as `linen.Conv` and `linen.Dense`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from ovsw_jax.nn.arithmetic import (
+    Padding,
+    Scale,
+    binary_conv,
+    binary_dense,
+    check_scale,
+    make_window,
+    mean_magnitude,
+    standardized_scale,
+)
+from ovsw_jax.nn.layers import kaiming_normal
+from ovsw_jax.nn.signs import Sign, approx_sign, ste_sign
+
+Initializer = Callable[..., jax.Array]
+
+
+class _BinaryLayer(linen.Module):
+    """What BinaryConv and BinaryDense share: parameters and factor."""
+
+    def _arguments(self: Any, x: jax.Array, kernel_shape: tuple[int, ...]) -> dict[str, Any]:
+        check_scale(self.scale)
+        latent = self.param("latent_kernel", self.kernel_init, kernel_shape, self.param_dtype)
+        bias = scale = None
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, kernel_shape[-1:], self.param_dtype)
+        if self.scale == "standardized":
+            scale = standardized_scale(latent)
+        elif self.scale == "learned":
+            scale = self.param("filter_scale", lambda _: mean_magnitude(latent))
+        return {
+            "x": x,
+            "latent": latent,
+            "bias": bias,
+            "scale": scale,
+            "input_sign": self.input_sign,
+            "kernel_sign": self.kernel_sign,
+            "dtype": jnp.result_type(x, latent) if self.dtype is None else self.dtype,
+        }
+
+
+class BinaryConv(_BinaryLayer):
+    """Convolution of the signs of its input with the signs of its latent weights.
+
+    The arithmetic, the parameters and their names are those of `ovsw_jax.nn.BinaryConv`.
+
+    Attributes:
+      features: channels of the output, the number of filters.
+      kernel_size: an integer for one spatial axis, or one entry a spatial axis.
+      strides: an integer, or one entry a spatial axis.
+      padding: as for `ovsw_jax.nn.BinaryConv`.
+      kernel_dilation: an integer, or one entry a spatial axis.
+      feature_group_count: groups.
+      use_bias: adds a bias, before the factor.
+      scale: `"standardized"`, `"learned"` or None.
+      input_sign: sign of the activations.
+      kernel_sign: sign of the latent weights.
+      kernel_init: initialiser of the latent weights.
+      bias_init: initialiser of the bias.
+      dtype: of the products and the output; None: that of input and parameters.
+      param_dtype: of the parameters.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, ovsw_jax as ovsw
+      >>> conv = ovsw.linen.BinaryConv(32, (3, 3), strides=2)
+      >>> x = jnp.ones((8, 28, 28, 16))
+      >>> variables = conv.init(jax.random.key(0), x, train=False)
+      >>> conv.apply(variables, x, train=True).shape
+      (8, 14, 14, 32)
+
+    Source: OvSW (Xiang et al., ECCV 2024), Fig. 7.
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int] = 1
+    padding: Padding = "SAME"
+    kernel_dilation: int | Sequence[int] = 1
+    feature_group_count: int = 1
+    use_bias: bool = False
+    scale: Scale = "standardized"
+    input_sign: Sign = approx_sign
+    kernel_sign: Sign = ste_sign
+    kernel_init: Initializer = kaiming_normal
+    bias_init: Initializer = linen.initializers.zeros_init()
+    dtype: jax.typing.DTypeLike | None = None
+    param_dtype: jax.typing.DTypeLike = jnp.float32
+
+    @linen.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Applies the layer.
+
+        Args:
+          x: (*batch, *spatial, in_features), with any number of batch axes.
+          train: divides every sample by its standard deviation first.
+
+        Returns:
+          (*batch, *spatial', features).
+
+        Raises:
+          ValueError: as `ovsw_jax.nn.BinaryConv`.
+        """
+        window = make_window(
+            x.shape[-1],
+            self.features,
+            self.kernel_size,
+            self.strides,
+            self.padding,
+            self.kernel_dilation,
+            self.feature_group_count,
+        )
+        in_features = x.shape[-1] // self.feature_group_count
+        arguments = self._arguments(x, (*window.kernel_size, in_features, self.features))
+        return binary_conv(**arguments, window=window, normalize=train)
+
+
+class BinaryDense(_BinaryLayer):
+    """Matrix product of the signs of its input with the signs of its latent weights.
+
+    Attributes:
+      features: features of the output.
+      use_bias: adds a bias, before the factor.
+      scale: `"standardized"`, `"learned"` or None.
+      input_sign: sign of the activations.
+      kernel_sign: sign of the latent weights.
+      kernel_init: initialiser of the latent weights.
+      bias_init: initialiser of the bias.
+      dtype: of the products and the output; None: that of input and parameters.
+      param_dtype: of the parameters.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, ovsw_jax as ovsw
+      >>> dense = ovsw.linen.BinaryDense(4)
+      >>> variables = dense.init(jax.random.key(0), jnp.ones((8, 3)), train=False)
+      >>> variables["params"]["latent_kernel"].shape
+      (3, 4)
+
+    Source: as `BinaryConv`.
+    """
+
+    features: int
+    use_bias: bool = False
+    scale: Scale = "standardized"
+    input_sign: Sign = approx_sign
+    kernel_sign: Sign = ste_sign
+    kernel_init: Initializer = kaiming_normal
+    bias_init: Initializer = linen.initializers.zeros_init()
+    dtype: jax.typing.DTypeLike | None = None
+    param_dtype: jax.typing.DTypeLike = jnp.float32
+
+    @linen.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Applies the layer.
+
+        Args:
+          x: (..., in_features).
+          train: divides every sample by its standard deviation first.
+
+        Returns:
+          (..., features).
+
+        Raises:
+          ValueError: if `scale` is unknown.
+        """
+        return binary_dense(**self._arguments(x, (x.shape[-1], self.features)), normalize=train)

@@ -1,0 +1,138 @@
+"""What the flip state says of each layer and of the whole network."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ovsw_jax.ags import AgsState
+from ovsw_jax.flip_state import FlipState, never_flipped_tree, silent_tree
+from ovsw_jax.latent import is_masked, layer_name
+
+Metrics = dict[str, dict[str, jax.Array]]
+
+
+def flip_metrics(opt_state: Any) -> Metrics:
+    """Flips, silent weights and rescaled filters, per layer and in total.
+
+    Args:
+      opt_state: state of any optimizer that contains `scale_by_ags`, `silence_aware_decay` or
+        `track_flip_state`, however nested (chain, masked, partition, MultiSteps,
+        inject_hyperparams, `nnx.Optimizer.opt_state`). Under `vmap`, call it inside.
+
+    Returns:
+      A dict from layer name (its path, as `layer1/0/conv1`), and from `"total"`, to float32
+      scalars. With a flip state: `flip_ratio`, `silent_ratio`, `never_flipped_ratio`, shares of
+      weights (0 to 1) at the latest update. With AGS: `rescaled_filter_ratio`, the share of
+      filters below the floor, and `grad_weight_ratio`, the mean over filters of |G_i| / |W_i|.
+      Totals weigh every weight, or every filter, alike.
+
+    Raises:
+      ValueError: if `opt_state` contains neither.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, ovsw_jax as ovsw
+      >>> params = {"conv": {"latent_kernel": jnp.ones((3, 3, 8, 4))}}
+      >>> metrics = ovsw.flip_metrics(ovsw.ovsw_sgd(0.1).init(params))
+      >>> sorted(metrics), float(metrics["conv"]["never_flipped_ratio"])
+      (['conv', 'total'], 1.0)
+    """
+    layers: Metrics = {}
+    weights: dict[str, dict[str, Any]] = {}  # what one layer counts in the totals
+
+    def add(name: str, metric: str, value: Any, count: Any) -> None:
+        layers.setdefault(name, {})[metric] = jnp.asarray(value, jnp.float32)
+        weights.setdefault(name, {})[metric] = count
+
+    for flips in find_states(opt_state, FlipState):
+        sizes = {name: h.size for name, h in _named(flips.history)}
+        for metric, tree in (
+            ("flip_ratio", flips.flip_ratio),
+            ("silent_ratio", silent_tree(flips)),
+            ("never_flipped_ratio", never_flipped_tree(flips)),
+        ):
+            for name, value in _named(tree):
+                add(name, metric, jnp.mean(value, dtype=jnp.float32), sizes[name])
+    for scaled in find_states(opt_state, AgsState):
+        filters = dict(_named(scaled.filters))
+        for metric in ("rescaled_filter_ratio", "grad_weight_ratio"):
+            for name, value in _named(getattr(scaled, metric)):
+                add(name, metric, value, filters[name])
+    if not layers:
+        raise ValueError(_no_state(opt_state))
+    layers["total"] = _totals(layers, weights)
+    return layers
+
+
+def silent_mask(opt_state: Any) -> Any:
+    """Which latent weights are silent: S below the threshold.
+
+    Args:
+      opt_state: as for `flip_metrics`.
+
+    Returns:
+      A tree like the params with a bool array at every latent kernel and `optax.MaskedNode`
+      elsewhere. Before the first update every weight is silent.
+
+    Raises:
+      ValueError: if `opt_state` contains no flip state.
+    """
+    return _merged([silent_tree(s) for s in find_states(opt_state, FlipState)], opt_state)
+
+
+def never_flipped_mask(opt_state: Any) -> Any:
+    """Which latent weights have kept the sign of their initialisation.
+
+    Args:
+      opt_state: as for `flip_metrics`.
+
+    Returns:
+      A tree like the params with a bool array at every latent kernel and `optax.MaskedNode`
+      elsewhere. This is what Figs. 5 and 6 of the paper plot.
+
+    Raises:
+      ValueError: if `opt_state` contains no flip state.
+    """
+    return _merged([never_flipped_tree(s) for s in find_states(opt_state, FlipState)], opt_state)
+
+
+def find_states(opt_state: Any, kind: type) -> list[Any]:
+    """All states of one kind in `opt_state`, in tree order."""
+
+    def is_kind(x: Any) -> bool:
+        return isinstance(x, kind)
+
+    return [s for s in jax.tree.leaves(opt_state, is_leaf=is_kind) if is_kind(s)]
+
+
+def _named(tree: Any) -> list[tuple[str, jax.Array]]:
+    return [(layer_name(path), x) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _totals(layers: Metrics, weights: dict[str, dict[str, Any]]) -> dict[str, jax.Array]:
+    totals = {}
+    for metric in dict.fromkeys(m for values in layers.values() for m in values):
+        names = [name for name in layers if metric in layers[name]]
+        count = jnp.stack([jnp.asarray(weights[n][metric], jnp.float32) for n in names])
+        value = jnp.stack([layers[n][metric] for n in names])
+        totals[metric] = jnp.sum(value * count) / jnp.maximum(jnp.sum(count), 1)
+    return totals
+
+
+def _merged(trees: list[Any], opt_state: Any) -> Any:
+    """One tree from those of several transforms (optax.partition), each with its own leaves."""
+    if not trees:
+        raise ValueError(_no_state(opt_state))
+    merged = trees[0]
+    for tree in trees[1:]:
+        merged = jax.tree.map(
+            lambda a, b: b if is_masked(a) else a, merged, tree, is_leaf=is_masked
+        )
+    return merged
+
+
+def _no_state(opt_state: Any) -> str:
+    return (
+        f"the optimizer state ({type(opt_state).__name__}) holds no flip state. Chain "
+        "ovsw.track_flip_state() with the optimizer to observe it, or ovsw.sad() to act on it."
+    )

@@ -1,0 +1,43 @@
+"""What the networks share."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from ovsw_jax.nn.layers import kaiming_normal
+
+
+def hardtanh(x: jax.Array) -> jax.Array:
+    """Clips to [-1, 1]: the activation between binary layers.
+
+    Its gradient at exactly -1 and +1 is 0. Such ties are common here, where a saturated skip
+    meets a batch norm that gives 0, and `jnp.clip` would pass half the gradient.
+    """
+    return jnp.where(jnp.abs(x) < 1, x, jnp.clip(lax.stop_gradient(x), -1, 1))
+
+
+def batch_norm(features: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """Batch norm with PyTorch's decay (0.1) and epsilon (1e-5).
+
+    Flax keeps the biased variance as its running statistic, PyTorch the unbiased one.
+    """
+    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+
+
+def stem(in_channels: int, features: int, rngs: nnx.Rngs) -> nnx.Conv:
+    """The first layer, a real-valued 3x3 convolution."""
+    return nnx.Conv(
+        in_channels,
+        features,
+        (3, 3),
+        padding=1,
+        use_bias=False,
+        kernel_init=kaiming_normal,
+        rngs=rngs,
+    )
+
+
+def global_average_pool(x: jax.Array) -> jax.Array:
+    """(batch, height, width, features) to (batch, features)."""
+    return jnp.mean(x, axis=(1, 2))

@@ -1,0 +1,274 @@
+"""Binarised Flax NNX layers, named and called as `nnx.Conv` and `nnx.Linear`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ovsw_jax.nn.arithmetic import (
+    Padding,
+    Scale,
+    binary_conv,
+    binary_dense,
+    check_input,
+    check_scale,
+    make_window,
+    mean_magnitude,
+    standardized_scale,
+)
+from ovsw_jax.nn.signs import Sign, approx_sign, ste_sign
+
+kaiming_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class _BinaryLayer(nnx.Module):
+    """What BinaryConv and BinaryDense share: parameters, factor and the train/eval switch."""
+
+    def __init__(
+        self,
+        kernel_shape: tuple[int, ...],
+        *,
+        use_bias: bool,
+        scale: Scale,
+        input_sign: Sign,
+        kernel_sign: Sign,
+        kernel_init: nnx.Initializer,
+        bias_init: nnx.Initializer,
+        dtype: jax.typing.DTypeLike | None,
+        param_dtype: jax.typing.DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        check_scale(scale)
+        out_features = kernel_shape[-1]
+        latent = kernel_init(rngs.params(), kernel_shape, param_dtype)
+        self.latent_kernel = nnx.Param(latent)
+        self.bias = nnx.data(
+            nnx.Param(bias_init(rngs.params(), (out_features,), param_dtype)) if use_bias else None
+        )
+        self.filter_scale = nnx.data(
+            nnx.Param(mean_magnitude(latent)) if scale == "learned" else None
+        )
+        self.scale = scale
+        self.input_sign, self.kernel_sign = input_sign, kernel_sign
+        self.dtype, self.param_dtype = dtype, param_dtype
+        self.deterministic = False  # set by model.train() and model.eval()
+
+    def _arguments(self, x: jax.Array) -> dict[str, Any]:
+        latent = self.latent_kernel[...]
+        scale = None
+        if self.scale == "standardized":
+            scale = standardized_scale(latent)
+        elif self.filter_scale is not None:
+            scale = self.filter_scale[...]
+        return {
+            "x": x,
+            "latent": latent,
+            "bias": None if self.bias is None else self.bias[...],
+            "scale": scale,
+            "input_sign": self.input_sign,
+            "kernel_sign": self.kernel_sign,
+            "normalize": not self.deterministic,
+            "dtype": jnp.result_type(x, latent) if self.dtype is None else self.dtype,
+        }
+
+
+class BinaryConv(_BinaryLayer):
+    r"""Convolution of the signs of its input with the signs of its latent weights.
+
+    .. math::
+      y = (\operatorname{conv}(\operatorname{sign} x, \operatorname{sign} W) + b) \alpha
+
+    In training the input is first divided by its standard deviation over each sample, which moves
+    only the window of the sign's gradient; `model.eval()` leaves that out. Zero padding pads the
+    signs. A latent weight starts as Kaiming normal, fan-in.
+
+    Attributes:
+      latent_kernel: `nnx.Param`, (*kernel_size, in_features // groups, out_features).
+      bias: `nnx.Param`, (out_features,), or None.
+      filter_scale: `nnx.Param`, (out_features,), the learned factor; None unless asked for.
+
+    Example:
+      >>> import jax.numpy as jnp, ovsw_jax as ovsw
+      >>> from flax import nnx
+      >>> conv = ovsw.nn.BinaryConv(16, 32, (3, 3), strides=2, rngs=nnx.Rngs(0))
+      >>> conv(jnp.ones((8, 28, 28, 16))).shape
+      (8, 14, 14, 32)
+
+    Source: OvSW (Xiang et al., ECCV 2024), Fig. 7; standardisation as in the authors' code.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int | Sequence[int],
+        *,
+        strides: int | Sequence[int] = 1,
+        padding: Padding = "SAME",
+        kernel_dilation: int | Sequence[int] = 1,
+        feature_group_count: int = 1,
+        use_bias: bool = False,
+        scale: Scale = "standardized",
+        input_sign: Sign = approx_sign,
+        kernel_sign: Sign = ste_sign,
+        kernel_init: nnx.Initializer = kaiming_normal,
+        bias_init: nnx.Initializer = nnx.initializers.zeros_init(),
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        """Makes the layer.
+
+        Args:
+          in_features: channels of the input.
+          out_features: channels of the output, the number of filters.
+          kernel_size: an integer for one spatial axis, or one entry a spatial axis.
+          strides: an integer, or one entry a spatial axis.
+          padding: `"SAME"`, `"VALID"`, `"CIRCULAR"`, `"REFLECT"`, `"CAUSAL"` (one axis), an
+            integer, or (low, high) pairs.
+          kernel_dilation: an integer, or one entry a spatial axis.
+          feature_group_count: groups; `in_features` groups of one channel are a depthwise
+            convolution.
+          use_bias: adds a bias, before the factor.
+          scale: the factor alpha of each filter. `"standardized"`: mean magnitude of its
+            standardised latent weights, without gradient (1 if it has a single weight);
+            `"learned"`: a parameter, starting at mean |W|; None: no factor.
+          input_sign: sign of the activations, with its pseudo-gradient.
+          kernel_sign: sign of the latent weights, with its pseudo-gradient.
+          kernel_init: initialiser of the latent weights.
+          bias_init: initialiser of the bias.
+          dtype: of the products and the output; None: that of input and parameters. Signs are
+            exact in bfloat16 and their products are summed in float32.
+          param_dtype: of the parameters.
+          rngs: random state, for `params`.
+
+        Raises:
+          ValueError: if `scale` or `padding` is unknown, the groups don't divide the features, or
+            a geometric argument has not one entry for each spatial axis.
+        """
+        self.window = make_window(
+            in_features,
+            out_features,
+            kernel_size,
+            strides,
+            padding,
+            kernel_dilation,
+            feature_group_count,
+        )
+        super().__init__(
+            (*self.window.kernel_size, in_features // feature_group_count, out_features),
+            use_bias=use_bias,
+            scale=scale,
+            input_sign=input_sign,
+            kernel_sign=kernel_sign,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.in_features, self.out_features = in_features, out_features
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the layer.
+
+        Args:
+          x: (*batch, *spatial, in_features), with any number of batch axes.
+
+        Returns:
+          (*batch, *spatial', out_features).
+
+        Raises:
+          ValueError: if `x` has other features or too few axes.
+        """
+        check_input(x, self.in_features, min_rank=len(self.window.kernel_size) + 1)
+        return binary_conv(**self._arguments(x), window=self.window)
+
+
+class BinaryDense(_BinaryLayer):
+    r"""Matrix product of the signs of its input with the signs of its latent weights.
+
+    .. math::
+      y = (\operatorname{sign}(x) \operatorname{sign}(W) + b) \alpha
+
+    Otherwise as `BinaryConv`; one sample is one vector of features.
+
+    Attributes:
+      latent_kernel: `nnx.Param`, (in_features, out_features).
+      bias: `nnx.Param`, (out_features,), or None.
+      filter_scale: `nnx.Param`, (out_features,), the learned factor; None unless asked for.
+
+    Example:
+      >>> import jax.numpy as jnp, ovsw_jax as ovsw
+      >>> from flax import nnx
+      >>> dense = ovsw.nn.BinaryDense(3, 2, scale=None, rngs=nnx.Rngs(0))
+      >>> dense.latent_kernel[...] = jnp.array([[0.1, 1.0], [0.2, -1.0], [0.3, 1.0]])
+      >>> dense(jnp.array([2.0, -5.0, 1.0])).tolist()
+      [1.0, 3.0]
+
+    Source: as `BinaryConv`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool = False,
+        scale: Scale = "standardized",
+        input_sign: Sign = approx_sign,
+        kernel_sign: Sign = ste_sign,
+        kernel_init: nnx.Initializer = kaiming_normal,
+        bias_init: nnx.Initializer = nnx.initializers.zeros_init(),
+        dtype: jax.typing.DTypeLike | None = None,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        """Makes the layer; the arguments are those of `BinaryConv`.
+
+        Args:
+          in_features: features of the input.
+          out_features: features of the output.
+          use_bias: adds a bias, before the factor.
+          scale: `"standardized"`, `"learned"` or None.
+          input_sign: sign of the activations.
+          kernel_sign: sign of the latent weights.
+          kernel_init: initialiser of the latent weights.
+          bias_init: initialiser of the bias.
+          dtype: of the products and the output.
+          param_dtype: of the parameters.
+          rngs: random state, for `params`.
+
+        Raises:
+          ValueError: if `scale` is unknown.
+        """
+        super().__init__(
+            (in_features, out_features),
+            use_bias=use_bias,
+            scale=scale,
+            input_sign=input_sign,
+            kernel_sign=kernel_sign,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.in_features, self.out_features = in_features, out_features
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the layer.
+
+        Args:
+          x: (..., in_features).
+
+        Returns:
+          (..., out_features).
+
+        Raises:
+          ValueError: if `x` has other features.
+        """
+        check_input(x, self.in_features, min_rank=1)
+        return binary_dense(**self._arguments(x))

@@ -1,0 +1,118 @@
+r"""Flip history of a weight in two bytes: its last sign and a countdown to silence.
+
+The rule asks two things of the moving average S of Eq. 15: is it below the threshold, and has the
+weight ever flipped? Without a flip S shrinks by the fixed factor mu, so log S is a countdown. We
+keep it in fixed point: a code is
+
+    bit 15      the last sign, 1 for +
+    bits 0-14   0 for a weight that never flipped, else a level of log S: one level is
+                LOG_UNIT = 0.0005 nats, level TOP = 32767 is S = 1, level 1 is S ~ 0
+
+With mu = 0.999 a step without a flip takes 2.001 levels. Levels are whole, so what a step leaves
+over is kept in `phase`, one scalar for all weights; every weight then stays within half a level
+of its true log S between two flips. The grid depends on neither mu nor sigma, so both may be
+traced, scheduled or swept, and a stored code keeps its meaning.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from ovsw_jax.hyperparams import Hyperparameter, known_values
+
+SIGN_BIT = 0x8000
+TOP = 0x7FFF
+LOG_UNIT = 0.0005
+MIN_THRESHOLD = math.exp(-(TOP - 1) * LOG_UNIT)
+MAX_MOMENTUM = math.exp(-LOG_UNIT)
+
+
+def check_range(momentum: Hyperparameter, threshold: Hyperparameter) -> None:
+    """Raises ValueError if the known values span a horizon that 15 bits can't hold."""
+    for v in known_values(momentum):
+        if v > MAX_MOMENTUM:
+            raise ValueError(
+                f"momentum={v:g} makes a silence horizon that packed state cannot hold: its levels "
+                f"resolve momentum up to {MAX_MOMENTUM:.6f}. Use state='ema', or a smaller "
+                "momentum with a threshold from threshold_for_horizon(momentum, steps)."
+            )
+    for v in known_values(threshold):
+        if v < MIN_THRESHOLD:
+            raise ValueError(
+                f"threshold={v:g} makes a silence horizon that packed state cannot hold: its "
+                f"levels end at {MIN_THRESHOLD:.3g}. Use state='ema', or a larger momentum with a "
+                "threshold from threshold_for_horizon(momentum, steps)."
+            )
+
+
+def init(weight: jax.Array) -> jax.Array:
+    """Codes (uint16, shape of `weight`) of weights that never flipped."""
+    return _with_sign(jnp.zeros(weight.shape, jnp.int32), weight >= 0)
+
+
+def last_sign_positive(code: jax.Array) -> jax.Array:
+    """Whether the sign last seen was +."""
+    return (code & jnp.uint16(SIGN_BIT)) != 0
+
+
+def next_phase(phase: jax.Array, momentum: jax.Array | float) -> jax.Array:
+    """The phase after one step."""
+    return _levels_lost(phase, momentum)[1]
+
+
+def update(
+    code: jax.Array,
+    positive: jax.Array,
+    flipped: jax.Array,
+    momentum: jax.Array | float,
+    phase: jax.Array,
+) -> jax.Array:
+    """Codes after one step of Eq. 15.
+
+    Args:
+      code: uint16, any shape; codes before the step.
+      positive: bool, same shape; whether the weight is >= 0 now.
+      flipped: bool, same shape; whether that differs from the last sign.
+      momentum: scalar mu.
+      phase: float32 scalar; the phase before the step.
+    """
+    levels_lost, phase_after = _levels_lost(phase, momentum)
+    level = (code & jnp.uint16(TOP)).astype(jnp.int32)
+    decayed = jnp.where(level == 0, 0, jnp.maximum(level - levels_lost, 1))
+    lifted = _lift(level, momentum, phase, phase_after)
+    return _with_sign(jnp.where(flipped, lifted, decayed), positive)
+
+
+def _levels_lost(phase: jax.Array, momentum: jax.Array | float) -> tuple[jax.Array, jax.Array]:
+    """Whole levels that S loses in one step without a flip, and the fraction left over."""
+    due = phase - jnp.log(jnp.asarray(momentum, jnp.float32)) / LOG_UNIT
+    whole = jnp.floor(due)
+    return whole.astype(jnp.int32), due - whole
+
+
+def _lift(
+    level: jax.Array, momentum: jax.Array | float, phase: jax.Array, phase_after: jax.Array
+) -> jax.Array:
+    """Levels after a flip: mu S + (1 - mu) in fixed point."""
+    mu = jnp.asarray(momentum, jnp.float32)
+    gain = jnp.asarray(1 - momentum, jnp.float32)  # from mu's own precision, not float32's
+    log_s = (level.astype(jnp.float32) - (TOP - 0.5) - phase) * LOG_UNIT  # middle of the level
+    s = jnp.where(level > 1, jnp.exp(log_s), 0.0)
+    lifted = jnp.floor(jnp.log(mu * s + gain) / LOG_UNIT + TOP + phase_after)
+    return jnp.clip(lifted.astype(jnp.int32), 1, TOP)
+
+
+def _with_sign(level: jax.Array, positive: jax.Array) -> jax.Array:
+    return level.astype(jnp.uint16) | jnp.where(positive, jnp.uint16(SIGN_BIT), jnp.uint16(0))
+
+
+def silent(code: jax.Array, threshold: jax.Array, phase: jax.Array) -> jax.Array:
+    """Whether S < sigma; `phase` is the one after the step that wrote `code`."""
+    boundary = jnp.log(threshold.astype(jnp.float32)) / LOG_UNIT + (TOP - 0.5) + phase
+    return (code & jnp.uint16(TOP)) < jnp.ceil(boundary).astype(jnp.uint16)
+
+
+def never_flipped(code: jax.Array) -> jax.Array:
+    """Whether the weight has kept the sign of its initialisation."""
+    return (code & jnp.uint16(TOP)) == 0

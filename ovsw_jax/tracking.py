@@ -1,0 +1,64 @@
+"""Flip state as an observer: what any optimizer does to the signs, without touching it."""
+
+from typing import Any
+
+import optax
+from optax._src.base import NO_PARAMS_MSG
+
+from ovsw_jax.flip_state import FlipRule, FlipState, StateKind
+from ovsw_jax.hyperparams import Hyperparameter
+from ovsw_jax.latent import LatentLeaves, Mask
+
+
+def track_flip_state(
+    *,
+    momentum: Hyperparameter = 0.999,
+    threshold: Hyperparameter = 1e-4,
+    state: StateKind = "packed",
+    mask: Mask | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Keeps the same flip state as `silence_aware_decay` and passes updates through.
+
+    Chain it with any optimizer (SGD, Adam, LARS, Bop) to see its flips, silent weights and never
+    flipped weights.
+
+    Args:
+      momentum: mu of Eq. 15, in (0, 1); at most 0.9995 for packed state.
+      threshold: sigma of Eq. 16, in (0, 1 - mu].
+      state: `"packed"`, two bytes a weight, or `"ema"`, the literal average.
+      mask: which leaves are latent weights; see `silence_aware_decay`.
+
+    Returns:
+      A gradient transformation whose state is a `FlipState` and whose updates are its input.
+
+    Raises:
+      ValueError: as `silence_aware_decay`.
+      TypeError: at `init` if a latent weight is not a real floating-point array.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, ovsw_jax as ovsw
+      >>> params = {"latent_kernel": jnp.array([[0.5], [-0.5]])}
+      >>> tx = optax.chain(ovsw.track_flip_state(), optax.adam(1.0))
+      >>> state = tx.init(params)
+      >>> for _ in range(2):
+      ...     updates, state = tx.update({"latent_kernel": jnp.ones((2, 1))}, state, params)
+      ...     params = optax.apply_updates(params, updates)
+      >>> float(ovsw.flip_metrics(state)["total"]["flip_ratio"])  # 0.5 became -0.5
+      0.5
+
+    Source: Eq. 15 of OvSW (Xiang et al., ECCV 2024).
+    """
+    rule = FlipRule(momentum, threshold, state)
+
+    def init_fn(params: Any) -> FlipState:
+        return rule.init(LatentLeaves(params, mask))
+
+    def update_fn(
+        updates: Any, state: FlipState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, FlipState]:
+        del extra_args
+        if params is None:
+            raise ValueError(NO_PARAMS_MSG)
+        return updates, rule.update(state, LatentLeaves(params, mask))[0]
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
