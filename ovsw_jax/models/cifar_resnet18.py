@@ -21,7 +21,7 @@ class BasicBlock(nnx.Module):
         self.bn1 = batch_norm(features, rngs)
         self.conv2 = BinaryConv(features, features, (3, 3), padding=1, rngs=rngs)
         self.bn2 = batch_norm(features, rngs)
-        self.shortcut = nnx.List([])
+        self.shortcut: nnx.List[nnx.Module] = nnx.List([])
         if strides > 1 or in_features != features:
             self.shortcut = nnx.List(
                 [
@@ -36,7 +36,7 @@ class BasicBlock(nnx.Module):
         """(batch, height, width, in_features) to (batch, height', width', features)."""
         skip = x
         for layer in self.shortcut:
-            skip = layer(skip)
+            skip = layer(skip)  # type: ignore[operator]
         x = hardtanh(self.bn1(self.conv1(x)))
         return hardtanh(self.bn2(self.conv2(x)) + skip)
 

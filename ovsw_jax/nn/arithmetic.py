@@ -314,7 +314,7 @@ def _narrow_conv_backward(
 ) -> tuple[jax.Array, jax.Array]:
     dtype = operands[0].dtype
     _, transpose = jax.vjp(lambda a, w: _conv(a, w, window, dtype), *operands)
-    return transpose(cotangent.astype(dtype))  # type: ignore[no-any-return]
+    return transpose(cotangent.astype(dtype))
 
 
 _narrow_conv.defvjp(_narrow_conv_forward, _narrow_conv_backward)
