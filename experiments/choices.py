@@ -1,0 +1,20 @@
+"""Things chosen by name on the command line."""
+
+import difflib
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def choose(kind: str, name: str, known: Mapping[str, T]) -> T:
+    """The thing called `name`.
+
+    Raises:
+      ValueError: if there is none, with the nearest names.
+    """
+    if name in known:
+        return known[name]
+    nearest = difflib.get_close_matches(name.lower(), known, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(map(repr, nearest))}? " if nearest else ""
+    raise ValueError(f"{kind} {name!r} is unknown. {hint}Known: {', '.join(known)}.")

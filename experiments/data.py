@@ -1,0 +1,198 @@
+"""Data sets by name, as arrays in memory: digits, CIFAR-10, CIFAR-100, or any image folder.
+
+    python -c "from experiments import data; print(data.load('digits'))"
+
+Nothing is downloaded. `digits` comes with scikit-learn; `cifar10` and `cifar100` are read where
+`python -m experiments.prepare` (or TFDS itself) has put them; any other name is the path of an
+image folder ROOT/{train,test}/CLASS/FILE.
+"""
+
+import dataclasses
+import difflib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments import cifar, image_folder, tfds_source
+
+NAMES = ("digits", *cifar.BY_NAME)
+
+# The recipe of the authors' code for CIFAR-10; rounded from the training split's.
+_CIFAR10_MEAN = (0.491, 0.482, 0.447)
+_CIFAR10_STD = (0.247, 0.243, 0.262)
+
+_DIGITS_TEST = 360  # of 1,797, a fifth
+_SEED = 0  # of the digits' split and of every subset: part of the data, not of a run
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
+class Dataset:
+    """A labelled set of images with its two splits.
+
+    Attributes:
+      name: as given to `load`.
+      train_images: uint8 (images, height, width, channels).
+      train_labels: int32 (images,), indices into `classes`.
+      test_images: like `train_images`.
+      test_labels: like `train_labels`.
+      classes: names of the classes.
+      mean: float32 (channels,), mean of the training split's pixels on the scale 0..1.
+      std: float32 (channels,), their standard deviation; 1 for a channel that never changes, so
+        that dividing by it is safe.
+    """
+
+    name: str
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.int32]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int32]
+    classes: tuple[str, ...]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+    def __repr__(self) -> str:
+        return (
+            f"Dataset({self.name!r}, train {self.train_images.shape}, "
+            f"test {self.test_images.shape}, {len(self.classes)} classes)"
+        )
+
+
+def load(
+    name: str, *, data_dir: str | Path | None = None, train_images: int | None = None
+) -> Dataset:
+    """Loads a data set into memory.
+
+    Args:
+      name: 'digits', 'cifar10', 'cifar100', or the path of an image folder.
+      data_dir: TFDS's data folder, for the CIFAR sets; None is TFDS's own default
+        ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
+      train_images: keep so many training images only, the same ones every time and as evenly spread
+        over the classes as they allow; a larger subset contains the smaller ones. None keeps all.
+
+    Returns:
+      The data set. Mean and std are the whole training split's, whatever `train_images` says.
+
+    Raises:
+      ValueError: unknown name (with the nearest ones), an image folder that breaks a rule, or a
+        `train_images` that the data set cannot give.
+      FileNotFoundError: a CIFAR set that is not prepared; says what to put where.
+
+    >>> load("digits", train_images=100)
+    Dataset('digits', train (100, 8, 8, 1), test (360, 8, 8, 1), 10 classes)
+    """
+    if name == "digits":
+        data = _digits()
+    elif name in cifar.BY_NAME:
+        data = _cifar(cifar.BY_NAME[name], data_dir)
+    else:
+        data = _image_folder(name)
+    return data if train_images is None else _with_train_images(data, train_images)
+
+
+def balanced_subset(labels: NDArray[np.integer], count: int) -> NDArray[np.intp]:
+    """Indices, ascending, of `count` examples spread over the classes as evenly as they allow.
+
+    Every class puts its examples in a fixed random order; the subset takes all first ones, then all
+    second ones, and so on. So it is deterministic, and contained in every larger one.
+    """
+    shuffled = np.random.default_rng(_SEED).permutation(len(labels))
+    rank = np.empty(len(labels), np.intp)  # place of an example among its class
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        rank[members] = np.arange(len(members))
+    return np.sort(np.lexsort((labels, rank))[:count])
+
+
+def channel_statistics(
+    images: NDArray[np.uint8],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of each channel over all pixels, on the scale 0..1.
+
+    Sums of integers are exact, and taken in chunks, so that no wider copy of all images is made.
+    """
+    chunks = np.array_split(images, -(-len(images) // 1_000))
+    pixels = images.size // images.shape[-1]
+    sums = [chunk.sum((0, 1, 2), dtype=np.int64) for chunk in chunks]
+    squares = [np.square(chunk, dtype=np.int64).sum((0, 1, 2)) for chunk in chunks]
+    mean = np.sum(sums, axis=0) / pixels
+    std = np.sqrt(np.maximum(np.sum(squares, axis=0) / pixels - mean**2, 0))
+    std[std == 0] = 255
+    return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)
+
+
+def _with_train_images(data: Dataset, count: int) -> Dataset:
+    available = len(data.train_labels)
+    if count > available:
+        raise ValueError(
+            f"train_images={count:,} is more than the {available:,} training images of "
+            f"{data.name!r}: ask for at most that many"
+        )
+    if count < len(data.classes):
+        raise ValueError(
+            f"train_images={count:,} is less than one image for each of the {len(data.classes)} "
+            f"classes of {data.name!r}: ask for at least {len(data.classes)}"
+        )
+    kept = balanced_subset(data.train_labels, count)
+    return dataclasses.replace(
+        data, train_images=data.train_images[kept], train_labels=data.train_labels[kept]
+    )
+
+
+def _digits() -> Dataset:
+    """scikit-learn's 1,797 handwritten digits (UCI Optdigits, test part), 8x8, gray, 17 levels."""
+    from sklearn.datasets import (
+        load_digits,
+    )  # a second, which the other data sets need not wait for
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)  # 64 values 0..16 an image
+    pixels = np.round(images * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)
+    train_x, test_x, train_y, test_y = train_test_split(
+        pixels,
+        labels.astype(np.int32),
+        test_size=_DIGITS_TEST,
+        stratify=labels,
+        random_state=_SEED,
+    )
+    classes = tuple(str(digit) for digit in range(10))
+    mean, std = channel_statistics(train_x)
+    return Dataset("digits", train_x, train_y, test_x, test_y, classes, mean, std)
+
+
+def _cifar(which: cifar.Cifar, data_dir: str | Path | None) -> Dataset:
+    splits, classes = tfds_source.read(which, None if data_dir is None else Path(data_dir))
+    if which is cifar.CIFAR10:
+        mean, std = np.array(_CIFAR10_MEAN, np.float32), np.array(_CIFAR10_STD, np.float32)
+    else:
+        mean, std = channel_statistics(splits["train"][0])
+    return Dataset(which.name, *splits["train"], *splits["test"], classes, mean, std)
+
+
+def _image_folder(name: str) -> Dataset:
+    root = Path(name).expanduser()
+    if not root.is_dir():
+        raise ValueError(_unknown_message(name, is_file=root.is_file()))
+    folder = image_folder.scan(root)
+    images = image_folder.read(folder)
+    mean, std = channel_statistics(images["train"])
+    return Dataset(
+        name=name,
+        train_images=images["train"],
+        train_labels=np.array(folder.labels["train"], np.int32),
+        test_images=images["test"],
+        test_labels=np.array(folder.labels["test"], np.int32),
+        classes=folder.classes,
+        mean=mean,
+        std=std,
+    )
+
+
+def _unknown_message(name: str, *, is_file: bool) -> str:
+    nearest = difflib.get_close_matches(name.lower(), NAMES)
+    hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+    problem = "it is a file" if is_file else "there is no such folder"
+    return (
+        f"unknown data set {name!r}: it is none of {', '.join(NAMES)}, and no image folder "
+        f"ROOT/{{train,test}}/CLASS/FILE either ({problem}){hint}"
+    )

@@ -1,0 +1,119 @@
+"""Flip ratio and silent ratio of every layer over the epochs (as Figs. 10-25 of the paper)."""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+
+from experiments.figures import style
+from experiments.records import Run, depth_order
+
+_METRICS = (
+    ("epoch_flip_ratio", "Flipped within the epoch\n(% of the layer's weights)"),
+    ("silent_ratio", "Silent\n(% of the layer's weights)"),
+)
+_MOST_NAMED = 6  # more layers than this get a colour bar instead of a legend
+_MOST_TICKS = 20  # names beside the colour bar
+_LINESTYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+_MARKERS = ("o", "s", "^", "v", "D", "P")
+
+
+def figure(run: Run) -> Figure:
+    """Small multiples: a row a metric, a column an optimizer, a line a layer (mean over seeds)."""
+    names = run.optimizers
+    layers = depth_order(list({layer for name in names for layer in run.layers(name)}))
+    if not layers:
+        raise style.NothingToDrawError("metrics.jsonl holds no per-layer values")
+    fig = style.new_figure(5.2, width=max(style.WIDTH, 2.6 * len(names)))
+    style.set_title(fig, f"{style.run_title(run)}: sign flips and silent weights, layer by layer")
+    grid = fig.subplots(len(_METRICS), len(names), sharex=True, sharey="row", squeeze=False)
+    colors = layer_colors(len(layers))
+    for row, (metric, label) in zip(grid, _METRICS, strict=True):
+        for axes, name in zip(row, names, strict=True):
+            _draw_panel(axes, run, name, metric, layers, colors)
+        row[0].set_ylabel(label)
+    last = max(run.last_epoch(name) for name in names)
+    for column, name in enumerate(names):
+        grid[0, column].set_title(style.optimizer_label(run, name, ", "), fontweight="bold")
+        for row in grid:
+            style.epoch_axis(row[column], 1, last)
+        grid[0, column].set_xlabel("")
+    _set_limits(grid)
+    if len(layers) <= _MOST_NAMED:
+        handles, _ = grid[0, 0].get_legend_handles_labels()
+        labels = list(style.short_names(layers, 28).values())
+        fig.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=style.legend_columns(labels),
+            handlelength=3.5,
+        )
+    else:
+        _add_colorbar(fig, grid, layers, colors)
+    return fig
+
+
+def layer_colors(count: int) -> npt.NDArray[np.float64]:
+    """(count, 4) colours from the input (dark) to the output (light), all visible on white."""
+    return np.asarray(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.87, count)))
+
+
+def _draw_panel(
+    axes: Axes,
+    run: Run,
+    optimizer: str,
+    metric: str,
+    layers: Sequence[str],
+    colors: npt.NDArray[np.float64],
+) -> None:
+    named = len(layers) <= _MOST_NAMED
+    for depth, layer in enumerate(layers):
+        epochs, values = run.series(optimizer, metric, layer)
+        axes.plot(
+            epochs,
+            100 * np.mean(values, axis=0),
+            color=colors[depth],
+            linestyle=_LINESTYLES[depth] if named else "-",
+            marker=_MARKERS[depth] if named else "o",
+            markersize=4 if named else 2.5,
+            markevery=style.marker_every(len(epochs)),
+            linewidth=1.5 if named else 1.1,
+            label=layer,
+        )
+
+
+def _set_limits(grid: npt.NDArray[np.object_]) -> None:
+    flips, silent = grid[0, 0], grid[1, 0]
+    drawn = np.concatenate([line.get_ydata() for axes in grid[0] for line in axes.lines])
+    highest = float(np.max(drawn, where=np.isfinite(drawn), initial=0.01))
+    flips.set_ylim(0, 1.06 * highest)  # from 0, and never an empty range
+    silent.set_ylim(0, 104)  # a line at 100 % is not cut in half
+
+
+def _add_colorbar(
+    fig: Figure,
+    grid: npt.NDArray[np.object_],
+    layers: Sequence[str],
+    colors: npt.NDArray[np.float64],
+) -> None:
+    count = len(layers)
+    norm = BoundaryNorm(np.arange(count + 1) + 0.5, count)
+    named = range(1, count + 1, math.ceil(count / _MOST_TICKS))
+    bar = fig.colorbar(
+        ScalarMappable(norm, ListedColormap(colors)),
+        ax=grid.ravel().tolist(),
+        ticks=list(named),
+        pad=0.02,
+    )
+    short = list(style.short_names(layers, 20).values())
+    bar.ax.set_yticklabels([f"{depth}  {short[depth - 1]}" for depth in named])
+    bar.ax.minorticks_off()
+    bar.ax.invert_yaxis()  # the input at the top, as one reads a network
+    bar.set_label("Layer, from input to output")

@@ -1,0 +1,97 @@
+"""The point of the library at a glance: never-flipped share and top-1, side by side."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator
+
+from experiments.figures import style
+from experiments.records import Run, sample_std
+
+_MIN_SPAN = 2.0  # percentage points of top-1: do not magnify noise any further
+_HALF_HEIGHT = 0.31  # of a bar; rows are 1 apart
+
+
+def figure(run: Run) -> Figure:
+    """Bars of the never-flipped share (0 to 100 %) beside points of test top-1 (zoomed axis).
+
+    A row an optimizer, so that any number of them fits; numbers stand in a column of their own.
+    """
+    fig = style.new_figure(1.9 + 0.62 * len(run.optimizers), gap=0.1)
+    style.set_title(fig, style.run_title(run))
+    left, right = fig.subplots(1, 2)
+    _draw_panel(left, run, "never_flipped_ratio", bars=True)
+    left.set_title("Weights whose sign never flipped")
+    left.set_xlabel("Never flipped (% of binary weights)")
+    left.set_xlim(0, 100)
+
+    _draw_panel(right, run, "test_top1", bars=False)
+    right.set_title("Test accuracy")
+    right.set_xlabel("Test top-1 (%), axis does not start at 0")
+    right.tick_params(axis="y", labelleft=False)
+    _zoom(right, run)
+    fig.supxlabel(_caption(run), fontsize=8)
+    return fig
+
+
+def _caption(run: Run) -> str:
+    if all(len(run.seeds(name)) == 1 for name in run.optimizers):
+        return "Values at the last epoch; one seed, so no spread is known"
+    return "Mean ± sample standard deviation over seeds at the last epoch; each mark is one seed"
+
+
+def _draw_panel(axes: Axes, run: Run, metric: str, *, bars: bool) -> None:
+    names = run.optimizers
+    for y, (name, look) in enumerate(style.looks(names).items()):
+        values = 100 * np.array(run.final(name, metric))
+        mean, std = float(values.mean()), sample_std(values)
+        if bars:
+            axes.barh(
+                y, mean, 2 * _HALF_HEIGHT, color=look.color, edgecolor="white", hatch=look.hatch
+            )
+        else:
+            axes.vlines(mean, y - _HALF_HEIGHT, y + _HALF_HEIGHT, color=look.color, linewidth=3)
+        if std is not None:
+            axes.errorbar(mean, y + 0.2, xerr=float(std), color="black", capsize=4, zorder=3)
+        axes.scatter(
+            values,
+            y + style.side_by_side(len(values), -0.22, 0.04 if std is not None else 0.22),
+            s=24,
+            marker=look.marker,
+            facecolor="white",
+            edgecolor="black" if bars else look.color,
+            linewidth=1.2,
+            zorder=4,
+            clip_on=False,  # a seed at exactly 100 % stays whole
+        )
+        axes.annotate(
+            style.percent_spread(mean / 100, None if std is None else float(std) / 100),
+            (1.03, y),
+            xycoords=axes.get_yaxis_transform(),
+            va="center",
+            annotation_clip=False,
+            fontsize=10,
+            fontweight="bold",
+        )
+    axes.set_yticks(range(len(names)), [style.optimizer_label(run, name) for name in names])
+    axes.tick_params(axis="y", length=0, labelsize=10)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(True, axis="x")
+
+
+def _zoom(axes: Axes, run: Run) -> None:
+    """Limits around the seeds and the error bars; no ticks where no accuracy can be."""
+    low, high = np.inf, -np.inf
+    for name in run.optimizers:
+        values = 100 * np.array(run.final(name, "test_top1"))
+        std = sample_std(values)
+        spread = 0.0 if std is None else float(std)
+        low = min(low, float(values.min()), float(values.mean()) - spread)
+        high = max(high, float(values.max()), float(values.mean()) + spread)
+    margin = max(_MIN_SPAN - (high - low), 0.2 * (high - low)) / 2
+    low, high = low - margin, high + margin
+    axes.set_xlim(low, high)
+    ticks = MaxNLocator(nbins=5).tick_values(low, high)
+    axes.xaxis.set_major_locator(
+        FixedLocator([float(t) for t in ticks if max(low, 0) <= t <= min(high, 100 + 1e-6)])
+    )

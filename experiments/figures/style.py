@@ -1,0 +1,194 @@
+"""How every figure looks: colours, line styles, sizes, percent axes.
+
+Colours are Okabe and Ito's, which colour-blind readers tell apart; every optimizer also has its
+own line style, marker and hatch, so that the figures survive a grey printer.
+"""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+from experiments.records import FloatArray, Run, display_name
+
+DPI = 150
+WIDTH = 8.0  # inches: a README shows 1200 pixels at about 0.7 of their size
+
+# The two colours of Figs. 5/6; no optimizer uses them.
+ALL_WEIGHTS = "#0072B2"
+NEVER_FLIPPED = "#E69F00"
+
+_RC = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "figure.titlesize": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.8,
+    "text.parse_math": False,  # a "$" in the name of a folder is a "$"
+}
+
+
+class NothingToDrawError(Exception):
+    """A figure whose data the run does not hold; the message says which data."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one optimizer looks in every figure."""
+
+    color: str
+    linestyle: str | tuple[int, tuple[int, ...]]
+    marker: str
+    hatch: str
+
+
+_LOOKS = {
+    "sgd": Look("#4d4d4d", "--", "s", ""),
+    "ovsw": Look("#009E73", "-", "o", "//"),
+    "ags": Look("#56B4E9", "-.", "^", ".."),
+    "sad": Look("#CC79A7", ":", "v", "\\\\"),
+}
+_OTHER_LOOKS = (
+    Look("#D55E00", (0, (5, 1, 1, 1, 1, 1)), "D", "xx"),
+    Look("#F0E442", (0, (8, 2)), "P", "++"),
+    Look("#000000", (0, (3, 1, 1, 1)), "X", "--"),
+)
+
+
+def looks(optimizers: Sequence[str]) -> dict[str, Look]:
+    """A look for each optimizer; unknown ones share what is left, in turn."""
+    unknown = [name for name in optimizers if name not in _LOOKS]
+    others = {name: _OTHER_LOOKS[i % len(_OTHER_LOOKS)] for i, name in enumerate(unknown)}
+    return {name: _LOOKS.get(name) or others[name] for name in optimizers}
+
+
+def applied() -> AbstractContextManager[None]:
+    """Context in which figures are made and saved; the caller's own rcParams stay as they are."""
+    return matplotlib.style.context(["default", _RC])
+
+
+def new_figure(height: float, *, width: float = WIDTH, gap: float = 0.02) -> Figure:
+    """A figure of the given size in inches that belongs to no window and no global state.
+
+    `gap` is the room between columns of panels, as a fraction of a panel's width.
+    """
+    layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.06, wspace=gap)  # pads in inches
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+
+
+def set_title(fig: Figure, title: str) -> None:
+    """The title over all panels; a long one gets a second line instead of losing its ends."""
+    fig.suptitle(textwrap.fill(title, 92))
+
+
+def run_title(run: Run, *, seeds: bool = True) -> str:
+    """Data set, network, number of seeds and epochs, as far as the run says them."""
+    parts = []
+    if "data" in run.config:
+        parts.append(_elided(PurePath(str(run.config["data"])).name, 32))  # may be a folder
+    if "network" in run.config:
+        parts.append(f"{run.config['network']} network")
+    counts = sorted({len(run.seeds(name)) for name in run.optimizers})
+    if seeds and len(counts) == 1:
+        parts.append("1 seed" if counts[0] == 1 else f"{counts[0]} seeds")
+    epochs = run.planned_epochs or max(run.last_epoch(name) for name in run.optimizers)
+    parts.append(f"{epochs} epoch" + ("s" if epochs != 1 else ""))
+    return ", ".join(parts)
+
+
+def progress(run: Run, optimizer: str) -> str:
+    """How far an unfinished optimizer came, e.g. "epoch 12 of 30"; empty when it finished."""
+    if run.finished(optimizer):
+        return ""
+    planned = "" if run.planned_epochs is None else f" of {run.planned_epochs}"
+    return f"epoch {run.last_epoch(optimizer)}{planned}"
+
+
+def optimizer_label(run: Run, optimizer: str, separator: str = "\n") -> str:
+    """Display name, with what sets the optimizer apart: progress, its own number of seeds."""
+    parts = [display_name(optimizer), progress(run, optimizer)]
+    if len({len(run.seeds(name)) for name in run.optimizers}) > 1:
+        parts.append(f"n = {len(run.seeds(optimizer))}")
+    return separator.join(part for part in parts if part)
+
+
+def short_names(layers: Sequence[str], length: int) -> dict[str, str]:
+    """Names for narrow panels: what all layers share goes first, then the middle of long names.
+
+    >>> short_names(["net/0/conv_in", "net/1/conv_in"], 10)
+    {'net/0/conv_in': '…/0/…', 'net/1/conv_in': '…/1/…'}
+    """
+    if all(len(layer) <= length for layer in layers):
+        return {layer: layer for layer in layers}
+    parts = [layer.split("/") for layer in layers]
+    head, tail = (_shared(p) for p in (parts, [part[::-1] for part in parts]))
+    short = {}
+    for layer, part in zip(layers, parts, strict=True):
+        kept = ["…"] * (head > 0) + part[head : len(part) - tail] + ["…"] * (tail > 0)
+        name = "/".join(kept) if head + tail < len(part) else layer
+        short[layer] = _elided(name, length)
+    return short
+
+
+def _elided(name: str, length: int) -> str:
+    half = (length - 1) // 2
+    return name if len(name) <= length else f"{name[:half]}…{name[-half:]}"
+
+
+def _shared(paths: Sequence[Sequence[str]]) -> int:
+    """Number of leading parts that all of several paths have in common."""
+    columns = zip(*paths, strict=False)
+    return next((i for i, column in enumerate(columns) if len(set(column)) > 1), 0)
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage with one decimal."""
+    return f"{100 * fraction:.1f} %"
+
+
+def percent_spread(mean: float, std: float | None) -> str:
+    """Mean and, where there are several seeds, sample std, both given as fractions."""
+    return percent(mean) if std is None else f"{100 * mean:.1f} ± {100 * std:.1f} %"
+
+
+def epoch_axis(axes: Axes, first: int, last: int) -> None:
+    """Whole epochs only, with room for the markers; one epoch alone sits in the middle."""
+    margin = max(0.5, 0.02 * (last - first))
+    axes.set_xlim(first - margin, last + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    axes.set_xlabel("Epoch")
+    axes.grid(True)
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """At most four columns, fewer for long labels, as even as they can be."""
+    most = min(4, max(1, 100 // (max(map(len, labels)) + 10)))  # a figure is 100 letters wide
+    return math.ceil(len(labels) / math.ceil(len(labels) / most))
+
+
+def marker_every(epochs: int) -> int:
+    """Marker spacing that leaves about ten markers on a line."""
+    return max(1, math.ceil(epochs / 10))
+
+
+def side_by_side(count: int, left: float, right: float) -> FloatArray:
+    """Even offsets that keep the dots of equal seeds apart; one dot sits in the middle."""
+    return np.array([(left + right) / 2]) if count == 1 else np.linspace(left, right, count)

@@ -1,0 +1,35 @@
+"""What every test shares: eight virtual CPU devices, strict promotion of dtypes, seeded examples."""
+
+import os
+
+# Both must be set before JAX first starts a backend.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis
+import jax
+import pytest
+
+hypothesis.settings.register_profile(
+    "suite", max_examples=25, derandomize=True, deadline=None, database=None
+)
+# Another search at every run: HYPOTHESIS_PROFILE=search pytest tests
+hypothesis.settings.register_profile("search", max_examples=1000, deadline=None, database=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+@pytest.fixture
+def strict_promotion():
+    """Raises where two dtypes would be mixed silently; the transforms must not rely on that."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def float64():
+    """Runs the test with 64-bit types switched on."""
+    with jax.enable_x64(True):
+        yield

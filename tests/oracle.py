@@ -1,0 +1,115 @@
+"""OvSW in plain NumPy float64, written from the equations of the paper; imports nothing of the library.
+
+Arrays are numpy.float64 throughout. A filter's axes are given as the tuple that its norm reduces.
+"""
+
+import dataclasses
+
+import numpy as np
+
+GRADIENT_FLOOR = 1e-6
+WEIGHT_FLOOR = 1e-3
+
+
+def sign(x, of_zero=1.0):
+    """The sign of x as -1.0 or 1.0, and `of_zero` where x is 0 or -0.0."""
+    x = np.asarray(x, np.float64)
+    return np.where(x == 0, of_zero, np.sign(x))
+
+
+def filter_norm(x, axes, floor=0.0):
+    """2-norm over `axes` (kept as length 1), at least `floor`; scaled so that squares can't overflow."""
+    x = np.asarray(x, np.float64)
+    largest = np.max(np.abs(x), axis=axes, keepdims=True, initial=0.0)
+    divisor = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+    norm = divisor * np.sqrt(np.sum((x / divisor) ** 2, axis=axes, keepdims=True))
+    return np.maximum(norm, floor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ags:
+    """Eq. 14 for one kernel: the new gradient, and per filter whether it was rescaled and |G|/|W|."""
+
+    gradient: np.ndarray
+    rescaled: np.ndarray
+    ratio: np.ndarray
+
+
+def ags(gradient, weight, lam, axes=(0, 1, 2)):
+    gradient = np.asarray(gradient, np.float64)
+    gradient_norm = filter_norm(gradient, axes, GRADIENT_FLOOR)
+    weight_norm = filter_norm(weight, axes, WEIGHT_FLOOR)
+    ratio = gradient_norm / weight_norm
+    rescaled = ratio < lam
+    factor = np.where(rescaled, lam * weight_norm / gradient_norm, 1.0)
+    return Ags(gradient * factor, np.squeeze(rescaled, axes), np.squeeze(ratio, axes))
+
+
+class FlipTracker:
+    """Eq. 15, literally: S <- mu S + (1 - mu) * [the sign differs from the previous step's]."""
+
+    def __init__(self, momentum=0.999, threshold=1e-4, sign_of_zero=1.0):
+        self.momentum, self.threshold, self.sign_of_zero = momentum, threshold, sign_of_zero
+        self.last_sign = None
+        self.ema = None
+        self.ever_flipped = None
+
+    def update(self, weight):
+        """Takes W(t); returns which weights flipped since W(t-1) and which are silent (S < sigma)."""
+        now = sign(weight, self.sign_of_zero)
+        if self.last_sign is None:  # initialisation is not a flip
+            self.last_sign, self.ema = now, np.zeros(now.shape)
+            self.ever_flipped = np.zeros(now.shape, bool)
+        flipped = now != self.last_sign
+        self.ema = self.momentum * self.ema + (1 - self.momentum) * flipped
+        self.ever_flipped |= flipped
+        self.last_sign = now
+        return flipped, self.ema < self.threshold
+
+
+def sad(gradient, weight, silent, tau):
+    """Eq. 16: the silent weights' gradients grow by tau * W."""
+    return np.asarray(gradient, np.float64) + tau * silent * np.asarray(weight, np.float64)
+
+
+def sgd_step(weight, velocity, gradient, learning_rate, momentum, weight_decay):
+    """Heavy-ball SGD with decay added to the gradient: returns W and V after the step."""
+    velocity = momentum * velocity + (gradient + weight_decay * weight)
+    return weight - learning_rate * velocity, velocity
+
+
+@dataclasses.dataclass
+class Algorithm3:
+    """One latent kernel trained by Algorithm 3; `step` returns what the step used."""
+
+    weight: np.ndarray
+    lam: float
+    tau: float
+    sgd_momentum: float
+    weight_decay: float
+    tracker: FlipTracker
+    axes: tuple = (0, 1, 2)
+
+    def __post_init__(self):
+        self.weight = np.asarray(self.weight, np.float64)
+        self.velocity = np.zeros_like(self.weight)
+
+    def step(self, gradient, learning_rate):
+        """Returns (flipped, silent, the gradient after AGS and SAD) and moves weight and velocity."""
+        flipped, silent = self.tracker.update(self.weight)
+        scaled = ags(gradient, self.weight, self.lam, self.axes).gradient
+        woken = sad(scaled, self.weight, silent, self.tau)
+        self.weight, self.velocity = sgd_step(
+            self.weight, self.velocity, woken, learning_rate, self.sgd_momentum, self.weight_decay
+        )
+        return flipped, silent, woken
+
+
+def silence_horizon(momentum, threshold, longest=10**7):
+    """Steps that one flip keeps S at or above the threshold, counted by running the average."""
+    ema, steps = 1 - momentum, 0
+    while ema >= threshold:
+        ema, steps = momentum * ema, steps + 1
+        if steps > longest:
+            raise ValueError(f"no silence within {longest} steps")
+    return steps

@@ -1,0 +1,442 @@
+"""One contract for every transform: each test runs for each of `CASES`."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import ovsw_jax as ovsw
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
+STEPS = 12
+# A horizon of 7 steps, so that weights fall silent and wake up within a test.
+FLIPS = {"momentum": 0.9, "threshold": 0.05}
+
+
+def sad(state):
+    def make(tau=0.02, momentum=0.9, threshold=0.05):
+        return ovsw.silence_aware_decay(tau, momentum=momentum, threshold=threshold, state=state)
+
+    return make
+
+
+def track(state):
+    def make(momentum=0.9, threshold=0.05):
+        return ovsw.track_flip_state(momentum=momentum, threshold=threshold, state=state)
+
+    return make
+
+
+def ags(lam=0.5):
+    return ovsw.scale_by_ags(lam)
+
+
+def ovsw_sgd(learning_rate=0.5, weight_decay=0.01, lam=0.5, tau=0.02, momentum=0.9, threshold=0.05):
+    return ovsw.ovsw_sgd(
+        learning_rate,
+        weight_decay=weight_decay,
+        lam=lam,
+        tau=tau,
+        flip_momentum=momentum,
+        threshold=threshold,
+    )
+
+
+def chain(learning_rate=0.5, lam=0.5, tau=0.02):
+    return optax.chain(
+        ovsw.ags(lam),
+        ovsw.sad(tau, **FLIPS),
+        optax.add_decayed_weights(0.01),
+        optax.sgd(learning_rate, momentum=0.9),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    make: Callable[..., optax.GradientTransformationExtraArgs]
+    only_latent: bool = True  # leaves outside the mask pass through
+
+    @property
+    def hyperparameters(self):
+        return {name: p.default for name, p in inspect.signature(self.make).parameters.items()}
+
+
+CASES = {
+    "ags": Case(ags),
+    "sad packed": Case(sad("packed")),
+    "sad ema": Case(sad("ema")),
+    "track packed": Case(track("packed")),
+    "track ema": Case(track("ema")),
+    "ovsw_sgd": Case(ovsw_sgd, only_latent=False),
+    "chain": Case(chain, only_latent=False),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+@pytest.fixture
+def tx(case):
+    return case.make()
+
+
+@pytest.fixture
+def reference(case):
+    """(params, state, updates) of one compiled run on one device, which most tests must repeat."""
+    return _reference(case)
+
+
+@functools.cache
+def _reference(case):
+    return compiled_train(case)(normal(0), normal(1, STEPS))
+
+
+@functools.cache
+def compiled_train(case):
+    return jax.jit(functools.partial(train, case.make()))
+
+
+def normal(seed, *leading, dtype=np.float32):
+    """A tree of params or gradients; every dimension of a kernel divides over 8 devices or is 3."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape):
+        return jnp.asarray(0.1 * rng.standard_normal(leading + shape), dtype)
+
+    return {
+        "conv": {"latent_kernel": draw(3, 3, 8, 16), "bias": draw(16)},
+        "block": {"0": {"dense": {"latent_kernel": draw(16, 8)}}},
+        "head": {"kernel": draw(8, 10)},
+    }
+
+
+def train(tx, params, gradients):
+    """Scans over the gradients; returns final params and state, and the updates of every step."""
+
+    def step(carry, grads):
+        params, state = carry
+        updates, state = tx.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state), updates
+
+    (params, state), updates = jax.lax.scan(step, (params, tx.init(params)), gradients)
+    return params, state, updates
+
+
+def step_by_step(update, tx, params, gradients):
+    state, seen = tx.init(params), []
+    for t in range(len(jax.tree.leaves(gradients)[0])):
+        grads = jax.tree.map(lambda g, t=t: g[t], gradients)
+        updates, state = update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        seen.append(updates)
+    return params, state, jax.tree.map(lambda *u: jnp.stack(u), *seen)
+
+
+def latent_only(tree):
+    return jax.tree.map(lambda use, x: x if use else None, ovsw.latent_mask(tree), tree)
+
+
+def assert_same(actual, expected):
+    """Equal trees; floats to the rounding of a few steps, which leaves flip codes and counts equal."""
+    chex.assert_trees_all_equal_shapes_and_dtypes(actual, expected)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=2e-6)
+
+
+def test_scan_equals_jitted_steps_equals_eager_steps(tx, reference):
+    params, gradients = normal(0), normal(1, STEPS)
+    jitted = step_by_step(jax.jit(tx.update), tx, params, gradients)
+    assert_same(reference, jitted)
+    few = jax.tree.map(lambda g: g[:3], gradients)
+    _, _, updates = step_by_step(tx.update, tx, params, few)
+    assert_same(updates, jax.tree.map(lambda u: u[:3], jitted[2]))
+
+
+def test_the_contract_sees_flips_silent_and_woken_weights():
+    """Guards the tests of this file: without flips most of them could not fail."""
+    _, state, _ = _reference(CASES["chain"])
+    total = ovsw.flip_metrics(state)["total"]
+    assert 0.05 < total["flip_ratio"] < 0.95
+    assert 0.05 < total["silent_ratio"] < 0.95
+    assert 0.05 < total["never_flipped_ratio"] < 0.95
+    assert 0.05 < total["rescaled_filter_ratio"] <= 1
+
+
+def test_no_retrace_and_no_change_of_state_structure_across_steps(tx):
+    params, gradients = normal(0), normal(1, STEPS)
+    first = tx.init(params)
+    chex.clear_trace_counter()
+    update = jax.jit(chex.assert_max_traces(tx.update, n=1))
+    _, last, _ = step_by_step(update, tx, params, gradients)
+
+    chex.assert_trees_all_equal_shapes_and_dtypes(first, last)
+    weak = [[x.weak_type for x in jax.tree.leaves(state)] for state in (first, last)]
+    assert weak[0] == weak[1]
+
+
+def test_extra_args_are_accepted(tx):
+    params, grads = normal(0), normal(1)
+    plain = tx.update(grads, tx.init(params), params)
+    extra = tx.update(grads, tx.init(params), params, value=jnp.zeros(()), step="ignored")
+    assert isinstance(tx, optax.GradientTransformationExtraArgs)
+    assert_same(extra, plain)
+
+
+def test_leaves_outside_the_mask_pass_through_and_cost_no_state(case, tx):
+    if not case.only_latent:
+        pytest.skip("this optimizer trains the other leaves too")
+    params, grads = normal(0), normal(1)
+    updates, state = tx.update(grads, tx.init(params), params)
+    chex.assert_trees_all_equal(updates["head"], grads["head"])
+    chex.assert_trees_all_equal(updates["conv"]["bias"], grads["conv"]["bias"])
+    in_state = {x.shape for x in jax.tree.leaves(state)}
+    assert in_state <= {(), (3, 3, 8, 16), (16, 8)}
+
+
+def test_masked_by_optax(tx, reference):
+    masked = optax.masked(tx, ovsw.latent_mask)
+    params, state, _ = jax.jit(functools.partial(train, masked))(normal(0), normal(1, STEPS))
+    assert_same(latent_only(params), latent_only(reference[0]))
+    assert_same(ovsw.flip_metrics(state), ovsw.flip_metrics(reference[1]))
+
+
+def test_partition(tx, reference):
+    def labels(tree):
+        return jax.tree.map(lambda use: "latent" if use else "rest", ovsw.latent_mask(tree))
+
+    split = optax.partition({"latent": tx, "rest": optax.sgd(0.5)}, labels)
+    params, state, _ = jax.jit(functools.partial(train, split))(normal(0), normal(1, STEPS))
+    assert_same(latent_only(params), latent_only(reference[0]))
+    assert_same(ovsw.flip_metrics(state), ovsw.flip_metrics(reference[1]))
+
+
+def test_inject_hyperparams(case, reference):
+    injected = optax.inject_hyperparams(case.make)()
+    params, state, updates = jax.jit(functools.partial(train, injected))(
+        normal(0), normal(1, STEPS)
+    )
+    assert set(state.hyperparams) == set(case.hyperparameters)
+    assert_same(updates, reference[2])
+    assert_same(ovsw.flip_metrics(state), ovsw.flip_metrics(reference[1]))
+    chex.assert_trees_all_equal_shapes_and_dtypes(params, reference[0])
+
+
+def test_injected_hyperparams_can_be_changed_between_steps(case):
+    params, grads = normal(0), normal(1)
+    injected = optax.inject_hyperparams(case.make)()
+    state = injected.init(params)
+    changed = {name: v * jnp.float32(0.75) for name, v in state.hyperparams.items()}
+    updates, state = injected.update(grads, state._replace(hyperparams=changed), params)
+    tx = case.make(**changed)
+    assert_same((updates, state.inner_state), tx.update(grads, tx.init(params), params))
+
+
+def test_multi_steps_counts_one_update_for_each_group(case, tx):
+    # Each gradient comes twice, as the mean of itself less and itself more of something else.
+    params, gradients, other = normal(0), normal(1, STEPS), normal(2, STEPS)
+    parts = jax.tree.map(
+        lambda g, o: jnp.stack([g - o, g + o], axis=1).reshape(2 * STEPS, *g.shape[1:]),
+        gradients,
+        other,
+    )
+    grouped = optax.MultiSteps(tx, every_k_schedule=2)
+    with jax.numpy_dtype_promotion("standard"):  # MultiSteps itself mixes dtypes
+        actual_params, state, _ = jax.jit(functools.partial(train, grouped))(params, parts)
+    expected_params, expected_state, _ = _reference(case)
+    assert_same(actual_params, expected_params)
+    assert_same(state.inner_opt_state, expected_state)
+
+
+def test_apply_if_finite_leaves_the_state_of_a_bad_step_as_it_was(tx):
+    params, grads = normal(0), normal(1)
+    guarded = optax.apply_if_finite(tx, max_consecutive_errors=3)
+    update = jax.jit(guarded.update)
+    _, before = update(grads, guarded.init(params), params)
+    bad = jax.tree.map(lambda g: jnp.full_like(g, jnp.nan), grads)
+    flipped = jax.tree.map(jnp.negative, params)
+    updates, after = update(bad, before, flipped)
+    chex.assert_trees_all_equal(after.inner_state, before.inner_state)
+    assert after.total_notfinite == 1
+    assert not any(np.any(u) for u in jax.tree.leaves(updates))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_params(tx, dtype):
+    params, grads = normal(0, dtype=dtype), normal(1, dtype=dtype)
+    wide_params, wide_grads = (
+        jax.tree.map(lambda x: x.astype(jnp.float32), t) for t in (params, grads)
+    )
+    state = tx.init(params)
+    updates, after = jax.jit(tx.update)(grads, state, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, grads)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+
+    expected, wide_after = tx.update(wide_grads, tx.init(wide_params), wide_params)
+    updates = jax.tree.map(lambda u: u.astype(jnp.float32), updates)
+    chex.assert_trees_all_close(updates, expected, rtol=2e-2, atol=1e-4)
+    # Norms, S and the metrics are float32 at any precision of the params.
+    assert_same(ovsw.flip_metrics(after), ovsw.flip_metrics(wide_after))
+
+
+def test_float64_params(tx, reference):
+    with jax.enable_x64(True):
+        params, grads = normal(0, dtype=np.float64), normal(1, STEPS, dtype=np.float64)
+        state = tx.init(params)
+        params, after, updates = jax.jit(functools.partial(train, tx))(params, grads)
+        chex.assert_trees_all_equal_shapes_and_dtypes(updates, grads)
+        chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+        narrow = jax.tree.map(lambda p: p.astype(np.float32), params)
+    chex.assert_trees_all_close(narrow, reference[0], rtol=1e-3, atol=1e-4)
+
+
+class Network(nnx.Module):
+    """Parameters named as those of `normal`, none of them in a binary layer of the library."""
+
+    def __init__(self, params):
+        self.conv = nnx.Dict(
+            latent_kernel=nnx.Param(params["conv"]["latent_kernel"]),
+            bias=nnx.Param(params["conv"]["bias"]),
+        )
+        dense = nnx.Param(params["block"]["0"]["dense"]["latent_kernel"])
+        self.block = nnx.List([nnx.Dict(dense=nnx.Dict(latent_kernel=dense))])
+        self.head = nnx.Dict(kernel=nnx.Param(params["head"]["kernel"]))
+
+
+def test_nnx_optimizer(tx, reference):
+    gradients = normal(1, STEPS)
+    network = Network(normal(0))
+    optimizer = nnx.Optimizer(network, tx, wrt=nnx.Param)
+    update = nnx.jit(lambda optimizer, network, grads: optimizer.update(network, grads))
+    for t in range(STEPS):
+        grads = nnx.state(Network(jax.tree.map(lambda g, t=t: g[t], gradients)), nnx.Param)
+        update(optimizer, network, grads)
+    trained = nnx.to_pure_dict(nnx.state(network, nnx.Param))
+    trained["block"] = {str(i): layer for i, layer in trained["block"].items()}
+    assert_same(trained, reference[0])
+    assert_same(ovsw.flip_metrics(optimizer.opt_state), ovsw.flip_metrics(reference[1]))
+
+
+def test_donated_buffers(tx, reference):
+    params, gradients = normal(0), normal(1, STEPS)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    for t in range(STEPS):
+        given = params, state
+        params, state = step(params, state, jax.tree.map(lambda g, t=t: g[t], gradients))
+        # Scalars that a step only overwrites are no arguments of the compiled program.
+        assert all(x.is_deleted() for x in jax.tree.leaves(given) if x.ndim)
+    assert_same((params, state), reference[:2])
+
+
+def test_vmap_over_seeds_equals_separate_runs(case, tx):
+    params, gradients = normal(0, 3), normal(1, 3, STEPS)
+    together = jax.jit(jax.vmap(functools.partial(train, tx)))(params, gradients)
+    for seed in range(3):
+        alone = [jax.tree.map(lambda x, s=seed: x[s], tree) for tree in (params, gradients)]
+        assert_same(jax.tree.map(lambda x, s=seed: x[s], together), compiled_train(case)(*alone))
+
+
+def test_vmap_over_hyperparameters_equals_separate_runs(case):
+    params, gradients = normal(0), normal(1, STEPS)
+    defaults = case.hyperparameters
+    # The defaults, then each hyperparameter alone a little and much changed.
+    rows = [defaults] + [
+        {**defaults, name: defaults[name] * factor} for name in defaults for factor in (1.05, 0.6)
+    ]
+
+    def run(values):
+        return train(case.make(**values), params, gradients)
+
+    stacked = {name: jnp.array([row[name] for row in rows], jnp.float32) for name in defaults}
+    together = jax.jit(jax.vmap(run))(stacked)
+    alone = jax.jit(run)
+    for i in range(len(rows)):
+        expected = alone({name: values[i] for name, values in stacked.items()})
+        assert_same(jax.tree.map(lambda x, i=i: x[i], together), expected)
+
+
+def test_schedules_equal_the_values_at_each_step(case):
+    params, gradients = normal(0), normal(1, STEPS)
+    shrink = 1 - 0.05 * np.arange(STEPS, dtype=np.float32)
+    tables = {name: jnp.float32(v) * shrink for name, v in case.hyperparameters.items()}
+    tx = case.make(**{name: lambda count, t=table: t[count] for name, table in tables.items()})
+    scheduled = jax.jit(functools.partial(train, tx))(params, gradients)
+
+    @jax.jit
+    def update(grads, state, params, values):
+        # Constant functions, because optax.sgd has another state for a number.
+        now = case.make(**{name: lambda _, v=v: v for name, v in values.items()})
+        return now.update(grads, state, params)
+
+    state, seen = tx.init(params), []
+    for t in range(STEPS):
+        values = {name: table[t] for name, table in tables.items()}
+        grads = jax.tree.map(lambda g, t=t: g[t], gradients)
+        updates, state = update(grads, state, params, values)
+        params = optax.apply_updates(params, updates)
+        seen.append(updates)
+    assert_same(scheduled, (params, state, jax.tree.map(lambda *u: jnp.stack(u), *seen)))
+
+
+def test_a_constant_schedule_equals_a_number(case, reference):
+    constant = {name: optax.constant_schedule(v) for name, v in case.hyperparameters.items()}
+    run = jax.jit(functools.partial(train, case.make(**constant)))
+    _, state, updates = run(normal(0), normal(1, STEPS))
+    assert_same(updates, reference[2])
+    assert_same(ovsw.flip_metrics(state), ovsw.flip_metrics(reference[1]))
+
+
+# Output filters, or inputs, of both latent kernels spread over the devices.
+SHARDINGS = {"output": -1, "input": -2}
+
+
+@pytest.mark.parametrize("axis", SHARDINGS)
+def test_sharded_params_equal_one_device(tx, reference, axis):
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+
+    def place(tree):
+        def put(use, leaf):
+            names = [None] * leaf.ndim
+            if use:
+                names[SHARDINGS[axis]] = "x"
+            return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*names)))
+
+        return jax.tree.map(put, ovsw.latent_mask(tree), tree)
+
+    params, gradients = place(normal(0)), place(normal(1, STEPS))
+    trained = jax.jit(functools.partial(train, tx))(params, gradients)
+    assert_same(trained, reference)
+    # Weights, and state of their shape, stay where they are.
+    where = params["conv"]["latent_kernel"].sharding
+    per_weight = [x for x in jax.tree.leaves(trained[:2]) if x.shape == (3, 3, 8, 16)]
+    assert per_weight
+    assert all(x.sharding.is_equivalent_to(where, x.ndim) for x in per_weight)
+
+
+def test_pmap_equals_one_device_on_the_mean_gradient(tx, reference):
+    noise = np.random.default_rng(3).standard_normal(8).astype(np.float32)
+    noise -= noise.mean()
+
+    def replica(params, gradients, noise):
+        other = jax.tree.map(lambda g: g + noise, gradients)
+        return train(tx, params, jax.lax.pmean(other, "device"))
+
+    parallel = jax.pmap(replica, axis_name="device", in_axes=(None, None, 0))
+    everywhere = parallel(normal(0), normal(1, STEPS), noise)
+    for device in range(8):
+        assert_same(jax.tree.map(lambda x, d=device: x[d], everywhere), reference)
