@@ -74,9 +74,9 @@ def load(
       The data set. Mean and std are the whole training split's, whatever `train_images` says.
 
     Raises:
-      ValueError: unknown name (with the nearest ones), an image folder that breaks a rule, or a
-        `train_images` that the data set cannot give.
-      FileNotFoundError: a CIFAR set that is not prepared; says what to put where.
+      ValueError: unknown name (with the nearest ones), a CIFAR set that is not prepared (says what
+        to put where), an image folder that breaks a rule, or a `train_images` that the data set
+        cannot give.
 
     >>> load("digits", train_images=100)
     Dataset('digits', train (100, 8, 8, 1), test (360, 8, 8, 1), 10 classes)

@@ -8,12 +8,14 @@ about half a minute on one core, and 140 MB on disk.
 """
 
 import contextlib
-import difflib
+import dataclasses
 import functools
 import io
 import os
+import shlex
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,26 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from experiments import cifar, tfds_source
+from experiments.choices import choose
 from experiments.cifar import Cifar
 from experiments.cifar_source import Source, open_source
+
+INTERRUPTED = 130  # exit status, as a shell reports Ctrl-C
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Make CIFAR-10 or CIFAR-100 readable for TensorFlow Datasets. Nothing is downloaded."""
+
+    name: tyro.conf.Positional[str]
+    """cifar10 or cifar100"""
+    source: tyro.conf.Positional[Path]
+    """image folder ROOT/{train,test}/CLASS/FILE, or cifar-10-binary.tar.gz or
+    cifar-100-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html"""
+    data_dir: Path | None = None
+    """folder of the TFDS data sets (default: TFDS_DATA_DIR or ~/tensorflow_datasets)"""
+    overwrite: bool = False
+    """replace a set that is already there"""
 
 
 def prepare(
@@ -51,7 +71,7 @@ def prepare(
       ValueError: unknown name, something wrong with the source, a set is already there, or the data
         folder cannot be written.
     """
-    data = _named(name)
+    data = choose("data set", name, cifar.BY_NAME)
     root = tfds_source.default_data_dir() if data_dir is None else data_dir.expanduser()
     target = tfds_source.set_folder(data, root)
     if target.exists() and not overwrite:
@@ -64,49 +84,39 @@ def prepare(
     return target, opened
 
 
-def main(
-    name: tyro.conf.Positional[str],
-    source: tyro.conf.Positional[Path],
-    *,
-    data_dir: Path | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Make CIFAR-10 or CIFAR-100 readable for TensorFlow Datasets. Nothing is downloaded.
-
-    Args:
-        name: cifar10 or cifar100.
-        source: An image folder ROOT/{train,test}/CLASS/FILE, or cifar-10-binary.tar.gz or
-            cifar-100-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html.
-        data_dir: Data folder of TFDS; by default its own, $TFDS_DATA_DIR or ~/tensorflow_datasets.
-        overwrite: Replace a set that is already there.
-    """
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options = tyro.cli(
+        Options,
+        args=arguments,
+        prog="python -m experiments.prepare",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
     try:
-        folder, opened = prepare(name, source, data_dir=data_dir, overwrite=overwrite)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted: nothing was written") from None
-    train, test = opened.counts["train"], opened.counts["test"]
-    print(f"{name} is ready: {train:,} train and {test:,} test images in {folder}")
-    for note in opened.notes:
-        print(f"note: {note}")
-    option = "" if data_dir is None else f" --data-dir {data_dir}"
-    print(f"next: python -m experiments.train --dataset {name}{option}")
-
-
-def cli() -> None:
-    """Runs `main` on the command line's arguments."""
-    tyro.cli(main, prog="python -m experiments.prepare", config=(tyro.conf.FlagCreatePairsOff,))
-
-
-def _named(name: str) -> Cifar:
-    if name not in cifar.BY_NAME:
-        nearest = difflib.get_close_matches(name.lower(), cifar.BY_NAME) or list(cifar.BY_NAME)
-        raise ValueError(
-            f"unknown set {name!r}: only {' and '.join(cifar.BY_NAME)} can be prepared (did you "
-            f"mean {' or '.join(nearest)}?); other image folders are read as they are"
+        folder, source = prepare(
+            options.name, options.source, data_dir=options.data_dir, overwrite=options.overwrite
         )
-    return cifar.BY_NAME[name]
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    train, test = source.counts["train"], source.counts["test"]
+    print(f"{options.name} is ready: {train:,} train and {test:,} test images in {folder}")
+    for note in source.notes:
+        print(f"note: {note}")
+    print(f"next: {_next_command(options)}")
+    return 0
+
+
+def _next_command(options: Options) -> str:
+    words = ["python", "-m", "experiments.train", "cifar10-resnet20-short"]
+    if options.name != "cifar10":
+        words += ["--data", options.name]
+    if options.data_dir is not None:
+        words += ["--data-dir", os.fspath(options.data_dir)]
+    return shlex.join(words)
 
 
 @contextlib.contextmanager
@@ -197,4 +207,4 @@ def _move(workspace: Path, relative: Path, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli()
+    sys.exit(main())

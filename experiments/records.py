@@ -7,7 +7,7 @@ folder copied from a training machine can be drawn anywhere.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,8 @@ class Run:
       folder: the run folder.
       config: config.json.
       versions: versions.json; empty if the run has none.
-      epochs: optimizer -> epoch -> seed -> Row. Only epochs that every seed of the optimizer
-        finished, so that no mean silently changes its number of seeds.
+      epochs: optimizer -> epoch -> seed -> Row. Every epoch holds the same seeds, so that
+        no mean silently changes its number of seeds.
       notes: what was left out of `epochs` and why, one sentence each.
     """
 
@@ -103,10 +103,16 @@ class Run:
 
     def finished(self, optimizer: str) -> bool:
         """Whether every planned epoch and seed of the optimizer was measured."""
-        if optimizer not in self.epochs:
-            return False
-        all_seeds = set(self.planned_seeds) <= set(self.seeds(optimizer))
-        return all_seeds and self.last_epoch(optimizer) >= (self.planned_epochs or 0)
+        return optimizer in self.epochs and not self.progress(optimizer)
+
+    def progress(self, optimizer: str) -> list[str]:
+        """How far an unfinished optimizer came, as ["epoch 12 of 30", "2 of 3 seeds"] or less."""
+        parts = []
+        if self.last_epoch(optimizer) < (self.planned_epochs or 0):
+            parts.append(f"epoch {self.last_epoch(optimizer)} of {self.planned_epochs}")
+        if not set(self.planned_seeds) <= set(self.seeds(optimizer)):
+            parts.append(f"{len(self.seeds(optimizer))} of {len(self.planned_seeds)} seeds")
+        return parts
 
     def layers(self, optimizer: str) -> list[str]:
         """Names of the binary layers, from input to output."""
@@ -147,8 +153,8 @@ def sample_std(values: FloatArray) -> FloatArray | None:
 def read_run(folder: Path) -> Run:
     """Reads a run folder, also one whose run was killed.
 
-    A broken last line of metrics.jsonl (a kill in mid-write) and epochs that some seed did not
-    finish are left out; `Run.notes` says so.
+    A broken last line of metrics.jsonl (a kill in mid-write) is left out, and so is what some seeds
+    measured and others did not reach; `Run.notes` says so.
 
     Raises:
       FileNotFoundError: the folder lacks config.json or metrics.jsonl.
@@ -162,7 +168,7 @@ def read_run(folder: Path) -> Run:
                 "that python -m experiments.train wrote"
             )
     rows, notes = _read_rows(folder / "metrics.jsonl")
-    epochs, more_notes = _whole_epochs(rows)
+    epochs, more_notes = _largest_block(rows)
     if not epochs:
         raise ValueError(
             f"{folder / 'metrics.jsonl'} holds no finished epoch, so there is nothing to "
@@ -231,20 +237,44 @@ def _numbers(content: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _whole_epochs(
+def _largest_block(
     rows: Sequence[Row],
 ) -> tuple[dict[str, dict[int, dict[int, Row]]], list[str]]:
-    """Groups rows by optimizer, epoch and seed; epochs that lack a seed go, with a note."""
-    grouped: dict[str, dict[int, dict[int, Row]]] = {}
-    for row in rows:
-        grouped.setdefault(row.optimizer, {}).setdefault(row.epoch, {})[row.seed] = row
-    notes = []
-    for optimizer, epochs in grouped.items():
-        seeds = {seed for by_seed in epochs.values() for seed in by_seed}
-        for epoch in [epoch for epoch, by_seed in epochs.items() if len(by_seed) < len(seeds)]:
-            missing = sorted(seeds - set(epochs.pop(epoch)))
-            notes.append(
-                f"epoch {epoch} of {display_name(optimizer)} left out: "
-                f"seed {', '.join(map(str, missing))} did not finish it"
-            )
-    return {optimizer: epochs for optimizer, epochs in grouped.items() if epochs}, notes
+    """Optimizer -> epoch -> seed -> row, for the block of epochs x seeds with the most rows.
+
+    A run that was stopped has seeds of unequal length: by one epoch if they trained together, by
+    many if they trained one after another. The block drops the one epoch in the first case and the
+    seed that had just begun in the second; a note says so.
+    """
+    blocks: dict[str, dict[int, dict[int, Row]]] = {}
+    notes: list[str] = []
+    by_optimizer: dict[str, dict[int, dict[int, Row]]] = {}
+    for row in rows:  # a repeated epoch: the later row counts
+        by_optimizer.setdefault(row.optimizer, {}).setdefault(row.seed, {})[row.epoch] = row
+    for optimizer, by_seed in by_optimizer.items():
+        epochs, seeds = _block_of(by_seed)
+        blocks[optimizer] = {e: {seed: by_seed[seed][e] for seed in seeds} for e in epochs}
+        notes += _left_out(display_name(optimizer), by_seed, epochs, seeds)
+    return blocks, notes
+
+
+def _block_of(by_seed: Mapping[int, Mapping[int, Row]]) -> tuple[list[int], list[int]]:
+    """Epochs from the first on, and the seeds that have them all; of equals, more seeds."""
+    epochs = sorted({epoch for of_seed in by_seed.values() for epoch in of_seed})
+    candidates = [
+        (epochs[:count], sorted(s for s in by_seed if set(epochs[:count]) <= set(by_seed[s])))
+        for count in range(1, len(epochs) + 1)
+    ]
+    return max(candidates, key=lambda block: (len(block[0]) * len(block[1]), len(block[1])))
+
+
+def _left_out(
+    name: str,
+    by_seed: Mapping[int, Mapping[int, Row]],
+    epochs: Sequence[int],
+    seeds: Sequence[int],
+) -> Iterator[str]:
+    for seed in sorted(set(by_seed) - set(seeds)):
+        yield f"seed {seed} of {name} left out: it stopped at epoch {max(by_seed[seed])}"
+    if any(max(by_seed[seed]) > epochs[-1] for seed in seeds):
+        yield f"{name} is taken at epoch {epochs[-1]}, the last one that all its seeds finished"

@@ -92,8 +92,8 @@ def _load(source: Path | Summary) -> Summary:
 def _cells(summary: Summary) -> Iterator[list[str]]:
     for name, result in summary.items():
         # A row that stopped early must not pass for one that is comparable.
-        stopped = "" if result.get("finished", True) else f" (stopped at epoch {result['epochs']})"
-        yield [display_name(name) + stopped, *(spread(result[key]) for key, _, _ in _COLUMNS)]
+        note = "" if result.get("finished", True) else f" (unfinished: epoch {result['epochs']})"
+        yield [display_name(name) + note, *(spread(result[key]) for key, _, _ in _COLUMNS)]
 
 
 def write_summary(run_dir: Path) -> dict[str, dict[str, Any]]:
@@ -139,16 +139,13 @@ def _title(run: Run) -> str:
 
 def _interruptions(run: Run) -> list[str]:
     """A sentence for each optimizer that was measured less far than planned."""
-    unmeasured = [name for name in run.planned_optimizers if name not in run.optimizers]
-    stopped = [name for name in run.optimizers if not run.finished(name)]
-    planned = "" if run.planned_epochs is None else f" of {run.planned_epochs}"
+    reached = {name: " with ".join(run.progress(name)) for name in run.optimizers}
+    names = [*run.optimizers, *(n for n in run.planned_optimizers if n not in run.optimizers)]
     return [
-        *(
-            f"Interrupted: {display_name(name)} stopped at epoch {run.last_epoch(name)}{planned} "
-            f"(n = {len(run.seeds(name))})."
-            for name in stopped
-        ),
-        *(f"Interrupted: {display_name(name)} finished no epoch." for name in unmeasured),
+        f"Interrupted: {display_name(name)} "
+        + (f"got as far as {reached[name]}." if name in reached else "finished no epoch.")
+        for name in names
+        if not run.finished(name)
     ]
 
 

@@ -42,17 +42,17 @@ def read(
       {split: (images uint8 (n, 32, 32, 3), labels int32 (n,))}, and the class names.
 
     Raises:
-      FileNotFoundError: it is not prepared there; says what to put where, and the command.
-      ValueError: it is prepared there in a format that needs TensorFlow, or damaged.
+      ValueError: it is not prepared there (says what to put where, and the command), it is in a
+        format that needs TensorFlow, or damaged.
     """
     root = default_data_dir() if data_dir is None else data_dir.expanduser()
     folder = set_folder(data, root)
     if not (folder / "dataset_info.json").is_file():
-        raise FileNotFoundError(_missing_message(data, root, given=data_dir is not None))
+        raise _NotReadableError(_missing_message(data, root, given=data_dir is not None))
     try:
         builder = _array_record_builder(data, root)
         splits = {split: _read_split(builder, split) for split in ("train", "test")}
-    except _FormatError:
+    except _NotReadableError:
         raise
     except Exception as error:  # whatever a missing shard or a damaged record makes readers raise
         raise ValueError(
@@ -62,8 +62,8 @@ def read(
     return splits, tuple(builder.info.features["label"].names)
 
 
-class _FormatError(ValueError):
-    """A set that only TensorFlow can read."""
+class _NotReadableError(ValueError):
+    """No set is there, or one that only TensorFlow can read."""
 
 
 def _array_record_builder(data: Cifar, root: Path) -> Any:
@@ -72,7 +72,7 @@ def _array_record_builder(data: Cifar, root: Path) -> Any:
     builder = tfds.builder(data.name, data_dir=os.fspath(root))
     formats = builder.info.available_file_formats()
     if not formats & tfds.core.FileFormat.with_random_access():
-        raise _FormatError(
+        raise _NotReadableError(
             f"{builder.data_dir} was prepared as {', '.join(sorted(f.value for f in formats))}, "
             "which only TensorFlow can read: prepare it as array_record in another folder with "
             f"python -m experiments.prepare {data.name} FOLDER_OR_ARCHIVE --data-dir DIR"

@@ -85,7 +85,7 @@ def _row(
             "flip_ratio": float(flips) / 20,
             "epoch_flip_ratio": float(flips),
             "silent_ratio": float(silent),
-            "never_flipped_ratio": float(silent),
+            "never_flipped_ratio": float(silent * (1 - 0.01 * done)),
         }
     total = {
         key: float(np.mean([values[key] for values in by_layer.values()]))
@@ -98,7 +98,7 @@ def _row(
         "seed": seed,
         "epoch": epoch,
         "step": 22 * epoch,
-        "loss": 2.3 * float(np.exp(-4 * done * top1)) + 0.1 + abs(noise) * 5,
+        "loss": 2.3 * float(np.exp(-6 * done * top1)) + 0.02 + abs(noise),
         "train_top1": min(1.0, accuracy + 0.01),
         "test_top1": min(1.0, accuracy),
         "images_per_second": 8000.0,

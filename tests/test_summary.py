@@ -87,7 +87,13 @@ def test_the_terminal_shows_the_same_numbers(tmp_path):
     out = io.StringIO()
     summary.print_table(folder, Console(file=out, width=80))
     shown = out.getvalue()
-    for text in ("SGD", "91.0 ± 1.4 (n = 2)", "80.0 ± 0.0 (n = 2)", "never flipped %", "stopped"):
+    for text in (
+        "SGD",
+        "91.0 ± 1.4 (n = 2)",
+        "80.0 ± 0.0 (n = 2)",
+        "never flipped %",
+        "unfinished",
+    ):
         assert text in shown
 
 
@@ -164,15 +170,45 @@ def test_an_interrupted_run_says_so(tmp_path):
     page = (folder / "summary.md").read_text()
     assert written["sgd"]["finished"] is False
     assert written["sgd"]["epochs"] == 1
-    assert "**Interrupted: SGD stopped at epoch 1 of 5 (n = 2).**" in page
+    assert "**Interrupted: SGD got as far as epoch 1 of 5.**" in page
     assert "**Interrupted: OvSW finished no epoch.**" in page
     assert "**Interrupted: SGD + AGS finished no epoch.**" in page
-    assert "| SGD (stopped at epoch 1) | 91.0" in page
+    assert "| SGD (unfinished: epoch 1) | 91.0" in page
 
 
 def test_a_missing_seed_leaves_a_run_unfinished(tmp_path):
     folder = hand_made(tmp_path, two_seeds("sgd"), seeds=[0, 1, 2])
     assert summary.write_summary(folder)["sgd"]["finished"] is False
+    assert "**Interrupted: SGD got as far as 2 of 3 seeds.**" in (folder / "summary.md").read_text()
+
+
+def test_a_seed_that_had_just_begun_does_not_cut_the_others_short(tmp_path):
+    rows = [row("sgd", 0, epoch, 0.9) for epoch in range(1, 31)]
+    rows += [row("sgd", 1, epoch, 0.1) for epoch in range(1, 4)]
+    folder = hand_made(tmp_path, rows, epochs=30)
+    written = summary.write_summary(folder)["sgd"]
+    assert written["top1"] == [0.9]
+    assert written["seeds"] == [0]
+    assert written["epochs"] == 30
+    assert not written["finished"]
+    page = (folder / "summary.md").read_text()
+    assert "Note: seed 1 of SGD left out: it stopped at epoch 3." in page
+    assert "**Interrupted: SGD got as far as 1 of 2 seeds.**" in page
+
+
+@hypothesis.given(st.lists(st.integers(1, 12), min_size=1, max_size=6))
+def test_the_block_read_is_the_largest_one(lengths):
+    rows = [
+        records.Row("sgd", seed, epoch, {}, {})
+        for seed, length in enumerate(lengths)
+        for epoch in range(1, length + 1)
+    ]
+    blocks, notes = records._largest_block(rows)
+    sizes = {len(by_seed) for by_seed in blocks["sgd"].values()}
+    assert len(sizes) == 1
+    best = max(end * sum(length >= end for length in lengths) for end in lengths)
+    assert sizes.pop() * len(blocks["sgd"]) == best
+    assert bool(notes) == (best < len(rows))
 
 
 @pytest.mark.parametrize("cut", [1, 30, 100])
@@ -186,7 +222,7 @@ def test_a_cut_off_last_line_is_dropped_and_noted(tmp_path, cut):
     assert len(written["sgd"]["top1"]) == 2
     page = (folder / "summary.md").read_text()
     assert "Note: line 6 of metrics.jsonl is cut off (a killed run): dropped." in page
-    assert "Note: epoch 3 of SGD left out: seed 1 did not finish it." in page
+    assert "Note: SGD is taken at epoch 2, the last one that all its seeds finished." in page
 
 
 def test_a_line_cut_inside_a_character_is_dropped_too(tmp_path):

@@ -121,6 +121,10 @@ def normal(seed, *leading, dtype=np.float32):
     }
 
 
+def at(tree, index):
+    return jax.tree.map(lambda x: np.asarray(x)[index], tree)
+
+
 def train(tx, params, gradients):
     """Scans over the gradients; returns final params and state, and the updates of every step."""
 
@@ -136,11 +140,11 @@ def train(tx, params, gradients):
 def step_by_step(update, tx, params, gradients):
     state, seen = tx.init(params), []
     for t in range(len(jax.tree.leaves(gradients)[0])):
-        grads = jax.tree.map(lambda g, t=t: g[t], gradients)
+        grads = at(gradients, t)
         updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
         seen.append(updates)
-    return params, state, jax.tree.map(lambda *u: jnp.stack(u), *seen)
+    return params, state, jax.tree.map(lambda *u: np.stack(u), *seen)
 
 
 def latent_only(tree):
@@ -157,9 +161,9 @@ def test_scan_equals_jitted_steps_equals_eager_steps(tx, reference):
     params, gradients = normal(0), normal(1, STEPS)
     jitted = step_by_step(jax.jit(tx.update), tx, params, gradients)
     assert_same(reference, jitted)
-    few = jax.tree.map(lambda g: g[:3], gradients)
+    few = at(gradients, slice(3))
     _, _, updates = step_by_step(tx.update, tx, params, few)
-    assert_same(updates, jax.tree.map(lambda u: u[:3], jitted[2]))
+    assert_same(updates, at(jitted[2], slice(3)))
 
 
 def test_the_contract_sees_flips_silent_and_woken_weights():
@@ -270,9 +274,8 @@ def test_apply_if_finite_leaves_the_state_of_a_bad_step_as_it_was(tx):
     assert not any(np.any(u) for u in jax.tree.leaves(updates))
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_params(tx, dtype):
-    params, grads = normal(0, dtype=dtype), normal(1, dtype=dtype)
+def test_bfloat16_params(tx):
+    params, grads = normal(0, dtype=jnp.bfloat16), normal(1, dtype=jnp.bfloat16)
     wide_params, wide_grads = (
         jax.tree.map(lambda x: x.astype(jnp.float32), t) for t in (params, grads)
     )
@@ -318,7 +321,7 @@ def test_nnx_optimizer(tx, reference):
     optimizer = nnx.Optimizer(network, tx, wrt=nnx.Param)
     update = nnx.jit(lambda optimizer, network, grads: optimizer.update(network, grads))
     for t in range(STEPS):
-        grads = nnx.state(Network(jax.tree.map(lambda g, t=t: g[t], gradients)), nnx.Param)
+        grads = nnx.state(Network(at(gradients, t)), nnx.Param)
         update(optimizer, network, grads)
     trained = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     trained["block"] = {str(i): layer for i, layer in trained["block"].items()}
@@ -337,7 +340,7 @@ def test_donated_buffers(tx, reference):
     state = tx.init(params)
     for t in range(STEPS):
         given = params, state
-        params, state = step(params, state, jax.tree.map(lambda g, t=t: g[t], gradients))
+        params, state = step(params, state, at(gradients, t))
         # Scalars that a step only overwrites are no arguments of the compiled program.
         assert all(x.is_deleted() for x in jax.tree.leaves(given) if x.ndim)
     assert_same((params, state), reference[:2])
@@ -347,8 +350,8 @@ def test_vmap_over_seeds_equals_separate_runs(case, tx):
     params, gradients = normal(0, 3), normal(1, 3, STEPS)
     together = jax.jit(jax.vmap(functools.partial(train, tx)))(params, gradients)
     for seed in range(3):
-        alone = [jax.tree.map(lambda x, s=seed: x[s], tree) for tree in (params, gradients)]
-        assert_same(jax.tree.map(lambda x, s=seed: x[s], together), compiled_train(case)(*alone))
+        alone = [at(tree, seed) for tree in (params, gradients)]
+        assert_same(at(together, seed), compiled_train(case)(*alone))
 
 
 def test_vmap_over_hyperparameters_equals_separate_runs(case):
@@ -367,7 +370,7 @@ def test_vmap_over_hyperparameters_equals_separate_runs(case):
     alone = jax.jit(run)
     for i in range(len(rows)):
         expected = alone({name: values[i] for name, values in stacked.items()})
-        assert_same(jax.tree.map(lambda x, i=i: x[i], together), expected)
+        assert_same(at(together, i), expected)
 
 
 def test_schedules_equal_the_values_at_each_step(case):
@@ -386,11 +389,11 @@ def test_schedules_equal_the_values_at_each_step(case):
     state, seen = tx.init(params), []
     for t in range(STEPS):
         values = {name: table[t] for name, table in tables.items()}
-        grads = jax.tree.map(lambda g, t=t: g[t], gradients)
+        grads = at(gradients, t)
         updates, state = update(grads, state, params, values)
         params = optax.apply_updates(params, updates)
         seen.append(updates)
-    assert_same(scheduled, (params, state, jax.tree.map(lambda *u: jnp.stack(u), *seen)))
+    assert_same(scheduled, (params, state, jax.tree.map(lambda *u: np.stack(u), *seen)))
 
 
 def test_a_constant_schedule_equals_a_number(case, reference):
@@ -439,4 +442,4 @@ def test_pmap_equals_one_device_on_the_mean_gradient(tx, reference):
     parallel = jax.pmap(replica, axis_name="device", in_axes=(None, None, 0))
     everywhere = parallel(normal(0), normal(1, STEPS), noise)
     for device in range(8):
-        assert_same(jax.tree.map(lambda x, d=device: x[d], everywhere), reference)
+        assert_same(at(everywhere, device), reference)

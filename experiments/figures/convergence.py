@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.figures import style
 from experiments.records import Run, display_name, sample_std
@@ -11,6 +12,8 @@ _PANELS = (
     ("loss", 1.0, "Training loss (nats)", "Training loss"),
     ("test_top1", 100.0, "Test top-1 (%)", "Test accuracy"),
 )
+
+_WIDE = 30.0  # largest over smallest loss
 
 
 def figure(run: Run) -> Figure:
@@ -23,6 +26,7 @@ def figure(run: Run) -> Figure:
         _draw_panel(axes, run, metric, factor)
         axes.set_ylabel(label)
         axes.set_title(title)
+    _log_if_wide(panels[0])
     handles, _ = panels[0].get_legend_handles_labels()
     labels = [f"{display_name(name)} (n = {len(run.seeds(name))})" for name in run.optimizers]
     fig.legend(
@@ -34,6 +38,22 @@ def figure(run: Run) -> Figure:
         title="Mean over seeds, band: ± sample standard deviation" if several else None,
     )
     return fig
+
+
+def _log_if_wide(axes: Axes) -> None:
+    """A loss that falls by a factor of 30 would lie on the axis for most of a linear panel."""
+    drawn = np.concatenate([np.asarray(line.get_ydata(), np.float64) for line in axes.lines])
+    drawn = drawn[np.isfinite(drawn)]
+    if drawn.size == 0 or drawn.min() <= 0 or drawn.max() / drawn.min() < _WIDE:
+        return
+    low, high = float(drawn.min()), float(drawn.max())
+    axes.set_yscale("log")
+    axes.set_ylim(0.7 * low, 1.4 * high)
+    steps = (1, 2, 5) if high / low < 500 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylabel(f"{axes.get_ylabel()}, log scale")
 
 
 def _draw_panel(axes: Axes, run: Run, metric: str, factor: float) -> None:

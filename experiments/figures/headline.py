@@ -27,9 +27,10 @@ def figure(run: Run) -> Figure:
 
     _draw_panel(right, run, "test_top1", bars=False)
     right.set_title("Test accuracy")
-    right.set_xlabel("Test top-1 (%), axis does not start at 0")
     right.tick_params(axis="y", labelleft=False)
     _zoom(right, run)
+    from_zero = right.get_xlim()[0] == 0
+    right.set_xlabel("Test top-1 (%)" + ("" if from_zero else ", axis does not start at 0"))
     fig.supxlabel(_caption(run), fontsize=8)
     return fig
 
@@ -89,9 +90,9 @@ def _zoom(axes: Axes, run: Run) -> None:
         low = min(low, float(values.min()), float(values.mean()) - spread)
         high = max(high, float(values.max()), float(values.mean()) + spread)
     margin = max(_MIN_SPAN - (high - low), 0.2 * (high - low)) / 2
-    low, high = low - margin, high + margin
+    low, high = max(0.0, low - margin), high + margin
     axes.set_xlim(low, high)
     ticks = MaxNLocator(nbins=5).tick_values(low, high)
     axes.xaxis.set_major_locator(
-        FixedLocator([float(t) for t in ticks if max(low, 0) <= t <= min(high, 100 + 1e-6)])
+        FixedLocator([float(t) for t in ticks if low <= t <= min(high, 100 + 1e-6)])
     )

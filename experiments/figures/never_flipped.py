@@ -114,8 +114,7 @@ def figure(run: Run, histograms: Histograms) -> Figure:
         grid[0, column].set_title(_layer_title(short[layer], found), fontsize=8)
         grid[-1, column].set_xlabel("Initial latent weight")
     for axes, name in zip(grid[:, 0], names, strict=True):
-        label = "\n".join(part for part in (display_name(name), style.progress(run, name)) if part)
-        axes.set_ylabel(label, fontweight="bold")
+        axes.set_ylabel(style.optimizer_label(run, name), fontweight="bold")
     fig.supylabel("Weights per bin", fontsize=9)
     _add_legend(fig)
     return fig

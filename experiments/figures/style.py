@@ -114,20 +114,9 @@ def run_title(run: Run, *, seeds: bool = True) -> str:
     return ", ".join(parts)
 
 
-def progress(run: Run, optimizer: str) -> str:
-    """How far an unfinished optimizer came, e.g. "epoch 12 of 30"; empty when it finished."""
-    if run.finished(optimizer):
-        return ""
-    planned = "" if run.planned_epochs is None else f" of {run.planned_epochs}"
-    return f"epoch {run.last_epoch(optimizer)}{planned}"
-
-
 def optimizer_label(run: Run, optimizer: str, separator: str = "\n") -> str:
-    """Display name, with what sets the optimizer apart: progress, its own number of seeds."""
-    parts = [display_name(optimizer), progress(run, optimizer)]
-    if len({len(run.seeds(name)) for name in run.optimizers}) > 1:
-        parts.append(f"n = {len(run.seeds(optimizer))}")
-    return separator.join(part for part in parts if part)
+    """Display name, with how far an unfinished optimizer came."""
+    return separator.join([display_name(optimizer), *run.progress(optimizer)])
 
 
 def short_names(layers: Sequence[str], length: int) -> dict[str, str]:

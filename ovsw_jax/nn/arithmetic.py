@@ -158,7 +158,10 @@ def standardized_scale(latent: jax.Array) -> jax.Array:
         return jnp.ones(latent.shape[-1], latent.dtype)
     wide = latent.astype(accurate_dtype(latent))
     centered = wide - jnp.mean(wide, axis=axes)
-    deviation = jnp.sqrt(jnp.var(wide, axis=axes, ddof=1) + EPSILON)
+    # Twice: a rounding error of the mean is no deviation of a constant filter from it.
+    centered = centered - jnp.mean(centered, axis=axes)
+    variance = jnp.sum(jnp.square(centered), axis=axes) / (wide.size / wide.shape[-1] - 1)
+    deviation = jnp.sqrt(variance + EPSILON)
     return mean_magnitude(centered / deviation).astype(latent.dtype)
 
 

@@ -1,0 +1,272 @@
+"""Both kinds of flip state against the NumPy moving average, for random rules and flip patterns."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracle
+import ovsw_jax as ovsw
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
+STEPS = 1500
+# What each observed weight does: its chance to flip in a step. The last two flip in bursts.
+CHANCES = np.array([0, 1 / 3000, 1 / 1000, 1 / 300, 1 / 100, 1 / 30, 0.1, 0.3, 0.5, 1, 1, 0.5])
+# Packed state keeps log S to half of this, anew at every flip (nats).
+GRID = 0.0005
+SMALLEST_LEVEL = math.exp(-32766 * GRID)
+
+
+def flip_pattern(seed):
+    """Signs (STEPS, weights) of weights that flip at random, from never to at every step."""
+    rng = np.random.default_rng(seed)
+    flips = rng.random((STEPS, len(CHANCES))) < CHANCES
+    start, length = rng.integers(0, STEPS, 2), rng.integers(1, STEPS, 2)
+    inside = (np.arange(STEPS)[:, None] >= start) & (np.arange(STEPS)[:, None] < start + length)
+    flips[:, -2:] &= inside
+    first = rng.random(len(CHANCES)) < 0.5
+    return first ^ (np.cumsum(flips, axis=0) % 2 == 1)
+
+
+@functools.cache
+def observer(state, dtype):
+    """Compiled once: (signs, momenta, thresholds) -> silent and never-flipped masks, flip shares."""
+
+    @jax.jit
+    def observe(positive, momentum, threshold):
+        tx = ovsw.track_flip_state(
+            momentum=lambda count: momentum[count],
+            threshold=lambda count: threshold[count],
+            state=state,
+        )
+
+        def step(carry, sign):
+            params = {"latent_kernel": jnp.where(sign, 1, -1).astype(dtype)}
+            _, carry = tx.update(params, carry, params)
+            return carry, (
+                ovsw.silent_mask(carry)["latent_kernel"],
+                ovsw.never_flipped_mask(carry)["latent_kernel"],
+                carry.flip_ratio["latent_kernel"],
+            )
+
+        start = tx.init({"latent_kernel": jnp.ones(positive.shape[1:], dtype)})
+        return jax.lax.scan(step, start, positive)[1]
+
+    return observe
+
+
+def observe(state, positive, momentum, threshold, dtype=np.float32):
+    with jax.enable_x64(dtype == np.float64):
+        schedules = [np.broadcast_to(h, STEPS).astype(dtype) for h in (momentum, threshold)]
+        return jax.device_get(observer(state, dtype)(positive, *map(jnp.asarray, schedules)))
+
+
+def average(positive, momentum):
+    """The oracle's S and flips at every step, for one momentum or one of each step."""
+    momentum = np.broadcast_to(momentum, STEPS)
+    tracker, rows = oracle.FlipTracker(), []
+    for sign, mu in zip(np.where(positive, 1.0, -1.0), momentum, strict=True):
+        tracker.momentum = mu
+        flipped, _ = tracker.update(sign)
+        rows.append((tracker.ema, flipped, ~tracker.ever_flipped))
+    return (np.array(column) for column in zip(*rows, strict=True))
+
+
+def enclosure(flipped, momentum):
+    """Bounds of what a state that rounds log S to `GRID` at every flip can take S for.
+
+    Between flips the packed level falls exactly as log S does, so that nothing adds up. At a flip
+    mu S + (1 - mu) is rounded to within half a level, and what S was off before is carried over,
+    shrunk by mu S / (mu S + 1 - mu). Many flips in a row therefore do add up, within these bounds.
+    """
+    rounding = math.exp(GRID / 2)
+    per_step = math.exp(1e-7)  # mu and the phase are float32
+    low, high = np.zeros(flipped.shape[1]), np.zeros(flipped.shape[1])
+    rows = []
+    for flips, mu in zip(flipped, np.broadcast_to(momentum, len(flipped)), strict=True):
+        # A level at the bottom of the scale may stand for any smaller S, and counts as none.
+        low = np.where(low <= 1.01 * SMALLEST_LEVEL, 0, low)
+        low = np.where(flips, (mu * low + (1 - mu)) / rounding, mu * low) / per_step
+        high = np.where(flips, (mu * high + (1 - mu)) * rounding, mu * high) * per_step
+        high = np.where(high > 0, np.maximum(high, 1.01 * SMALLEST_LEVEL), high)
+        rows.append((low, high))
+    return (np.array(column) for column in zip(*rows, strict=True))
+
+
+@st.composite
+def rules(draw):
+    """(mu, sigma) that packed state can hold: a horizon of 1 to about 1400 steps."""
+    momentum = _float32(1 - math.exp(draw(st.floats(math.log(5.01e-4), math.log(0.5)))))
+    longest = math.log((1 - momentum) / 7.8e-8) / -math.log(momentum)
+    horizon = draw(st.integers(1, int(min(longest, 1400))))
+    return momentum, _float32(ovsw.threshold_for_horizon(momentum, horizon))
+
+
+def _float32(x):
+    """Schedules pass float32, so the oracle must be given the rounded number too."""
+    return float(np.float32(x))
+
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@given(rules(), seeds)
+def test_packed_state_agrees_with_the_average_up_to_its_grid(rule, seed):
+    momentum, threshold = rule
+    positive = flip_pattern(seed)
+    _, flipped, never = average(positive, momentum)
+    silent, never_flipped, flip_ratio = observe("packed", positive, momentum, threshold)
+
+    low, high = enclosure(flipped, momentum)
+    must_be_silent, must_be_active = high < threshold, low >= threshold
+    assert np.all(silent[must_be_silent])
+    assert not np.any(silent[must_be_active])
+    # Where flips are rare that leaves hardly a weight-step open.
+    assert np.mean(must_be_silent | must_be_active, axis=0)[CHANCES <= 1 / 300].min() > 0.95
+    np.testing.assert_array_equal(never_flipped, never)
+    np.testing.assert_array_equal(np.rint(flip_ratio * len(CHANCES)), flipped.sum(axis=1))
+
+
+@given(seeds)
+def test_packed_state_follows_a_momentum_that_is_scheduled(seed):
+    positive = flip_pattern(seed)
+    momentum = np.random.default_rng(seed).uniform(0.9, 0.999, STEPS).astype(np.float32)
+    momentum, threshold = momentum.astype(np.float64), 1e-4
+    _, flipped, _ = average(positive, momentum)
+    silent, _, _ = observe("packed", positive, momentum, threshold)
+    low, high = enclosure(flipped, momentum)
+    assert np.all(silent[high < threshold])
+    assert not np.any(silent[low >= threshold])
+
+
+@given(rules(), seeds, st.sampled_from([np.float32, np.float64]))
+def test_ema_state_is_the_average(rule, seed, dtype):
+    momentum, threshold = rule
+    positive = flip_pattern(seed)
+    ema, flipped, never = average(positive, momentum)
+    silent, never_flipped, flip_ratio = observe("ema", positive, momentum, threshold, dtype)
+    # STEPS roundings, and in float32 that of 1 - mu, may decide where S is all but sigma.
+    tolerance = {np.float32: 1e-3, np.float64: 1e-12}[dtype]
+    clear = np.abs(ema / threshold - 1) > tolerance
+    np.testing.assert_array_equal(silent[clear], (ema < threshold)[clear])
+    np.testing.assert_array_equal(never_flipped, never)
+    np.testing.assert_array_equal(np.rint(flip_ratio * len(CHANCES)), flipped.sum(axis=1))
+
+
+@given(rules(), st.integers(1, 90))
+def test_one_flip_lasts_for_the_silence_horizon(rule, when):
+    momentum, threshold = rule
+    horizon = ovsw.silence_horizon(momentum, threshold)
+    positive = np.tile(np.arange(STEPS)[:, None] >= when, (1, len(CHANCES)))
+    for state, leeway in (("ema", 0), ("packed", math.ceil(GRID / 2 / -math.log(momentum)))):
+        silent, _, _ = observe(state, positive, momentum, threshold)
+        assert np.all(silent[:when])
+        assert abs(np.sum(~silent[:, 0]) - horizon) <= leeway
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.9, 0.99])
+def test_packed_state_stays_silent_at_the_smallest_threshold_it_takes(momentum):
+    accepted = [t for t in SMALLEST_LEVEL * np.geomspace(0.99, 1.05, 200) if _packed_takes(t)]
+    assert accepted
+    positive = np.tile(np.arange(STEPS)[:, None] >= 3, (1, len(CHANCES)))
+    silent, _, _ = observe("packed", positive, momentum, accepted[0])
+    horizon = oracle.silence_horizon(momentum, accepted[0])
+    assert not np.any(silent[3 : 3 + horizon - 1])
+    assert np.all(silent[3 + horizon + 1 :])
+    assert np.all(silent[:3])
+
+
+def _packed_takes(threshold):
+    try:
+        ovsw.track_flip_state(momentum=0.9, threshold=threshold)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("state", ["packed", "ema"])
+def test_an_old_flip_is_never_forgotten(state):
+    positive = np.tile(np.arange(STEPS)[:, None] >= 1, (1, len(CHANCES)))
+    silent, never_flipped, _ = observe(state, positive, 0.5, 1e-4)
+    assert np.all(silent[-1])
+    assert not np.any(never_flipped[-1])
+
+
+@pytest.mark.parametrize("state", ["packed", "ema"])
+def test_zero_counts_as_positive(state):
+    tx = ovsw.track_flip_state(state=state)
+    signs = [[1.0, -1.0, 0.0, -0.0], [0.0, 0.0, -0.0, 1.0], [-0.0, 1.0, -1.0, -2.0]]
+    kernels = [{"latent_kernel": jnp.array(row)} for row in signs]
+    flip_state = tx.init(kernels[0])
+    never = []
+    for params in kernels:
+        _, flip_state = tx.update(params, flip_state, params)
+        never.append(ovsw.never_flipped_mask(flip_state)["latent_kernel"].tolist())
+    assert never == [[True] * 4, [True, False, True, True], [True, False, False, False]]
+
+
+@pytest.mark.parametrize("state", ["packed", "ema"])
+def test_weights_loaded_after_init_are_no_flip(state):
+    tx = ovsw.track_flip_state(state=state)
+    flip_state = tx.init({"latent_kernel": jnp.ones((3, 2))})
+    loaded = {"latent_kernel": -jnp.ones((3, 2))}
+    _, flip_state = tx.update(loaded, flip_state, loaded)
+    assert flip_state.flip_ratio["latent_kernel"] == 0
+    assert jnp.all(ovsw.never_flipped_mask(flip_state)["latent_kernel"])
+    _, flip_state = tx.update(loaded, flip_state, {"latent_kernel": jnp.ones((3, 2))})
+    assert flip_state.flip_ratio["latent_kernel"] == 1
+    assert not jnp.any(ovsw.never_flipped_mask(flip_state)["latent_kernel"])
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 6), (3, 4, 5), (3, 3, 2, 4), (2, 3, 3, 2, 4)])
+@pytest.mark.parametrize(
+    ("dtype", "average_dtype"),
+    [("float32", "float32"), ("bfloat16", "float32"), ("float16", "float32"), ("float64",) * 2],
+)
+def test_history_has_the_shape_of_the_weights_and_its_own_dtype(shape, dtype, average_dtype):
+    with jax.enable_x64(dtype == "float64"):
+        params = {"latent_kernel": jax.ShapeDtypeStruct(shape, dtype)}
+        for state, expected in (("packed", "uint16"), ("ema", average_dtype)):
+            tx = ovsw.track_flip_state(state=state)
+            _, flip_state = jax.eval_shape(lambda p, tx=tx: tx.update(p, tx.init(p), p), params)
+            history = flip_state.history["latent_kernel"]
+            assert (history.shape, history.dtype) == (shape, expected)
+            masks = jax.eval_shape(ovsw.silent_mask, flip_state)
+            assert masks["latent_kernel"].shape == shape
+
+
+@given(st.floats(0, 1, width=16), seeds)
+def test_sad_adds_tau_w_to_the_silent_weights_only(tau, seed):
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((6, 4)).astype(np.float32)
+    gradient = rng.standard_normal((6, 4)).astype(np.float32)
+    flipped = rng.random((6, 4)) < 0.5
+    tx = ovsw.silence_aware_decay(tau)
+    before = {"latent_kernel": jnp.asarray(np.where(flipped, -weight, weight))}
+    after, grads = {"latent_kernel": jnp.asarray(weight)}, {"latent_kernel": jnp.asarray(gradient)}
+
+    updates, state = tx.update(grads, tx.init(before), before)
+    every = oracle.sad(gradient, before["latent_kernel"], True, tau)
+    np.testing.assert_allclose(updates["latent_kernel"], every, rtol=1e-6, atol=1e-6)
+    updates, _ = tx.update(grads, state, after)
+    woken = oracle.sad(gradient, weight, ~flipped, tau)
+    np.testing.assert_allclose(updates["latent_kernel"], woken, rtol=1e-6, atol=1e-6)
+    kept = np.asarray(updates["latent_kernel"])[flipped]
+    np.testing.assert_array_equal(kept, gradient[flipped])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, 0.0])
+def test_sad_passes_any_gradient_and_its_state_depends_on_none(value):
+    tx = optax.chain(ovsw.silence_aware_decay(0.1))
+    params = {"latent_kernel": jnp.array([[1.0, -2.0]])}
+    usual = tx.update({"latent_kernel": jnp.ones((1, 2))}, tx.init(params), params)
+    odd = tx.update({"latent_kernel": jnp.full((1, 2), value)}, tx.init(params), params)
+    expected = np.float32(value) + np.float32(0.1) * np.array([[1.0, -2.0]], np.float32)
+    np.testing.assert_allclose(odd[0]["latent_kernel"], expected, rtol=1e-6)
+    assert jax.tree.all(jax.tree.map(lambda a, b: jnp.all(a == b), odd[1], usual[1]))

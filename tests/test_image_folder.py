@@ -1,0 +1,202 @@
+import shutil
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from image_data import write_folder
+from PIL import Image
+
+from experiments import data, image_file
+
+TWO_CLASSES = {"train": {"cat": 3, "ant": 2}, "test": {"cat": 1, "ant": 2}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "pictures"
+    write_folder(root, TWO_CLASSES)
+    return root
+
+
+def test_image_folder(tmp_path):
+    written = write_folder(tmp_path, TWO_CLASSES)
+    loaded = data.load(str(tmp_path))
+    assert loaded.name == str(tmp_path)
+    assert loaded.classes == ("ant", "cat")
+    np.testing.assert_array_equal(loaded.train_labels, [0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(loaded.test_labels, [0, 0, 1])
+    for split, images in (("train", loaded.train_images), ("test", loaded.test_images)):
+        expected = np.concatenate([written[split]["ant"], written[split]["cat"]])
+        np.testing.assert_array_equal(images, expected)
+    np.testing.assert_allclose(loaded.mean, (loaded.train_images / 255).mean((0, 1, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [*sorted(image_file.SUFFIXES), ".PNG", ".JPG"])
+def test_every_suffix_is_read(folder, suffix):
+    pixels = np.full((4, 6, 3), 200, np.uint8)
+    pixels[:, 3:] = 90
+    if suffix == ".pgm":
+        pixels[:] = 120
+    file = folder / "train" / "cat" / f"zebra{suffix}"
+    options = {"lossless": True} if suffix == ".webp" else {}
+    Image.fromarray(pixels[..., 0] if suffix == ".pgm" else pixels).save(file, **options)
+    loaded = data.load(str(folder))
+    assert len(loaded.train_images) == 6
+    tolerance = 40 if suffix.lower() in (".jpg", ".jpeg") else 0
+    np.testing.assert_allclose(loaded.train_images[-1].astype(int), pixels, atol=tolerance)
+
+
+def test_what_a_person_would_not_call_an_image_is_skipped(folder):
+    before = data.load(str(folder))
+    for extra in (".DS_Store", "Thumbs.db", "README.txt", "._001.png"):
+        (folder / "train" / "cat" / extra).write_bytes(b"no image")
+        (folder / "train" / extra).write_bytes(b"no image")
+    for extra in (".ipynb_checkpoints", "__MACOSX"):
+        (folder / "train" / extra).mkdir()
+        (folder / "train" / extra / "000.png").write_bytes(b"no image")
+    after = data.load(str(folder))
+    assert after.classes == before.classes
+    np.testing.assert_array_equal(after.train_images, before.train_images)
+
+
+def test_a_gray_folder_has_one_channel(tmp_path):
+    written = write_folder(tmp_path, TWO_CLASSES, mode="L")
+    loaded = data.load(str(tmp_path))
+    np.testing.assert_array_equal(loaded.train_images[:2, ..., 0], written["train"]["ant"])
+    assert loaded.train_images.shape[-1] == loaded.test_images.shape[-1] == 1
+    assert loaded.mean.shape == (1,)
+
+
+@pytest.mark.parametrize("file", ["train/ant/000.png", "train/cat/002.png", "test/cat/000.png"])
+def test_one_image_in_colour_makes_all_rgb(tmp_path, file):
+    written = write_folder(tmp_path, TWO_CLASSES, mode="L")
+    colour = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    Image.fromarray(colour).save(tmp_path / file)
+    loaded = data.load(str(tmp_path))
+    images = {"train": loaded.train_images, "test": loaded.test_images}
+    assert images["train"].shape == (5, 4, 6, 3)
+    assert images["test"].shape == (3, 4, 6, 3)
+    gray = written["train"]["ant"][1]
+    np.testing.assert_array_equal(images["train"][1], np.stack([gray] * 3, axis=-1))
+    index = {"train/ant/000.png": 0, "train/cat/002.png": 4, "test/cat/000.png": 2}[file]
+    np.testing.assert_array_equal(images[file.split("/")[0]][index], colour)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("1", 1), ("L", 1), ("LA", 1), ("P", 3), ("RGBA", 3), ("CMYK", 3)]
+)
+def test_modes_become_gray_or_rgb(tmp_path, mode, channels):
+    image = Image.new("RGB", (6, 4), (255, 255, 255)).convert(mode)
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    image.save(path)
+    pixels = image_file.decode(path)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, np.full((4, 6, channels), 255))
+
+
+def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path):
+    image = Image.new("P", (6, 4), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.save(tmp_path / "a.png", transparency=b"\x00\x80")
+    np.testing.assert_array_equal(image_file.decode(tmp_path / "a.png")[0, 0], [10, 20, 30])
+
+
+def test_sixteen_bits_are_refused(tmp_path):
+    Image.fromarray(np.full((4, 6), 1000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match=r"deep\.png has more than 8 bits a channel .*convert it"):
+        image_file.decode(tmp_path / "deep.png")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_is_missing(folder, split):
+    (folder / split).rename(folder / "validation")
+    with pytest.raises(
+        ValueError,
+        match=rf"pictures has no folder '{split}' \(it holds: .*validation.*\); an image ",
+    ):
+        data.load(str(folder))
+
+
+def test_no_images(folder):
+    for file in (folder / "test").rglob("*.png"):
+        file.unlink()
+    with pytest.raises(ValueError, match=r"test holds no images: looked for \.bmp .*ROOT/\{train"):
+        data.load(str(folder))
+
+
+def test_images_outside_class_folders(folder):
+    for file in (folder / "test").glob("*/*"):
+        file.rename(folder / "test" / f"{file.parent.name}{file.name}")
+    with pytest.raises(ValueError, match=r"no images \(image files must lie in class folders\)"):
+        data.load(str(folder))
+
+
+def test_an_empty_training_class(folder):
+    (folder / "train" / "bee").mkdir()
+    with pytest.raises(ValueError, match=r"train.bee holds no images: add some, or remove the f"):
+        data.load(str(folder))
+
+
+def test_one_class_only(folder):
+    shutil.rmtree(folder / "train" / "ant")
+    with pytest.raises(ValueError, match=r"train holds one class only \('cat'\).* at least two"):
+        data.load(str(folder))
+
+
+def test_a_test_class_that_is_not_in_train(folder):
+    (folder / "test" / "ant").rename(folder / "test" / "bee")
+    with pytest.raises(ValueError, match=r"test has classes that .*train has not: bee; rename or"):
+        data.load(str(folder))
+
+
+def test_a_class_without_test_images_is_fine(folder):
+    shutil.rmtree(folder / "test" / "ant")
+    assert data.load(str(folder)).test_labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("file", ["train/cat/001.png", "test/cat/000.png"])
+def test_mixed_sizes_name_two_files(folder, file):
+    Image.new("RGB", (7, 4)).save(folder / file)
+    with pytest.raises(ValueError, match=rf"train/ant/000\.png is 6x4 and .*{file} is 7x4: resize"):
+        data.load(str(folder))
+
+
+def test_a_file_that_is_no_image_is_named(folder):
+    (folder / "test" / "ant" / "001.png").write_text("<html>404</html>")
+    with pytest.raises(ValueError, match=r"test/ant/001\.png cannot be decoded.*replace or remove"):
+        data.load(str(folder))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    share=st.floats(0, 1, exclude_max=True), suffix=st.sampled_from(["png", "jpg", "bmp", "webp"])
+)
+def test_a_file_cut_anywhere_is_named(tmp_path, share, suffix):
+    path = tmp_path / f"cut.{suffix}"
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    content = path.read_bytes()
+    # Behind the last pixel lie the end marks of a format, without which the image is complete.
+    end = content.rindex(b"IEND") - 8 if suffix == "png" else len(content) - 2
+    path.write_bytes(content[: int(share * end)])
+    with pytest.raises(ValueError, match=rf"cut\.{suffix} cannot be decoded: it is damaged"):
+        image_file.decode(path)
+
+
+@pytest.mark.parametrize("side", [10_000, 50_000])  # Pillow warns about one and refuses the other
+def test_a_decompression_bomb_is_refused(folder, side):
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    rows = zlib.compress(b"\0" * 100_000)
+    chunks = [(b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")]
+    (folder / "train" / "ant" / "000.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in chunks
+        )
+    )
+    with pytest.raises(ValueError, match=r"000\.png announces more pixels than the limit"):
+        data.load(str(folder))
