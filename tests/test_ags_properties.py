@@ -81,9 +81,7 @@ def test_ags_equals_the_oracle(gradient, weight, lam):
     scaled, (_, rescaled, ratio, filters) = scale(gradient, weight, lam)
     expected = oracle.ags(gradient, weight, lam, axes=(0,))
     clear = np.abs(expected.ratio / lam - 1) > 1e-5  # else rounding decides
-    np.testing.assert_allclose(
-        scaled[:, clear], expected.gradient[:, clear], rtol=1e-5, atol=1e-30
-    )
+    np.testing.assert_allclose(scaled[:, clear], expected.gradient[:, clear], rtol=1e-5, atol=1e-30)
     np.testing.assert_allclose(ratio, expected.ratio.mean(), rtol=1e-5)
     assert abs(rescaled - expected.rescaled.mean()) <= np.mean(~clear) + 1e-6
     assert filters == FILTERS

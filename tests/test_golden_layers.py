@@ -12,6 +12,7 @@ from flax import nnx
 
 import ovsw_jax as ovsw
 from tests import golden
+from tests.official_signs import official_input_sign, official_kernel_sign
 
 CASES = (
     "k3s1p1",
@@ -26,30 +27,6 @@ CASES = (
     "k3s1p1_bias",
 )
 CONSTANT_FILTER = 2  # its scale is rounding noise in float32; the manifest allows 1e-4
-
-
-@jax.custom_jvp
-def official_input_sign(x):
-    return jnp.sign(x)
-
-
-@official_input_sign.defjvp
-def _(primals, tangents):
-    return jnp.sign(primals[0]), ovsw_window(primals[0]) * tangents[0]
-
-
-def ovsw_window(x):
-    return jnp.maximum(2 - 2 * jnp.abs(x), 0)
-
-
-@jax.custom_jvp
-def official_kernel_sign(x):
-    return jnp.sign(x)
-
-
-@official_kernel_sign.defjvp
-def _(primals, tangents):
-    return jnp.sign(primals[0]), tangents[0]
 
 
 OFFICIAL_SIGNS = {"input_sign": official_input_sign, "kernel_sign": official_kernel_sign}

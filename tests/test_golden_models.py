@@ -15,6 +15,7 @@ import ovsw_jax as ovsw
 from ovsw_jax.models.cifar_resnet18 import BasicBlock
 from ovsw_jax.models.cifar_resnet20 import SkipConvBlock
 from tests import golden
+from tests.official_signs import official_kernel_sign
 from tests.torch_names import leaf, load_state, path_of, to_flax
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -217,14 +218,18 @@ def test_resnet18_loss_and_gradients():
     data = with_prefix(golden.load("models"), "model/cResNet18/")
     step = golden.load("model_step")
     names = [str(n) for n in data["param_names"]]
-    graph, params, statistics = nnx.split(
-        nnx.eval_shape(lambda: ovsw.models.CifarResNet18(10, rngs=nnx.Rngs(0))), nnx.Param, ...
-    )
+    model = nnx.eval_shape(lambda: ovsw.models.CifarResNet18(10, rngs=nnx.Rngs(0)))
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, ovsw.nn.BinaryConv):
+            module.kernel_sign = official_kernel_sign  # a latent weight is exactly 0
+    graph, params, statistics = nnx.split(model, nnx.Param, ...)
     shapes = [shape_of(s) for s in data["param_shapes"]]
     arrays = {
         n: generated_parameter(n, int(data["seed"]) + 7919 * p, shape)
         for p, (n, shape) in enumerate(zip(names, shapes, strict=True))
     }
+    zeros = [np.sum(arrays[f"{n}.weight"] == 0) for n in map(str, data["binary_layers"])]
+    assert sum(zeros) > 0
     statistics = jax.tree.map_with_path(
         lambda path, x: (jnp.ones if "var" in str(path) else jnp.zeros)(x.shape, jnp.float64),
         statistics,
