@@ -1,9 +1,9 @@
 """The folder of a run: what was run, with which versions, and what was measured.
 
-    config.json    every field of the Config         versions.json  packages, code, device
-    metrics.jsonl  a line an optimizer, epoch, seed  tensorboard/   the same as events
-    latent.npz     initial latent weights and never-flipped masks of the first seed
-    summary.json, summary.md, figures/               written by experiments.summary and .figures
+config.json    every field of the Config         versions.json  packages, code, device
+metrics.jsonl  a line an optimizer, epoch, seed  tensorboard/   the same as events
+latent.npz     initial latent weights and never-flipped masks of the first seed
+summary.json, summary.md, figures/               written by experiments.summary and .figures
 """
 
 import dataclasses
@@ -38,7 +38,9 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if any(self.path.iterdir()):
-                what = "already holds a run" if self._file("config.json").exists() else "is not empty"
+                what = (
+                    "already holds a run" if self._file("config.json").exists() else "is not empty"
+                )
                 raise ValueError(
                     f"run folder {self.path} {what}; a run never overwrites another. Give another "
                     "--out, leave --out away for a new folder under runs/, or remove it."

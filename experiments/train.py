@@ -1,9 +1,9 @@
 """Trains binary networks with several optimizers and compares them.
 
-    python -m experiments.train                              # digits, under a minute
-    python -m experiments.train cifar10-resnet20-short       # a recipe of experiments/configs
-    python -m experiments.train digits --epochs 5 --out DIR  # any field of it changed
-    python -m experiments.train --help
+python -m experiments.train                              # digits, under a minute
+python -m experiments.train cifar10-resnet20-short       # a recipe of experiments/configs
+python -m experiments.train digits --epochs 5 --out DIR  # any field of it changed
+python -m experiments.train --help
 """
 
 import shlex
@@ -27,6 +27,7 @@ from experiments.data import Dataset, load
 from experiments.networks import NETWORKS
 from experiments.optimizers import RULES, make_optimizer
 from experiments.progress import TrainingProgress
+from experiments.records import display_name
 from experiments.run_folder import RunFolder
 from experiments.steps import Steps, TrainState, latent_weights, never_flipped
 
@@ -59,19 +60,19 @@ def train(
     _check_batch(config, dataset)
     # Made here, before the folder: an out-of-range hyperparameter leaves nothing behind.
     steps_per_epoch = len(dataset.train_labels) // config.batch_size
-    optimizers = {
-        name: make_optimizer(name, config, steps_per_epoch) for name in config.optimizers
-    }
+    optimizers = {name: make_optimizer(name, config, steps_per_epoch) for name in config.optimizers}
     run = RunFolder(config, command)
     console.print(f"{dataset!r}\nwriting to {run.path}", highlight=False, soft_wrap=True)
+    compiled = {
+        name: Steps(network, tx, dataset, batch_size=config.batch_size, augment=config.augment)
+        for name, tx in optimizers.items()
+    }
     finished = False
     try:
         with TrainingProgress(console) as progress:
-            for name, tx in optimizers.items():
-                steps = Steps(
-                    network, tx, dataset, batch_size=config.batch_size, augment=config.augment
-                )
-                for seeds in _chunks(config.seeds, config.seeds_at_once):
+            # Seeds outside: an interrupted run has compared the optimizers on the seeds it has.
+            for seeds in _chunks(config.seeds, config.seeds_at_once):
+                for name, steps in compiled.items():
                     _Training(config, name, steps, seeds, run, progress).run()
         finished = True
     except KeyboardInterrupt:
@@ -100,7 +101,8 @@ class _Training:
         state = self.steps.init(jnp.asarray(self.seeds))
         self._keep_latent("initial", latent_weights(state.params))
         total = self.config.epochs * self.steps.steps_per_epoch
-        label = f"{self.name} seed{'s' * (len(self.seeds) > 1)} {','.join(map(str, self.seeds))}"
+        seeds = ", ".join(map(str, self.seeds))
+        label = f"{display_name(self.name)} (seed{'s' * (len(self.seeds) > 1)} {seeds})"
         task = self.progress.add(label, total)
         for epoch in range(1, self.config.epochs + 1):
             signs = _signs(state)

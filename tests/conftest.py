@@ -1,4 +1,4 @@
-"""What every test shares: eight virtual CPU devices, strict promotion of dtypes, seeded examples."""
+"""What tests share: eight virtual CPU devices, strict promotion of dtypes, seeded examples."""
 
 import os
 

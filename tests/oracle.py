@@ -1,4 +1,4 @@
-"""OvSW in plain NumPy float64, written from the equations of the paper; imports nothing of the library.
+"""OvSW in plain NumPy float64, written from the equations; imports nothing of the library.
 
 Arrays are numpy.float64 throughout. A filter's axes are given as the tuple that its norm reduces.
 """
@@ -18,7 +18,7 @@ def sign(x, of_zero=1.0):
 
 
 def filter_norm(x, axes, floor=0.0):
-    """2-norm over `axes` (kept as length 1), at least `floor`; scaled so that squares can't overflow."""
+    """2-norm over `axes` (kept as length 1), at least `floor`; its squares can't overflow."""
     x = np.asarray(x, np.float64)
     largest = np.max(np.abs(x), axis=axes, keepdims=True, initial=0.0)
     divisor = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
@@ -28,7 +28,7 @@ def filter_norm(x, axes, floor=0.0):
 
 @dataclasses.dataclass(frozen=True)
 class Ags:
-    """Eq. 14 for one kernel: the new gradient, and per filter whether it was rescaled and |G|/|W|."""
+    """Eq. 14 for one kernel: the new gradient; per filter, whether it was rescaled and |G|/|W|."""
 
     gradient: np.ndarray
     rescaled: np.ndarray
@@ -55,7 +55,7 @@ class FlipTracker:
         self.ever_flipped = None
 
     def update(self, weight):
-        """Takes W(t); returns which weights flipped since W(t-1) and which are silent (S < sigma)."""
+        """Takes W(t); returns which weights flipped since W(t-1) and which are silent."""
         now = sign(weight, self.sign_of_zero)
         if self.last_sign is None:  # initialisation is not a flip
             self.last_sign, self.ema = now, np.zeros(now.shape)
@@ -95,7 +95,7 @@ class Algorithm3:
         self.velocity = np.zeros_like(self.weight)
 
     def step(self, gradient, learning_rate):
-        """Returns (flipped, silent, the gradient after AGS and SAD) and moves weight and velocity."""
+        """Moves weight and velocity; returns (flipped, silent, gradient after AGS and SAD)."""
         flipped, silent = self.tracker.update(self.weight)
         scaled = ags(gradient, self.weight, self.lam, self.axes).gradient
         woken = sad(scaled, self.weight, silent, self.tau)

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import oracle
-import ovsw_jax as ovsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+import ovsw_jax as ovsw
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import oracle
-import ovsw_jax as ovsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+import ovsw_jax as ovsw
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -36,7 +37,7 @@ def flip_pattern(seed):
 
 @functools.cache
 def observer(state, dtype):
-    """Compiled once: (signs, momenta, thresholds) -> silent and never-flipped masks, flip shares."""
+    """Compiled once: (signs, momenta, thresholds) -> silent, never flipped, flip shares."""
 
     @jax.jit
     def observe(positive, momentum, threshold):

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
-import ovsw_jax as ovsw
 import pytest
+
+import ovsw_jax as ovsw
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 

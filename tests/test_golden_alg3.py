@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import oracle
-import ovsw_jax as ovsw
 import pytest
+
+import ovsw_jax as ovsw
 
 pytestmark = pytest.mark.usefixtures("strict_promotion", "float64")
 

@@ -1,4 +1,4 @@
-"""12,000 steps of the official code (sad_trajectory.npz): flips, silent weights and their transitions.
+"""12,000 steps of the official code (sad_trajectory.npz): flips, silent weights, transitions.
 
 The official code takes sign(0) = 0, so that a weight that starts at exactly 0 flips once when it
 first moves. Here sign(0) = +1. Filters are independent of each other, so the filters without such a
@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import oracle
-import ovsw_jax as ovsw
 import pytest
+
+import ovsw_jax as ovsw
 
 pytestmark = pytest.mark.usefixtures("strict_promotion", "float64")
 
@@ -197,7 +198,7 @@ def test_sign_of_zero_plus_1_changes_only_the_filters_with_a_weight_that_starts_
 
 
 def transitions(silent):
-    """Per weight and direction, the steps at which the mask changed: {(weight, to_silent): steps}."""
+    """The steps at which the mask changed: {(weight, whether to silent): steps}."""
     flat = silent.reshape(STEPS, -1)
     steps, weights = np.nonzero(flat[1:] != flat[:-1])
     found = {}

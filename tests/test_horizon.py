@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import oracle
-import ovsw_jax as ovsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+import ovsw_jax as ovsw
 
 
 def test_the_paper_s_rule_lasts_2302_steps():

@@ -1,84 +1,31 @@
 """One contract for every transform: each test runs for each of `CASES`."""
 
-import dataclasses
 import functools
-import inspect
-from collections.abc import Callable
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import ovsw_jax as ovsw
 import pytest
+from contract_cases import (
+    CASES,
+    STEPS,
+    assert_same,
+    at,
+    compiled_train,
+    latent_only,
+    normal,
+    reference_run,
+    step_by_step,
+    train,
+)
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+import ovsw_jax as ovsw
+
 pytestmark = pytest.mark.usefixtures("strict_promotion")
-
-STEPS = 12
-# A horizon of 7 steps, so that weights fall silent and wake up within a test.
-FLIPS = {"momentum": 0.9, "threshold": 0.05}
-
-
-def sad(state):
-    def make(tau=0.02, momentum=0.9, threshold=0.05):
-        return ovsw.silence_aware_decay(tau, momentum=momentum, threshold=threshold, state=state)
-
-    return make
-
-
-def track(state):
-    def make(momentum=0.9, threshold=0.05):
-        return ovsw.track_flip_state(momentum=momentum, threshold=threshold, state=state)
-
-    return make
-
-
-def ags(lam=0.5):
-    return ovsw.scale_by_ags(lam)
-
-
-def ovsw_sgd(learning_rate=0.5, weight_decay=0.01, lam=0.5, tau=0.02, momentum=0.9, threshold=0.05):
-    return ovsw.ovsw_sgd(
-        learning_rate,
-        weight_decay=weight_decay,
-        lam=lam,
-        tau=tau,
-        flip_momentum=momentum,
-        threshold=threshold,
-    )
-
-
-def chain(learning_rate=0.5, lam=0.5, tau=0.02):
-    return optax.chain(
-        ovsw.ags(lam),
-        ovsw.sad(tau, **FLIPS),
-        optax.add_decayed_weights(0.01),
-        optax.sgd(learning_rate, momentum=0.9),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    make: Callable[..., optax.GradientTransformationExtraArgs]
-    only_latent: bool = True  # leaves outside the mask pass through
-
-    @property
-    def hyperparameters(self):
-        return {name: p.default for name, p in inspect.signature(self.make).parameters.items()}
-
-
-CASES = {
-    "ags": Case(ags),
-    "sad packed": Case(sad("packed")),
-    "sad ema": Case(sad("ema")),
-    "track packed": Case(track("packed")),
-    "track ema": Case(track("ema")),
-    "ovsw_sgd": Case(ovsw_sgd, only_latent=False),
-    "chain": Case(chain, only_latent=False),
-}
 
 
 @pytest.fixture(params=CASES)
@@ -94,67 +41,7 @@ def tx(case):
 @pytest.fixture
 def reference(case):
     """(params, state, updates) of one compiled run on one device, which most tests must repeat."""
-    return _reference(case)
-
-
-@functools.cache
-def _reference(case):
-    return compiled_train(case)(normal(0), normal(1, STEPS))
-
-
-@functools.cache
-def compiled_train(case):
-    return jax.jit(functools.partial(train, case.make()))
-
-
-def normal(seed, *leading, dtype=np.float32):
-    """A tree of params or gradients; every dimension of a kernel divides over 8 devices or is 3."""
-    rng = np.random.default_rng(seed)
-
-    def draw(*shape):
-        return jnp.asarray(0.1 * rng.standard_normal(leading + shape), dtype)
-
-    return {
-        "conv": {"latent_kernel": draw(3, 3, 8, 16), "bias": draw(16)},
-        "block": {"0": {"dense": {"latent_kernel": draw(16, 8)}}},
-        "head": {"kernel": draw(8, 10)},
-    }
-
-
-def at(tree, index):
-    return jax.tree.map(lambda x: np.asarray(x)[index], tree)
-
-
-def train(tx, params, gradients):
-    """Scans over the gradients; returns final params and state, and the updates of every step."""
-
-    def step(carry, grads):
-        params, state = carry
-        updates, state = tx.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), updates
-
-    (params, state), updates = jax.lax.scan(step, (params, tx.init(params)), gradients)
-    return params, state, updates
-
-
-def step_by_step(update, tx, params, gradients):
-    state, seen = tx.init(params), []
-    for t in range(len(jax.tree.leaves(gradients)[0])):
-        grads = at(gradients, t)
-        updates, state = update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        seen.append(updates)
-    return params, state, jax.tree.map(lambda *u: np.stack(u), *seen)
-
-
-def latent_only(tree):
-    return jax.tree.map(lambda use, x: x if use else None, ovsw.latent_mask(tree), tree)
-
-
-def assert_same(actual, expected):
-    """Equal trees; floats to the rounding of a few steps, which leaves flip codes and counts equal."""
-    chex.assert_trees_all_equal_shapes_and_dtypes(actual, expected)
-    chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=2e-6)
+    return reference_run(case)
 
 
 def test_scan_equals_jitted_steps_equals_eager_steps(tx, reference):
@@ -168,7 +55,7 @@ def test_scan_equals_jitted_steps_equals_eager_steps(tx, reference):
 
 def test_the_contract_sees_flips_silent_and_woken_weights():
     """Guards the tests of this file: without flips most of them could not fail."""
-    _, state, _ = _reference(CASES["chain"])
+    _, state, _ = reference_run(CASES["chain"])
     total = ovsw.flip_metrics(state)["total"]
     assert 0.05 < total["flip_ratio"] < 0.95
     assert 0.05 < total["silent_ratio"] < 0.95
@@ -256,7 +143,7 @@ def test_multi_steps_counts_one_update_for_each_group(case, tx):
     grouped = optax.MultiSteps(tx, every_k_schedule=2)
     with jax.numpy_dtype_promotion("standard"):  # MultiSteps itself mixes dtypes
         actual_params, state, _ = jax.jit(functools.partial(train, grouped))(params, parts)
-    expected_params, expected_state, _ = _reference(case)
+    expected_params, expected_state, _ = reference_run(case)
     assert_same(actual_params, expected_params)
     assert_same(state.inner_opt_state, expected_state)
 

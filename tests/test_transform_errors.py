@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import ovsw_jax as ovsw
 import pytest
 from flax import nnx
+
+import ovsw_jax as ovsw
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 

@@ -63,8 +63,9 @@ class Config:
             ("optimizers", "one or more different names", _distinct(self.optimizers)),
         ):
             if not holds:
-                raise ValueError(f"{name}={getattr(self, name)} is out of range: it must be {rule}.")
-
+                raise ValueError(
+                    f"{name}={getattr(self, name)} is out of range: it must be {rule}."
+                )
 
 
 def _distinct(values: tuple[int, ...] | tuple[str, ...]) -> bool:
