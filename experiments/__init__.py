@@ -1,0 +1,1 @@
+"""Training runs, comparisons and figures; uses the public names of ovsw_jax only."""
