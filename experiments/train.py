@@ -108,8 +108,8 @@ class _Training:
             signs = _signs(state)
             state, measured = self._epoch(state, epoch, task)
             measured["test_top1"] = self.steps.evaluate(state)
-            self._write(epoch, measured, _changed(signs, _signs(state)))
             self._keep_latent("never_flipped", never_flipped(state.opt_state))
+            self._write(epoch, measured, _changed(signs, _signs(state)))
             shown = {**measured, "top1": measured["test_top1"]}
             self.progress.epoch(label, epoch, self.config.epochs, _shown(shown))
 

@@ -79,6 +79,7 @@ CASES = {
 
 @functools.cache
 def reference_run(case):
+    """(params, state, updates) of one run on one device, which most tests must repeat."""
     return compiled_train(case)(normal(0), normal(1, STEPS))
 
 
@@ -88,7 +89,7 @@ def compiled_train(case):
 
 
 def normal(seed, *leading, dtype=np.float32):
-    """A tree of params or gradients; every dimension of a kernel divides over 8 devices or is 3."""
+    """A tree of params or gradients; one latent kernel, because each costs compilation."""
     rng = np.random.default_rng(seed)
 
     def draw(*shape):
@@ -96,7 +97,6 @@ def normal(seed, *leading, dtype=np.float32):
 
     return {
         "conv": {"latent_kernel": draw(3, 3, 8, 16), "bias": draw(16)},
-        "block": {"0": {"dense": {"latent_kernel": draw(16, 8)}}},
         "head": {"kernel": draw(8, 10)},
     }
 

@@ -1,4 +1,4 @@
-"""Reference numbers of the official PyTorch code: shared/golden beside the checkout, see MANIFEST.md."""
+"""Reference numbers of the official PyTorch code, from shared/golden beside the checkout."""
 
 import functools
 import pathlib
@@ -47,7 +47,7 @@ class LinearCongruential:
 
 @functools.cache
 def trajectory_gradients() -> tuple[np.ndarray, np.ndarray]:
-    """Start weights (16, 8, 3, 3) and gradients (12000, 16, 8, 3, 3), float32, of sad_trajectory."""
+    """Start weights (16, 8, 3, 3) and gradients (12000, 16, 8, 3, 3), float32, of a trajectory."""
     data = load("sad_trajectory")
     shape = tuple(int(n) for n in data["shape"])
     size, fan_in = int(np.prod(shape)), int(np.prod(shape[1:]))

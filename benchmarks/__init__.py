@@ -1,0 +1,1 @@
+"""What is timed, each as a ratio within one run."""

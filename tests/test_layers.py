@@ -1,0 +1,279 @@
+"""Binary layers and signs: formulas in NumPy, the invariance of Appendix B, edges, bad input."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ovsw_jax as ovsw
+
+GRADIENTS = {
+    ovsw.nn.sign: lambda x: 0 * x,
+    ovsw.nn.ste_sign: np.ones_like,
+    ovsw.nn.clipped_ste_sign: lambda x: (np.abs(x) <= 1).astype(x.dtype),
+    ovsw.nn.approx_sign: lambda x: np.maximum(2 - 2 * np.abs(x), 0),
+}
+
+
+def numpy_sign(x):
+    return np.where(x >= 0, 1.0, -1.0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("sign", GRADIENTS)
+def test_signs_and_their_gradients(sign, dtype):
+    x = jnp.asarray([-np.inf, -3, -1, -0.75, -1e-37, -0.0, 0.0, 0.25, 1, 2, np.inf], dtype)
+    y, transpose = jax.vjp(sign, x)
+    (gradient,) = transpose(jnp.full_like(y, 2))
+    plain = np.asarray(x, np.float64)
+    assert y.dtype == gradient.dtype == dtype
+    np.testing.assert_array_equal(np.asarray(y, np.float64), numpy_sign(plain))
+    with np.errstate(invalid="ignore"):
+        expected = 2 * np.nan_to_num(GRADIENTS[sign](plain))
+    np.testing.assert_array_equal(np.asarray(gradient, np.float64), expected)
+    # Forward mode is the same linear map.
+    _, tangent = jax.jvp(sign, (x,), (jnp.full_like(x, 2),))
+    np.testing.assert_array_equal(tangent, gradient)
+
+
+def test_sign_of_nan_is_defined_and_its_gradient_tells():
+    assert float(ovsw.nn.approx_sign(jnp.nan)) == -1
+    assert np.isnan(jax.grad(ovsw.nn.approx_sign)(jnp.nan))
+
+
+def numpy_conv(signs, kernel, strides, pads, dilation, groups):
+    """A convolution written as its definition: a sum over the window, pixel by pixel."""
+    signs = np.pad(signs, ((0, 0), *pads, (0, 0)))
+    size, per_group, filters = kernel.shape[:2], kernel.shape[2], kernel.shape[3]
+    shape = [
+        (n - (k - 1) * d - 1) // s + 1
+        for n, k, d, s in zip(signs.shape[1:3], size, dilation, strides, strict=True)
+    ]
+    out = np.zeros((len(signs), *shape, filters))
+    for n, i, j, f in itertools.product(*map(range, out.shape)):
+        first = f // (filters // groups) * per_group
+        for a, b, c in itertools.product(range(size[0]), range(size[1]), range(per_group)):
+            row, column = i * strides[0] + a * dilation[0], j * strides[1] + b * dilation[1]
+            out[n, i, j, f] += signs[n, row, column, first + c] * kernel[a, b, c, f]
+    return out
+
+
+@given(
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    strides=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    pads=st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2),
+    groups=st.sampled_from([1, 2, 4]),
+    use_bias=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_convolution_is_the_sum_over_the_window(
+    kernel, strides, dilation, pads, groups, use_bias, seed
+):
+    rng = np.random.default_rng(seed)
+    layer = ovsw.nn.BinaryConv(
+        4,
+        8,
+        kernel,
+        strides=strides,
+        kernel_dilation=dilation,
+        padding=pads,
+        feature_group_count=groups,
+        use_bias=use_bias,
+        scale="learned",
+        bias_init=nnx.initializers.normal(),
+        rngs=nnx.Rngs(seed),
+    )
+    x = rng.normal(size=(2, 6, 5, 4)).astype(np.float32)
+    latent = np.asarray(layer.latent_kernel[...])
+    expected = numpy_conv(numpy_sign(x), numpy_sign(latent), strides, pads, dilation, groups)
+    if use_bias:
+        expected = expected + np.asarray(layer.bias[...])
+    expected = expected * np.abs(latent).mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(layer(x), expected, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("padding", "mode"), [("CIRCULAR", "wrap"), ("REFLECT", "reflect")])
+def test_padding_by_repetition(padding, mode):
+    layer = ovsw.nn.BinaryConv(3, 5, (3, 3), padding=padding, scale=None, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(size=(1, 5, 6, 3)).astype(np.float32)
+    signs = np.pad(numpy_sign(x), ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
+    kernel = numpy_sign(np.asarray(layer.latent_kernel[...]))
+    none = ((0, 0), (0, 0))
+    np.testing.assert_array_equal(layer(x), numpy_conv(signs, kernel, (1, 1), none, (1, 1), 1))
+
+
+def test_same_padding_follows_flax():
+    binary = ovsw.nn.BinaryConv(3, 5, (3, 3), strides=2, scale=None, rngs=nnx.Rngs(0))
+    plain = nnx.Conv(3, 5, (3, 3), strides=2, use_bias=False, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(size=(2, 7, 8, 3)).astype(np.float32)
+    plain.kernel[...] = ovsw.nn.sign(binary.latent_kernel[...])
+    np.testing.assert_array_equal(binary(x), plain(numpy_sign(x).astype(np.float32)))
+
+
+def test_causal_convolution_sees_no_future():
+    layer = ovsw.nn.BinaryConv(2, 3, 3, padding="CAUSAL", kernel_dilation=2, rngs=nnx.Rngs(0))
+    layer.eval()
+    x = np.random.default_rng(0).normal(size=(1, 9, 2)).astype(np.float32)
+    changed = x.copy()
+    changed[:, 5:] *= -1
+    np.testing.assert_array_equal(layer(x)[:, :5], layer(changed)[:, :5])
+    assert not np.array_equal(layer(x)[:, 5:], layer(changed)[:, 5:])
+    assert layer(x).shape == (1, 9, 3)
+
+
+def test_batch_axes_of_any_number():
+    layer = ovsw.nn.BinaryConv(3, 4, (3, 3), rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 6, 6, 3)), jnp.float32)
+    np.testing.assert_array_equal(layer(x)[1, 2], layer(x[1, 2]))
+    assert layer(x).shape == (2, 3, 6, 6, 4)
+
+
+@given(
+    gamma=st.floats(1e-4, 1e4),
+    scale=st.sampled_from(["learned", None]),
+    train=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_appendix_b_the_size_of_latent_weights_is_invisible(gamma, scale, train, seed):
+    """Scaling latent weights changes neither the output nor any gradient."""
+    with jax.enable_x64(True):
+        conv = ovsw.nn.BinaryConv(
+            3, 4, (3, 3), scale=scale, param_dtype=jnp.float64, rngs=nnx.Rngs(seed)
+        )
+        dense = ovsw.nn.BinaryDense(4, 5, scale=scale, param_dtype=jnp.float64, rngs=nnx.Rngs(seed))
+        for layer in (conv, dense):
+            layer.train() if train else layer.eval()
+        graph, params = nnx.split((conv, dense), nnx.Param)
+        x = jnp.asarray(np.random.default_rng(seed).normal(size=(2, 5, 5, 3)))
+
+        @jax.jit
+        def run(params, x):
+            def loss(params, x):
+                conv, dense = nnx.merge(graph, params)
+                return jnp.sum(jnp.sin(dense(conv(x))))
+
+            return jax.value_and_grad(loss, argnums=(0, 1))(params, x)
+
+        scaled = jax.tree.map(
+            lambda w, latent: gamma * w if latent else w, params, ovsw.latent_mask(params)
+        )
+        plain, other = run(params, x), run(scaled, x)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), plain, other)
+        assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(plain[1]))
+
+
+def test_gradient_of_dense_is_its_formula():
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        layer = ovsw.nn.BinaryDense(
+            7, 4, use_bias=True, scale="learned", param_dtype=jnp.float64, rngs=nnx.Rngs(0)
+        )
+        graph, params = nnx.split(layer, nnx.Param)
+        x, cotangent = rng.normal(size=(5, 7)), rng.normal(size=(5, 4))
+        _, transpose = jax.vjp(
+            lambda p, x: nnx.merge(graph, p)(x), nnx.to_pure_dict(params), jnp.asarray(x)
+        )
+        gradients, dx = transpose(jnp.asarray(cotangent))
+        latent = np.asarray(layer.latent_kernel[...])
+    factor = np.abs(latent).mean(axis=0)
+    divided = x / np.sqrt(x.var(axis=1, ddof=1, keepdims=True) + 1e-5)
+    products = numpy_sign(x) @ numpy_sign(latent)
+    window = np.maximum(2 - 2 * np.abs(divided), 0) * (divided / x)
+    scaled = cotangent * factor
+    np.testing.assert_allclose(gradients["latent_kernel"], numpy_sign(x).T @ scaled, rtol=1e-12)
+    np.testing.assert_allclose(gradients["bias"], scaled.sum(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(
+        gradients["filter_scale"], (cotangent * products).sum(axis=0), rtol=1e-12, atol=1e-12
+    )
+    np.testing.assert_allclose(dx, scaled @ numpy_sign(latent).T * window, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["conv", "dense"])
+def test_bfloat16_products_are_summed_exactly(kind):
+    """A fan-in of 4,608 overflows bfloat16's 8 bits: only the final result may be rounded."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 3, 512)), jnp.float32)
+    results = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        if kind == "conv":
+            layer = ovsw.nn.BinaryConv(512, 6, (3, 3), scale=None, dtype=dtype, rngs=nnx.Rngs(0))
+        else:
+            layer = ovsw.nn.BinaryDense(512, 6, scale=None, dtype=dtype, rngs=nnx.Rngs(0))
+        graph, params = nnx.split(layer, nnx.Param)
+        y, transpose = jax.vjp(lambda p, g=graph: nnx.merge(g, p)(x), nnx.to_pure_dict(params))
+        assert y.dtype == dtype
+        (gradient,) = transpose(jnp.ones_like(y))
+        results.append((y.astype(jnp.bfloat16), gradient["latent_kernel"]))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    assert results[1][1].dtype == jnp.float32
+    np.testing.assert_allclose(results[0][1], results[1][1], atol=0.1)  # sums of up to 18 signs
+
+
+def test_evaluation_leaves_out_the_normalisation():
+    """Output equal, gradient not: only its window moves."""
+    layer = ovsw.nn.BinaryConv(3, 4, (3, 3), rngs=nnx.Rngs(0))
+    x = 5 * jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 5, 3)), jnp.float32)
+    results = []
+    for switch in (layer.train, layer.eval):
+        switch()
+        results.append((layer(x), jax.grad(lambda x: layer(x).sum())(x)))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    assert not np.allclose(results[0][1], results[1][1])
+
+
+def test_sample_of_one_element_is_not_divided():
+    layer = ovsw.nn.BinaryDense(1, 2, scale=None, rngs=nnx.Rngs(0))
+    gradient = jax.grad(lambda x: layer(x)[0, 0])(jnp.full((1, 1), 0.25))
+    assert abs(float(gradient[0, 0])) == 1.5
+
+
+@pytest.mark.parametrize("scale", ["standardized", "learned", None])
+def test_linen_initialises_the_same_parameters(scale):
+    x = jnp.ones((1, 6, 6, 4))
+    conv = ovsw.linen.BinaryConv(8, (3, 3), scale=scale, use_bias=True)
+    params = conv.init(jax.random.key(0), x, train=False)["params"]
+    nnx_params = nnx.to_pure_dict(
+        nnx.state(
+            ovsw.nn.BinaryConv(4, 8, (3, 3), scale=scale, use_bias=True, rngs=nnx.Rngs(0)),
+            nnx.Param,
+        )
+    )
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, nnx_params)
+    assert ovsw.latent_mask(params)["latent_kernel"]
+    deviation = float(jnp.std(params["latent_kernel"]))
+    assert deviation == pytest.approx(np.sqrt(2 / 36), rel=0.2)  # Kaiming, fan-in 36
+
+
+BAD_CONVOLUTIONS = {
+    r"in_features=3 is not divisible by feature_group_count=2": {"feature_group_count": 2},
+    r"strides=\(1, 1, 1\) must be a positive integer, or 2": {"strides": (1, 1, 1)},
+    r"strides=0 must be a positive integer": {"strides": 0},
+    r"kernel_dilation=\(2,\) must be a positive integer, or 2": {"kernel_dilation": (2,)},
+    r"padding='same' is unknown.*SAME": {"padding": "same"},
+    r"padding='CAUSAL' is unknown for 2 spatial axes": {"padding": "CAUSAL"},
+    r"padding=\(1, 1, 1\) has 3 entries for 2": {"padding": (1, 1, 1)},
+    r"scale='mean' is unknown: use 'standardized'": {"scale": "mean"},
+}
+
+
+@pytest.mark.parametrize("message", BAD_CONVOLUTIONS)
+def test_bad_arguments(message):
+    arguments = BAD_CONVOLUTIONS[message]
+    with pytest.raises(ValueError, match=message):
+        ovsw.nn.BinaryConv(3, 4, (3, 3), rngs=nnx.Rngs(0), **arguments)
+    with pytest.raises(ValueError, match=message):
+        ovsw.linen.BinaryConv(4, (3, 3), **arguments).init(
+            jax.random.key(0), jnp.ones((1, 5, 5, 3)), train=True
+        )
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 5, 4), (5, 3), (3,)])
+def test_input_that_does_not_fit(shape):
+    layer = ovsw.nn.BinaryConv(3, 4, (3, 3), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"input of shape .* 3 input features.*channels last"):
+        layer(jnp.ones(shape))

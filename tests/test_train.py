@@ -1,0 +1,270 @@
+"""Training runs from the command line to the run folder, on real digits."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import train
+from experiments.augment import PADDING, crop_and_flip, standardise
+from experiments.configs import RECIPES, Config
+from experiments.data import Dataset, load
+from experiments.networks import NETWORKS
+from experiments.optimizers import make_optimizer
+from experiments.steps import Steps, latent_weights, never_flipped
+
+ROOT = Path(__file__).parents[1]
+SHORT = ["--epochs", "2", "--seeds", "3", "5", "--batch-size", "256"]
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """A short run of the default job."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert train.main([*SHORT, "--out", str(folder)]) == 0
+    return folder
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_run_folder_holds_everything(digits_run):
+    assert {p.name for p in digits_run.iterdir()} >= {
+        "config.json",
+        "versions.json",
+        "metrics.jsonl",
+        "latent.npz",
+        "summary.json",
+        "summary.md",
+        "tensorboard",
+        "figures",
+    }
+    config = json.loads((digits_run / "config.json").read_text())
+    assert (config["seeds"], config["epochs"], config["data"]) == ([3, 5], 2, "digits")
+    versions = json.loads((digits_run / "versions.json").read_text())
+    assert versions["jax"] == jax.__version__
+    assert versions["command"].startswith("python -m experiments.train --epochs 2")
+    assert list((digits_run / "tensorboard" / "ovsw-seed5").glob("events*"))
+    pictures = {p.stem for p in (digits_run / "figures").glob("*.png")}
+    assert pictures >= {"headline", "convergence", "flips", "never_flipped"}
+    assert "](figures/headline.png)" in (digits_run / "summary.md").read_text()
+
+
+def test_metrics_have_a_row_for_every_epoch_and_seed(digits_run):
+    written = rows(digits_run)
+    keys = [(r["optimizer"], r["seed"], r["epoch"], r["step"]) for r in written]
+    assert sorted(keys) == sorted(
+        (o, s, e, 5 * e) for o in ("sgd", "ovsw") for s in (3, 5) for e in (1, 2)
+    )
+    for row in written:
+        assert 0 <= row["test_top1"] <= 1
+        assert 0 < row["never_flipped_ratio"] <= row["silent_ratio"] <= 1
+        assert ("rescaled_filter_ratio" in row) == (row["optimizer"] == "ovsw")
+        assert len(row["layers"]) == 4
+    by_seed = {r["seed"]: r["loss"] for r in written if r["optimizer"] == "sgd"}
+    assert by_seed[3] != by_seed[5]
+
+
+def test_summary_gives_the_last_epoch_of_every_seed(digits_run):
+    summary = json.loads((digits_run / "summary.json").read_text())
+    last = {(r["optimizer"], r["seed"]): r for r in rows(digits_run) if r["epoch"] == 2}
+    for optimizer, result in summary.items():
+        assert result["top1"] == [last[optimizer, s]["test_top1"] for s in (3, 5)]
+        assert result["never_flipped"] == [
+            last[optimizer, s]["never_flipped_ratio"] for s in (3, 5)
+        ]
+        assert result["finished"]
+
+
+def test_masks_in_the_folder_agree_with_the_metrics(digits_run):
+    latent = np.load(digits_run / "latent.npz")
+    last = [r for r in rows(digits_run) if r["epoch"] == 2 and r["seed"] == 3]
+    for row in last:
+        for layer, metrics in row["layers"].items():
+            mask = latent[f"{row['optimizer']}|{layer}|never_flipped"]
+            assert mask.mean() == pytest.approx(metrics["never_flipped_ratio"], abs=1e-6)
+    layer = "layer1/0/conv1"  # both optimizers start from the same weights
+    assert np.array_equal(latent[f"sgd|{layer}|initial"], latent[f"ovsw|{layer}|initial"])
+
+
+def tiny_dataset(images=48):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (images, 8, 8, 1), dtype=np.uint8)
+    labels = rng.integers(0, 3, images).astype(np.int32)
+    ones = np.ones(1, np.float32)
+    return Dataset("tiny", pixels, labels, pixels[:21], labels[:21], ("a", "b", "c"), ones, ones)
+
+
+@pytest.fixture(scope="module")
+def tiny_steps():
+    config = Config(batch_size=16)
+    tx = make_optimizer("ovsw", config, 3)
+    return Steps(NETWORKS["small"], tx, tiny_dataset(), batch_size=16, augment=False)
+
+
+def test_every_epoch_uses_every_image_once(tiny_steps):
+    state, first = tiny_steps.shuffle(tiny_steps.init(jnp.array([0, 1])))
+    _, second = tiny_steps.shuffle(state)
+    assert first.shape == (3, 2, 16)
+    for order in (first, second):
+        for seed in (0, 1):
+            assert sorted(order[:, seed].ravel().tolist()) == list(range(48))
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first[:, 0], first[:, 1])
+
+
+def test_seeds_together_are_those_alone(tiny_steps):
+    """Of the first step, whose rounding the network has not yet blown up."""
+    both, alone = tiny_steps.init(jnp.array([7, 9])), tiny_steps.init(jnp.array([9]))
+    last = jax.tree.map(lambda x: x[1:], both)
+    jax.tree.map(np.testing.assert_array_equal, last._replace(key=()), alone._replace(key=()))
+    losses = []
+    for state in (both, alone):
+        state, order = tiny_steps.shuffle(state)
+        losses.append(tiny_steps.train_step(state, order[0])[1].loss[-1])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0.05)
+
+
+def test_evaluation_counts_the_last_partial_batch(tiny_steps, monkeypatch):
+    """The share of right answers over all 21 images, whatever the size of a batch."""
+    state = tiny_steps.init(jnp.array([0]))
+    whole = tiny_steps.evaluate(state)
+    monkeypatch.setattr("experiments.steps.EVALUATION_BATCH", 8)
+    parts = Steps(
+        NETWORKS["small"],
+        make_optimizer("ovsw", Config(), 3),
+        tiny_dataset(),
+        batch_size=16,
+        augment=False,
+    ).evaluate(state)
+    assert whole[0] == parts[0]
+    assert whole[0] * 21 == pytest.approx(round(whole[0] * 21))
+
+
+def test_layers_are_named_as_the_library_names_them(tiny_steps):
+    state = tiny_steps.init(jnp.array([0]))
+    names = set(latent_weights(state.params))
+    assert names == set(never_flipped(state.opt_state))
+    state, order = tiny_steps.shuffle(state)
+    _, metrics = tiny_steps.train_step(state, order[0])
+    assert names == set(metrics.layers) - {"total"}
+
+
+def test_crops_shift_and_flip_whole_images():
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(64, 6, 7, 2)), jnp.float32)
+    cropped = np.asarray(crop_and_flip(jax.random.key(0), images))
+    pad = ((PADDING, PADDING), (PADDING, PADDING), (0, 0))
+    seen = set()
+    for image, result in zip(np.asarray(images), cropped, strict=True):
+        padded = np.pad(image, pad)
+        places = [
+            (i, j, flip)
+            for i in range(2 * PADDING + 1)
+            for j in range(2 * PADDING + 1)
+            for flip in (False, True)
+            if np.array_equal(padded[i : i + 6, j : j + 7][:, :: -1 if flip else 1], result)
+        ]
+        assert len(places) >= 1
+        seen.add(places[0])
+    assert len(seen) > 40
+    assert {flip for _, _, flip in seen} == {False, True}
+
+
+def test_standardised_training_images_have_unit_deviation():
+    digits = load("digits")
+    x = standardise(jnp.asarray(digits.train_images), digits.mean, digits.std)
+    assert float(x.mean()) == pytest.approx(0, abs=1e-3)
+    assert float(x.std()) == pytest.approx(1, abs=1e-3)
+
+
+def test_every_recipe_states_command_cost_and_data():
+    for name in RECIPES:
+        module = sys.modules[f"experiments.configs.{name.replace('-', '_')}"]
+        assert "python -m experiments.train" in module.__doc__
+        assert "Cost:" in module.__doc__
+        assert "Data:" in module.__doc__
+
+
+BAD_COMMANDS = {
+    r"recipe 'digit' is unknown. Did you mean 'digits'\?": ["digit"],
+    r"network 'resnet2' is unknown. Did you mean 'resnet20'": ["--network", "resnet2"],
+    r"optimizer 'osw' is unknown. Did you mean 'ovsw'": ["--optimizers", "sgd", "osw"],
+    r"'digit'": ["--data", "digit"],
+    r"epochs=0 is out of range: it must be at least 1": ["--epochs", "0"],
+    r"seeds=\(1, 1\) is out of range.*different": ["--seeds", "1", "1"],
+    r"learning_rate=nan is out of range": ["--learning-rate", "nan"],
+    r"lam=-1 is out of range: it must be finite and >= 0": ["--lam", "-1"],
+    r"threshold=0.5 can never be reached": ["--threshold", "0.5"],
+    r"batch_size=2000 is more than the 1437 training images": ["--batch-size", "2000"],
+    r"momentum=0.9999 .* packed state cannot hold": [
+        "--flip-momentum",
+        "0.9999",
+        "--threshold",
+        "1e-5",
+    ],
+}
+
+
+@pytest.mark.parametrize("message", BAD_COMMANDS)
+def test_bad_commands_end_with_an_explanation(message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = train.main(BAD_COMMANDS[message])
+    except SystemExit as exit:  # tyro reports what the Config itself refuses
+        status = exit.code
+    assert status == 2
+    error = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "Traceback" not in error
+    assert re.search(message, error), error
+    assert not list(tmp_path.iterdir())  # nothing was begun
+
+
+def test_a_run_is_never_overwritten(digits_run, capsys):
+    before = (digits_run / "metrics.jsonl").read_bytes()
+    assert train.main([*SHORT, "--out", str(digits_run)]) == 2
+    assert "already holds a run; a run never overwrites another" in capsys.readouterr().err
+    assert (digits_run / "metrics.jsonl").read_bytes() == before
+
+
+def test_output_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert train.main([*SHORT, "--out", str(tmp_path / "file" / "run")]) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"run folder .*file/run cannot be written: Not a directory", error)
+
+
+def test_ctrl_c_writes_what_was_measured(tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.train", "--epochs", "10000", "--out", str(folder)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    metrics = folder / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == train.INTERRUPTED, output
+    assert "Traceback" not in output
+    assert "interrupted; writing what was measured so far" in output
+    summary = json.loads((folder / "summary.json").read_text())
+    assert not summary["sgd"]["finished"]
+    assert summary["sgd"]["epochs"] >= 1
+    assert (folder / "figures" / "headline.png").stat().st_size > 10_000
+    assert any(k.endswith("never_flipped") for k in np.load(folder / "latent.npz"))
