@@ -75,8 +75,8 @@ class Steps:
         def init_one(seed: jax.Array) -> TrainState:
             init_key, train_key = jax.random.split(jax.random.key(seed))
             model = self._make(rngs=nnx.Rngs(params=init_key))
-            _, params, statistics = nnx.split(model, nnx.Param, ...)
-            params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
+            params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+            statistics = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
             return TrainState(params, statistics, self._tx.init(params), train_key)
 
         return jax.vmap(init_one)(seeds)
@@ -106,11 +106,11 @@ class Steps:
 
     def evaluate(self, state: TrainState) -> np.ndarray:
         """Test top-1 (0 to 1) of every seed, over every test image."""
-        correct = sum(
+        correct = [
             np.asarray(self._count_correct(state, images, labels))
             for images, labels in zip(*self._test, strict=True)
-        )
-        return correct / sum(int((labels >= 0).sum()) for labels in self._test[1])
+        ]
+        return np.sum(correct, axis=0) / sum(np.sum(labels >= 0) for labels in self._test[1])
 
     def _train_one(
         self, state: TrainState, batch: jax.Array, data: tuple[jax.Array, jax.Array]

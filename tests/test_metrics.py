@@ -1,5 +1,7 @@
 """Metrics and masks against the oracle's counts, in every nesting of optimizer states."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,16 +137,21 @@ def assert_metrics(actual, expected):
             np.testing.assert_allclose(number, value, rtol=1e-5, err_msg=f"{name} {metric}")
 
 
+@functools.cache
+def state_of(nesting):
+    return run(NESTINGS[nesting]())
+
+
 @pytest.mark.parametrize("nesting", NESTINGS)
 def test_metrics_of_each_layer_and_in_total(nesting, expected):
-    state = run(NESTINGS[nesting]())
+    state = state_of(nesting)
     assert_metrics(jax.jit(ovsw.flip_metrics)(state), expected["metrics"])
     assert_metrics(ovsw.flip_metrics(state), expected["metrics"])
 
 
 @pytest.mark.parametrize("nesting", NESTINGS)
 def test_masks_are_trees_like_the_params(nesting, expected):
-    state = run(NESTINGS[nesting]())
+    state = state_of(nesting)
     for mask_of, which in ((ovsw.silent_mask, 0), (ovsw.never_flipped_mask, 1)):
         mask = jax.jit(mask_of)(state)
         wanted = nested({name: masks[which] for name, masks in expected["masks"].items()})

@@ -220,8 +220,8 @@ def test_bad_commands_end_with_an_explanation(message, capsys, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     try:
         status = train.main(BAD_COMMANDS[message])
-    except SystemExit as exit:  # tyro reports what the Config itself refuses
-        status = exit.code
+    except SystemExit as stopped:  # tyro reports what the Config itself refuses
+        status = stopped.code
     assert status == 2
     error = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert "Traceback" not in error

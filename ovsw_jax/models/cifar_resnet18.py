@@ -36,7 +36,7 @@ class BasicBlock(nnx.Module):
         """(batch, height, width, in_features) to (batch, height', width', features)."""
         skip = x
         for layer in self.shortcut:
-            skip = layer(skip)  # type: ignore[operator]
+            skip = layer(skip)
         x = hardtanh(self.bn1(self.conv1(x)))
         return hardtanh(self.bn2(self.conv2(x)) + skip)
 
