@@ -26,10 +26,10 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from experiments import cifar, tfds_source
 from experiments.choices import choose
-from experiments.cifar import Cifar
-from experiments.cifar_source import Source, open_source
+from experiments.data import cifar, tfds_source
+from experiments.data.cifar import Cifar
+from experiments.data.cifar_source import Source, open_source
 
 INTERRUPTED = 130  # exit status, as a shell reports Ctrl-C
 

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from experiments import cifar
+from experiments.data import cifar
 
 
 def write_folder(root, counts, *, size=(6, 4), mode="RGB", suffix="png"):

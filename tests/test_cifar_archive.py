@@ -8,7 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 from image_data import write_cifar
 
-from experiments import cifar, cifar_source, prepare, tfds_source
+from experiments import prepare
+from experiments.data import cifar, cifar_source, tfds_source
 
 # Superclass of each CIFAR-100 class, in official order: the vector of the official coarse labels,
 # which the project derives from the superclasses' names instead.

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from image_data import write_cifar
 from sklearn.datasets import load_digits
 
-from experiments import cifar, data, tfds_source
+from experiments import data
+from experiments.data import cifar, tfds_source
 from experiments.prepare import prepare
 
 REPOSITORY = Path(__file__).parents[1]

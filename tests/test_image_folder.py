@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from image_data import write_folder
 from PIL import Image
 
-from experiments import data, image_file
+from experiments import data
+from experiments.data import image_file
 
 TWO_CLASSES = {"train": {"cat": 3, "ant": 2}, "test": {"cat": 1, "ant": 2}}
 

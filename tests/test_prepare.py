@@ -7,7 +7,8 @@ import pytest
 from image_data import write_cifar, write_folder
 from PIL import Image
 
-from experiments import cifar, cifar_source, data, prepare
+from experiments import data, prepare
+from experiments.data import cifar, cifar_source
 
 REPOSITORY = Path(__file__).parents[1]
 

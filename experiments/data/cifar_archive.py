@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments import cifar
-from experiments.cifar import Cifar
+from experiments.data import cifar
+from experiments.data.cifar import Cifar
 
 _MAX_LABEL_FILE = 1 << 16  # bytes; the real ones have some 2,000
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments import image_file
-from experiments.cifar import Cifar
+from experiments.data import image_file
+from experiments.data.cifar import Cifar
 
 _CHUNK = 1_000  # records asked for at a time: three times as fast as one by one
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments import cifar, image_folder, tfds_source
+from experiments.data import cifar, image_folder, tfds_source
 
 NAMES = ("digits", *cifar.BY_NAME)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments import image_file
+from experiments.data import image_file
 
 SPLITS = ("train", "test")
 LAYOUT = "an image folder is laid out as ROOT/{train,test}/CLASS/FILE"

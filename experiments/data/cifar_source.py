@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments import cifar, cifar_archive, image_file, image_folder
-from experiments.cifar import Cifar
+from experiments.data import cifar, cifar_archive, image_file, image_folder
+from experiments.data.cifar import Cifar
 
 Example = tuple[NDArray[np.uint8], dict[str, int]]  # pixels (32, 32, 3) RGB; label name -> label
 
