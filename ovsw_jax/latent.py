@@ -24,6 +24,8 @@ def latent_mask(params: Any) -> Any:
 
     >>> latent_mask({"conv": {"latent_kernel": 1.0, "bias": 2.0}})
     {'conv': {'bias': False, 'latent_kernel': True}}
+
+    Source: ours; the authors' code marks layers instead of parameters.
     """
     return jax.tree_util.tree_map_with_path(lambda path, _: LATENT_KEY in _keys(path), params)
 

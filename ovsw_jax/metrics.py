@@ -36,6 +36,8 @@ def flip_metrics(opt_state: Any) -> Metrics:
       >>> metrics = ovsw.flip_metrics(ovsw.ovsw_sgd(0.1).init(params))
       >>> sorted(metrics), float(metrics["conv"]["never_flipped_ratio"])
       (['conv', 'total'], 1.0)
+
+    Source: Eqs. 14 to 16 of OvSW (Xiang et al., ECCV 2024).
     """
     layers: Metrics = {}
     weights: dict[str, dict[str, Any]] = {}  # what one layer counts in the totals
@@ -76,6 +78,14 @@ def silent_mask(opt_state: Any) -> Any:
 
     Raises:
       ValueError: if `opt_state` contains no flip state.
+
+    Example:
+      >>> import jax.numpy as jnp, ovsw_jax as ovsw
+      >>> params = {"conv": {"latent_kernel": jnp.ones((2, 1)), "bias": jnp.zeros(1)}}
+      >>> ovsw.silent_mask(ovsw.sad().init(params))["conv"]["latent_kernel"].tolist()
+      [[True], [True]]
+
+    Source: Eq. 16 of OvSW (Xiang et al., ECCV 2024).
     """
     return _merged([silent_tree(s) for s in find_states(opt_state, FlipState)], opt_state)
 
@@ -88,10 +98,22 @@ def never_flipped_mask(opt_state: Any) -> Any:
 
     Returns:
       A tree like the params with a bool array at every latent kernel and `optax.MaskedNode`
-      elsewhere. This is what Figs. 5 and 6 of the paper plot.
+      elsewhere.
 
     Raises:
       ValueError: if `opt_state` contains no flip state.
+
+    Example:
+      >>> import jax.numpy as jnp, ovsw_jax as ovsw
+      >>> tx = ovsw.track_flip_state()
+      >>> start = {"latent_kernel": jnp.array([[0.5], [-0.5]])}
+      >>> later = {"latent_kernel": jnp.array([[0.5], [0.5]])}
+      >>> _, state = tx.update(start, tx.init(start), start)
+      >>> _, state = tx.update(start, state, later)
+      >>> ovsw.never_flipped_mask(state)["latent_kernel"].tolist()
+      [[True], [False]]
+
+    Source: what Figs. 5 and 6 of OvSW (Xiang et al., ECCV 2024) plot.
     """
     return _merged([never_flipped_tree(s) for s in find_states(opt_state, FlipState)], opt_state)
 
