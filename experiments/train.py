@@ -243,7 +243,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=arguments,
             default=recipe,
             prog="python -m experiments.train [RECIPE]",
-            description=f"{__doc__}\nRecipes: {', '.join(RECIPES)}.",
+            description=(
+                "Trains a binary network with several optimizers and compares them. RECIPE is one "
+                f"of {', '.join(RECIPES)}; every field of it can be changed:"
+            ),
         )
         command = shlex.join(["python", "-m", "experiments.train", *given])
         path, finished = train(config, console, command)

@@ -145,15 +145,24 @@ def state_of(nesting):
 @pytest.mark.parametrize("nesting", NESTINGS)
 def test_metrics_of_each_layer_and_in_total(nesting, expected):
     state = state_of(nesting)
-    assert_metrics(jax.jit(ovsw.flip_metrics)(state), expected["metrics"])
     assert_metrics(ovsw.flip_metrics(state), expected["metrics"])
+
+
+def test_metrics_are_the_same_in_a_compiled_step(expected):
+    state = state_of("ovsw_sgd")
+    assert_metrics(jax.jit(ovsw.flip_metrics)(state), expected["metrics"])
+    for mask_of in (ovsw.silent_mask, ovsw.never_flipped_mask):
+        pairs = zip(
+            jax.tree.leaves(jax.jit(mask_of)(state)), jax.tree.leaves(mask_of(state)), strict=True
+        )
+        assert all(jnp.array_equal(compiled, eager) for compiled, eager in pairs)
 
 
 @pytest.mark.parametrize("nesting", NESTINGS)
 def test_masks_are_trees_like_the_params(nesting, expected):
     state = state_of(nesting)
     for mask_of, which in ((ovsw.silent_mask, 0), (ovsw.never_flipped_mask, 1)):
-        mask = jax.jit(mask_of)(state)
+        mask = mask_of(state)
         wanted = nested({name: masks[which] for name, masks in expected["masks"].items()})
         wanted["head"]["kernel"] = optax.MaskedNode()
         assert jax.tree.structure(mask) == jax.tree.structure(wanted)
@@ -196,9 +205,10 @@ def test_metrics_of_an_nnx_optimizer(expected):
 
     model = Model(kernels(0))
     optimizer = nnx.Optimizer(model, rules(), wrt=nnx.Param)
+    update = nnx.jit(lambda optimizer, model, grads: optimizer.update(model, grads))
     for step in range(STEPS):
         nnx.update(model, nnx.state(Model(kernels(step)), nnx.Param))
-        optimizer.update(model, nnx.state(Model(gradients(step)), nnx.Param))
+        update(optimizer, model, nnx.state(Model(gradients(step)), nnx.Param))
     assert_metrics(ovsw.flip_metrics(optimizer.opt_state), expected["metrics"])
     silent = jax.tree.leaves(ovsw.silent_mask(optimizer.opt_state))
     wanted = [expected["masks"][name][0] for name in SHAPES]
