@@ -9,7 +9,7 @@ import optax
 from optax._src.base import NO_PARAMS_MSG
 
 from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
-from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype
+from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype, mean
 
 # Norms are bounded from below so that a dead filter or an all-zero gradient divides by no zero.
 MIN_GRADIENT_NORM = 1e-6
@@ -130,14 +130,15 @@ def _scale(
     g, floor = gradient.astype(dtype), jnp.asarray(lam, dtype)
     g_norm = jnp.maximum(_norm(g, axes), MIN_GRADIENT_NORM)
     w_norm = jnp.maximum(_norm(weight.astype(dtype), axes), MIN_WEIGHT_NORM)
-    ratio = g_norm / w_norm
+    # Weights whose norm overflows are left alone, and counted as a ratio of 0.
+    ratio = jnp.where(w_norm == jnp.inf, 0, g_norm / w_norm)
     below = (ratio < floor) & jnp.isfinite(w_norm)
     # Unit gradient first: lam |W| / |G| alone overflows for a tiny gradient of huge weights.
     lifted = (g / g_norm) * (floor * w_norm)
     return _Scaled(
         jnp.where(below, lifted.astype(gradient.dtype), gradient),
-        jnp.mean(below, dtype=jnp.float32),
-        jnp.mean(ratio).astype(jnp.float32),
+        mean(below),
+        mean(ratio),
         jnp.asarray(ratio.size, jnp.float32),
     )
 

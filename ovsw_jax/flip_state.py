@@ -14,7 +14,7 @@ from ovsw_jax.hyperparams import (
     check_threshold,
     value_at,
 )
-from ovsw_jax.latent import LatentLeaves, accurate_dtype, is_masked
+from ovsw_jax.latent import LatentLeaves, accurate_dtype, is_masked, mean
 
 StateKind = Literal["packed", "ema"]
 
@@ -77,7 +77,7 @@ class FlipRule:
         Returns:
           The new state, and per latent kernel a bool array: which weights are silent now.
         """
-        history = latent.take(state.history, "flip state")
+        history = self._history(state, latent)
         kind = packed if self.state == "packed" else ema
         mu = value_at(self.momentum, state.count)
         sigma = jnp.asarray(value_at(self.threshold, state.count), accurate_dtype(*history))
@@ -87,7 +87,7 @@ class FlipRule:
             # Weights may be loaded between init and the first update; that is no flip either.
             flipped = (positive != kind.last_sign_positive(h)) & (state.count > 0)
             updated.append(kind.update(h, positive, flipped, mu, state.phase))
-            ratios.append(jnp.mean(flipped, dtype=jnp.float32))
+            ratios.append(mean(flipped))
         new = FlipState(
             optax.safe_increment(state.count),
             latent.only(updated),
@@ -96,6 +96,17 @@ class FlipRule:
             kind.next_phase(state.phase, mu),
         )
         return new, [_silent(h, new) for h in updated]
+
+    def _history(self, state: FlipState, latent: LatentLeaves) -> list[jax.Array]:
+        history: list[jax.Array] = latent.take(state.history, "flip state")
+        for name, h, weight in zip(latent.names, history, latent.weights, strict=True):
+            if h.shape != weight.shape:
+                raise ValueError(
+                    f"latent weights of {name!r} have shape {weight.shape}, their flip state "
+                    f"{h.shape}; they must be equal. Initialise the optimizer with these params, "
+                    "or pass the params that it was initialised with."
+                )
+        return history
 
 
 def silent_tree(state: FlipState) -> Any:

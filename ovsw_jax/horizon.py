@@ -34,7 +34,7 @@ def silence_horizon(momentum: float, threshold: float) -> int:
         steps -= 1
     while (1 - momentum) * momentum**steps >= threshold:
         steps += 1
-    return steps
+    return max(steps, 1)  # a threshold of 1 - mu may round to just above it
 
 
 def threshold_for_horizon(momentum: float, steps: int) -> float:

@@ -53,6 +53,11 @@ def accurate_dtype(*arrays: jax.Array) -> Any:
     return jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
 
 
+def mean(x: jax.Array) -> jax.Array:
+    """Mean over all elements as a float32 scalar; 0 if there are none."""
+    return (jnp.sum(x, dtype=accurate_dtype(x)) / max(x.size, 1)).astype(jnp.float32)
+
+
 def is_masked(x: Any) -> bool:
     """Whether `x` stands where the mask left a parameter out."""
     return isinstance(x, optax.MaskedNode)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ovsw_jax.ags import AgsState
 from ovsw_jax.flip_state import FlipState, never_flipped_tree, silent_tree
-from ovsw_jax.latent import is_masked, layer_name
+from ovsw_jax.latent import is_masked, layer_name, mean
 
 Metrics = dict[str, dict[str, jax.Array]]
 
@@ -54,7 +54,7 @@ def flip_metrics(opt_state: Any) -> Metrics:
             ("never_flipped_ratio", never_flipped_tree(flips)),
         ):
             for name, value in _named(tree):
-                add(name, metric, jnp.mean(value, dtype=jnp.float32), sizes[name])
+                add(name, metric, mean(value), sizes[name])
     for scaled in find_states(opt_state, AgsState):
         filters = dict(_named(scaled.filters))
         for metric in ("rescaled_filter_ratio", "grad_weight_ratio"):

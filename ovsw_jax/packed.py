@@ -24,7 +24,8 @@ from ovsw_jax.hyperparams import Hyperparameter, known_values
 SIGN_BIT = 0x8000
 TOP = 0x7FFF
 LOG_UNIT = 0.0005
-MIN_THRESHOLD = math.exp(-(TOP - 1) * LOG_UNIT)
+# A level above the lowest, so that S ~ 0 is below it whatever the phase.
+MIN_THRESHOLD = math.exp(-(TOP - 2) * LOG_UNIT)
 MAX_MOMENTUM = math.exp(-LOG_UNIT)
 
 
@@ -110,7 +111,9 @@ def _with_sign(level: jax.Array, positive: jax.Array) -> jax.Array:
 def silent(code: jax.Array, threshold: jax.Array, phase: jax.Array) -> jax.Array:
     """Whether S < sigma; `phase` is the one after the step that wrote `code`."""
     boundary = jnp.log(threshold.astype(jnp.float32)) / LOG_UNIT + (TOP - 0.5) + phase
-    return (code & jnp.uint16(TOP)) < jnp.ceil(boundary).astype(jnp.uint16)
+    # A weight that never flipped, level 0, is silent under every threshold.
+    lowest_active = jnp.clip(jnp.ceil(boundary), 1, TOP + 1).astype(jnp.uint16)
+    return (code & jnp.uint16(TOP)) < lowest_active
 
 
 def never_flipped(code: jax.Array) -> jax.Array:

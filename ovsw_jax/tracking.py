@@ -32,7 +32,7 @@ def track_flip_state(
       A gradient transformation whose state is a `FlipState` and whose updates are its input.
 
     Raises:
-      ValueError: as `silence_aware_decay`.
+      ValueError: as `silence_aware_decay`, but for the gradients, which it doesn't read.
       TypeError: at `init` if a latent weight is not a real floating-point array.
 
     Example:

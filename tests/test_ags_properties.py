@@ -135,6 +135,15 @@ def test_lam_0_changes_nothing(gradient, weight):
     assert state[1] == 0
 
 
+def test_a_filter_exactly_at_the_floor_is_not_rescaled():
+    weight = np.full((1, FILTERS), 4, np.float32)
+    gradient = np.array([[0.5, 1.0, 2.0, -1.0]], np.float32)
+    scaled, (_, rescaled, ratio, _) = scale(gradient, weight, 0.25)
+    assert scaled.tolist() == [[1.0, 1.0, 2.0, -1.0]]
+    assert rescaled == 1 / FILTERS
+    assert ratio == 4.5 / 16
+
+
 @pytest.mark.parametrize("shape", [(7,), (5, 6), (3, 4, 5), (3, 3, 2, 4), (2, 3, 3, 2, 4)])
 def test_kernels_of_one_to_five_axes(shape):
     rng = np.random.default_rng(len(shape))

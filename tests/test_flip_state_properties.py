@@ -191,6 +191,19 @@ def _packed_takes(threshold):
     return True
 
 
+def test_a_weight_whose_average_equals_the_threshold_is_not_silent():
+    positive = np.tile(np.arange(STEPS)[:, None] >= 2, (1, len(CHANCES)))
+    silent, _, _ = observe("ema", positive, 0.75, 0.25)  # one flip lifts S to exactly 0.25
+    assert silent[:5, 0].tolist() == [True, True, False, True, True]
+
+
+def test_a_weight_that_never_flipped_is_silent_at_any_threshold():
+    # A schedule may leave the range that packed state holds, but S = 0 is below any threshold.
+    positive = np.ones((STEPS, len(CHANCES)), bool)
+    silent, _, _ = observe("packed", positive, 0.9, np.geomspace(1e-1, 1e-12, STEPS))
+    assert np.all(silent)
+
+
 @pytest.mark.parametrize("state", ["packed", "ema"])
 def test_an_old_flip_is_never_forgotten(state):
     positive = np.tile(np.arange(STEPS)[:, None] >= 1, (1, len(CHANCES)))

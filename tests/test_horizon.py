@@ -15,6 +15,11 @@ def test_the_paper_s_rule_lasts_2302_steps():
     assert ovsw.silence_horizon(0.999, 1e-4) == 2302
 
 
+def test_a_threshold_of_1_minus_momentum_lasts_for_the_step_of_the_flip():
+    assert ovsw.silence_horizon(0.75, 0.25) == 1
+    assert ovsw.silence_horizon(0.9, 0.1) == 1  # in floats 1 - 0.9 is a little below 0.1
+
+
 @given(st.floats(0.01, 0.999), st.floats(1e-6, 1))
 def test_silence_horizon_equals_the_average_run_step_by_step(momentum, share):
     threshold = share * (1 - momentum)

@@ -327,3 +327,34 @@ def test_pmap_equals_one_device_on_the_mean_gradient(tx, reference):
     everywhere = parallel(normal(0), normal(1, STEPS), noise)
     for device in range(8):
         assert_same(at(everywhere, device), reference)
+
+
+@pytest.mark.parametrize("decay_1d", [False, True])
+def test_ovsw_sgd_is_the_chain_of_its_parts(decay_1d):
+    hyper = {"momentum": 0.8, "threshold": 0.1}
+    tx = ovsw.ovsw_sgd(
+        0.5,
+        momentum=0.7,
+        weight_decay=0.2,
+        lam=0.3,
+        tau=0.04,
+        flip_momentum=hyper["momentum"],
+        threshold=hyper["threshold"],
+        axes=(0, 1),
+        decay_1d=decay_1d,
+    )
+    decayed = {"conv": {"latent_kernel": True, "bias": decay_1d}, "head": {"kernel": True}}
+    parts = optax.chain(
+        ovsw.scale_by_ags(0.3, axes=(0, 1)),
+        ovsw.silence_aware_decay(0.04, **hyper),
+        optax.add_decayed_weights(0.2, mask=decayed),
+        optax.sgd(0.5, momentum=0.7),
+    )
+    params, gradients = normal(0), normal(1, STEPS)
+    params["conv"]["bias"] += 1  # so that its decay shows
+    assert_same(train(tx, params, gradients)[2], train(parts, params, gradients)[2])
+
+
+def test_ovsw_sgd_takes_another_mask():
+    tx = ovsw.ovsw_sgd(0.5, mask={"conv": False, "head": {"kernel": True}})
+    assert set(ovsw.flip_metrics(tx.init(normal(0)))) == {"head/kernel", "total"}

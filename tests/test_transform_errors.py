@@ -137,6 +137,13 @@ def test_params_and_gradients_of_different_structures(name):
     )
 
 
+@pytest.mark.parametrize("shape", [(1, 4), (5, 4)])
+def test_params_of_another_shape_than_the_flip_state(make_flips, shape):
+    tx = make_flips()
+    state = tx.init({"conv": {"latent_kernel": jnp.ones(shape), "bias": jnp.ones(4)}})
+    assert_raises(ValueError, ["'conv'", str(shape)], tx.update, PARAMS, state, PARAMS)
+
+
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.int8, jnp.bool_, jnp.complex64])
 def test_latent_weights_that_are_not_real_floats(make, dtype):
     params = {"conv": {"latent_kernel": jnp.ones((3, 4), dtype), "bias": jnp.ones(4)}}
