@@ -1,4 +1,4 @@
-"""Every public function and class tells what it takes, gives and where it is from, with an example."""
+"""Every public function and class says what it takes, gives and comes from, with an example."""
 
 import inspect
 

@@ -5,9 +5,9 @@
 Data: 1,437 training and 360 test images of 8x8 pixels, embedded in scikit-learn.
 Cost: under a minute on two CPU cores, compilation included.
 Expected: see README.md. Hyperparameters: lam, tau, mu, sigma, momentum, weight decay and learning
-rate of the authors' code for CIFAR; epochs, batch size and network ours.
+rate of the authors' code for CIFAR; epochs, batch size, warm-up and network ours.
 """
 
 from experiments.configs.config import Config
 
-config = Config(epochs=30, batch_size=64, warmup_epochs=2)
+config = Config(epochs=20, batch_size=64, warmup_epochs=2)
