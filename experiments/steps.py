@@ -1,6 +1,5 @@
 """The compiled parts of training: initial state, one step and evaluation, for several seeds."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx, traverse_util
+from flax import traverse_util
 
 import ovsw_jax as ovsw
 from experiments.augment import crop_and_flip, standardise
 from experiments.data import Dataset
+from experiments.networks import Network
 
 EVALUATION_BATCH = 500
 
@@ -37,13 +37,12 @@ class StepMetrics(NamedTuple):
 class Steps:
     """Training of one network with one optimizer, compiled once for a number of seeds.
 
-    Plain pytrees go through `jax.jit`, not NNX modules: it costs a tenth of the Python time of
-    `nnx.jit` a step. Seeds are `vmap`ped, so they share one program.
+    Seeds are `vmap`ped, so they share one program.
     """
 
     def __init__(
         self,
-        network: Callable[..., nnx.Module],
+        network: Network,
         tx: optax.GradientTransformation,
         dataset: Dataset,
         *,
@@ -51,12 +50,7 @@ class Steps:
         augment: bool,
     ):
         """Puts the data on the device; nothing is compiled yet."""
-        self._make = partial(
-            network, len(dataset.classes), in_channels=dataset.train_images.shape[-1]
-        )
-        abstract = nnx.eval_shape(lambda: self._make(rngs=nnx.Rngs(0)))
-        self._graph = nnx.split(abstract, nnx.Param, ...)[0]
-        self._tx, self._augment = tx, augment
+        self._network, self._tx, self._augment = network, tx, augment
         self._batch_size, self._images = batch_size, len(dataset.train_labels)
         self.steps_per_epoch = self._images // batch_size
         # Data goes into compiled functions as an argument: a constant would be compiled in.
@@ -68,18 +62,12 @@ class Steps:
         )
         self._count_correct = jax.jit(jax.vmap(self._count_correct_one, in_axes=(0, None, None)))
 
-    @partial(jax.jit, static_argnums=0)
     def init(self, seeds: jax.Array) -> TrainState:
         """Initial states for (n,) integer seeds."""
-
-        def init_one(seed: jax.Array) -> TrainState:
-            init_key, train_key = jax.random.split(jax.random.key(seed))
-            model = self._make(rngs=nnx.Rngs(params=init_key))
-            params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-            statistics = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-            return TrainState(params, statistics, self._tx.init(params), train_key)
-
-        return jax.vmap(init_one)(seeds)
+        keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(seeds)
+        params, statistics = self._network.init(keys[:, 0])
+        opt_state = jax.jit(jax.vmap(self._tx.init))(params)
+        return TrainState(params, statistics, opt_state, keys[:, 1])
 
     @partial(jax.jit, static_argnums=0)
     def shuffle(self, state: TrainState) -> tuple[TrainState, jax.Array]:
@@ -122,11 +110,8 @@ class Steps:
         labels = data[1][batch]
 
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-            model = nnx.merge(self._graph, params, state.statistics)
-            model.train()
-            logits = model(images)
+            logits, statistics = self._network.train(params, state.statistics, images)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            statistics = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
             return jnp.mean(losses), (logits, statistics)
 
         (loss, (logits, statistics)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
@@ -141,9 +126,8 @@ class Steps:
     def _count_correct_one(
         self, state: TrainState, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
-        model = nnx.merge(self._graph, state.params, state.statistics)
-        model.eval()
-        logits = model(standardise(images, self._mean, self._std))
+        images = standardise(images, self._mean, self._std)
+        logits = self._network.evaluate(state.params, state.statistics, images)
         return jnp.sum(jnp.argmax(logits, -1) == labels)  # what fills a batch has label -1
 
 

@@ -24,7 +24,7 @@ from experiments import figures, summary
 from experiments.choices import choose
 from experiments.configs import RECIPES, Config
 from experiments.data import Dataset, load
-from experiments.networks import NETWORKS
+from experiments.networks import NETWORKS, Network
 from experiments.optimizers import RULES, make_optimizer
 from experiments.progress import TrainingProgress
 from experiments.records import display_name
@@ -53,7 +53,7 @@ def train(
       ValueError: if the config can't be run; nothing is written then.
     """
     console = console or Console()
-    network = choose("network", config.network, NETWORKS)
+    make_network = choose("network", config.network, NETWORKS)
     for name in config.optimizers:
         choose("optimizer", name, RULES)
     dataset = load(config.data, data_dir=config.data_dir, train_images=config.train_images)
@@ -63,6 +63,8 @@ def train(
     optimizers = {name: make_optimizer(name, config, steps_per_epoch) for name in config.optimizers}
     run = RunFolder(config, command)
     console.print(f"{dataset!r}\nwriting to {run.path}", highlight=False, soft_wrap=True)
+    channels = dataset.train_images.shape[-1]
+    network = Network(make_network, len(dataset.classes), channels)
     compiled = {
         name: Steps(network, tx, dataset, batch_size=config.batch_size, augment=config.augment)
         for name, tx in optimizers.items()

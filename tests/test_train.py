@@ -18,7 +18,7 @@ from experiments import train
 from experiments.augment import PADDING, crop_and_flip, standardise
 from experiments.configs import RECIPES, Config
 from experiments.data import Dataset, load
-from experiments.networks import NETWORKS
+from experiments.networks import NETWORKS, Network
 from experiments.optimizers import make_optimizer
 from experiments.steps import Steps, latent_weights, never_flipped
 
@@ -105,11 +105,15 @@ def tiny_dataset(images=48):
     return Dataset("tiny", pixels, labels, pixels[:21], labels[:21], ("a", "b", "c"), ones, ones)
 
 
+def tiny_network():
+    return Network(NETWORKS["small"], classes=3, in_channels=1)
+
+
 @pytest.fixture(scope="module")
 def tiny_steps():
     config = Config(batch_size=16)
     tx = make_optimizer("ovsw", config, 3)
-    return Steps(NETWORKS["small"], tx, tiny_dataset(), batch_size=16, augment=False)
+    return Steps(tiny_network(), tx, tiny_dataset(), batch_size=16, augment=False)
 
 
 def test_every_epoch_uses_every_image_once(tiny_steps):
@@ -141,7 +145,7 @@ def test_evaluation_counts_the_last_partial_batch(tiny_steps, monkeypatch):
     whole = tiny_steps.evaluate(state)
     monkeypatch.setattr("experiments.steps.EVALUATION_BATCH", 8)
     parts = Steps(
-        NETWORKS["small"],
+        tiny_network(),
         make_optimizer("ovsw", Config(), 3),
         tiny_dataset(),
         batch_size=16,
