@@ -8,15 +8,14 @@ import jax.numpy as jnp
 from flax import linen
 
 from ovsw_jax.nn.arithmetic import (
-    Padding,
     Scale,
     binary_conv,
     binary_dense,
     check_scale,
-    make_window,
     mean_magnitude,
     standardized_scale,
 )
+from ovsw_jax.nn.convolution import Padding, make_window
 from ovsw_jax.nn.layers import kaiming_normal
 from ovsw_jax.nn.signs import Sign, approx_sign, ste_sign
 

@@ -8,16 +8,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovsw_jax.nn.arithmetic import (
-    Padding,
     Scale,
     binary_conv,
     binary_dense,
     check_input,
     check_scale,
-    make_window,
     mean_magnitude,
     standardized_scale,
 )
+from ovsw_jax.nn.convolution import Padding, make_window
 from ovsw_jax.nn.signs import Sign, approx_sign, ste_sign
 
 kaiming_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")

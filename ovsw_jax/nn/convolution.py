@@ -1,0 +1,155 @@
+"""A convolution of signs: its geometry, padding, and sums that are exact in bfloat16."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ovsw_jax.latent import accurate_dtype
+
+Padding = str | int | Sequence[int | tuple[int, int]]
+
+
+class Window(NamedTuple):
+    """Geometry of a convolution: one entry a spatial axis. Hashable, so static under jit."""
+
+    kernel_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: str | tuple[tuple[int, int], ...]
+    kernel_dilation: tuple[int, ...]
+    feature_group_count: int
+
+
+def make_window(
+    in_features: int,
+    out_features: int,
+    kernel_size: int | Sequence[int],
+    strides: int | Sequence[int],
+    padding: Padding,
+    kernel_dilation: int | Sequence[int],
+    feature_group_count: int,
+) -> Window:
+    """Spells out the arguments of a convolution layer, which are those of `nnx.Conv`.
+
+    Raises:
+      ValueError: if the groups don't divide the features, or an argument has not one entry for
+        each spatial axis, or the padding is unknown.
+    """
+    size = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
+    for name, features in (("in_features", in_features), ("out_features", out_features)):
+        if features % feature_group_count:
+            raise ValueError(
+                f"{name}={features} is not divisible by feature_group_count={feature_group_count}: "
+                "every group takes the same number of features. Change one of the two."
+            )
+    return Window(
+        size,
+        _per_axis("strides", strides, len(size)),
+        _padding(padding, len(size)),
+        _per_axis("kernel_dilation", kernel_dilation, len(size)),
+        feature_group_count,
+    )
+
+
+def _per_axis(name: str, value: int | Sequence[int], axes: int) -> tuple[int, ...]:
+    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    if len(values) != axes or any(v < 1 for v in values):
+        raise ValueError(
+            f"{name}={value} must be a positive integer, or {axes} of them: one for each axis of "
+            "kernel_size."
+        )
+    return values
+
+
+def _padding(padding: Padding, axes: int) -> str | tuple[tuple[int, int], ...]:
+    if isinstance(padding, str):
+        known = ("SAME", "VALID", "CIRCULAR", "REFLECT") + (("CAUSAL",) if axes == 1 else ())
+        if padding not in known:
+            raise ValueError(
+                f"padding={padding!r} is unknown for {axes} spatial axes: use one of "
+                f"{', '.join(known)}, an integer, or {axes} (low, high) pairs."
+            )
+        return padding
+    pads = (padding,) * axes if isinstance(padding, int) else tuple(padding)
+    if len(pads) != axes:
+        raise ValueError(
+            f"padding={padding} has {len(pads)} entries for {axes} spatial axes: give an integer "
+            "or a (low, high) pair for each."
+        )
+    return tuple((p, p) if isinstance(p, int) else (p[0], p[1]) for p in pads)
+
+
+def convolve(signs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    """Convolution of signs with signs, summed in float32 at least.
+
+    Args:
+      signs: (batch, *spatial, in_features).
+      kernel: (*kernel_size, in_features // groups, out_features), of the same dtype.
+      window: geometry; padding adds zeros, or repeats the signs.
+
+    Returns:
+      (batch, *spatial', out_features) float32, or float64 for float64 signs.
+    """
+    signs, padding = _pad(signs, window)
+    window = window._replace(padding=padding)
+    if accurate_dtype(signs) == signs.dtype:
+        return _conv(signs, kernel, window, signs.dtype)
+    return _narrow_conv(signs, kernel, window)
+
+
+def _pad(signs: jax.Array, window: Window) -> tuple[jax.Array, str | tuple[tuple[int, int], ...]]:
+    """Does the padding that XLA's convolution doesn't know, and names what is left to do."""
+    if window.padding in ("SAME", "VALID") or not isinstance(window.padding, str):
+        return signs, window.padding
+    extent = [(k - 1) * d for k, d in zip(window.kernel_size, window.kernel_dilation, strict=True)]
+    if window.padding == "CAUSAL":
+        return signs, ((extent[0], 0),)
+    pads = [(0, 0), *((e // 2, e - e // 2) for e in extent), (0, 0)]
+    mode = "wrap" if window.padding == "CIRCULAR" else "reflect"
+    return jnp.pad(signs, pads, mode=mode), "VALID"
+
+
+def _conv(
+    signs: jax.Array, kernel: jax.Array, window: Window, sum_dtype: jax.typing.DTypeLike
+) -> jax.Array:
+    spatial = "DHW"[-len(window.kernel_size) :]
+    return lax.conv_general_dilated(
+        signs,
+        kernel,
+        window.strides,
+        window.padding,
+        rhs_dilation=window.kernel_dilation,
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        feature_group_count=window.feature_group_count,
+        preferred_element_type=sum_dtype,
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _narrow_conv(signs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    """Convolution of bfloat16 signs that sums in float32.
+
+    JAX has no transpose of a convolution whose result is wider than its operands, so the backward
+    pass narrows the cotangent, as mixed-precision training does anyway.
+    """
+    return _conv(signs, kernel, window, jnp.float32)
+
+
+def _narrow_conv_forward(
+    signs: jax.Array, kernel: jax.Array, window: Window
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _narrow_conv(signs, kernel, window), (signs, kernel)
+
+
+def _narrow_conv_backward(
+    window: Window, operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    dtype = operands[0].dtype
+    _, transpose = jax.vjp(lambda a, w: _conv(a, w, window, dtype), *operands)
+    return transpose(cotangent.astype(dtype))
+
+
+_narrow_conv.defvjp(_narrow_conv_forward, _narrow_conv_backward)
