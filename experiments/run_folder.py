@@ -74,10 +74,16 @@ class RunFolder:
         """Keeps arrays a layer for latent.npz; later ones of the same kind replace them."""
         self._latent.update({f"{optimizer}|{layer}|{kind}": x for layer, x in layers.items()})
 
+    def write_latent(self) -> None:
+        """Writes what was kept to latent.npz, whole or not at all."""
+        if self._latent:
+            unfinished = self._file(".latent.npz")
+            np.savez_compressed(unfinished, **self._latent)  # type: ignore[arg-type]
+            unfinished.replace(self._file("latent.npz"))
+
     def close(self) -> None:
         """Writes latent.npz and closes every file."""
-        if self._latent:
-            np.savez_compressed(self._file("latent.npz"), **self._latent)  # type: ignore[arg-type]
+        self.write_latent()
         self._metrics.close()
         for writer in self._writers.values():
             writer.close()

@@ -92,8 +92,13 @@ def _load(source: Path | Summary) -> Summary:
 def _cells(summary: Summary) -> Iterator[list[str]]:
     for name, result in summary.items():
         # A row that stopped early must not pass for one that is comparable.
-        note = "" if result.get("finished", True) else f" (unfinished: epoch {result['epochs']})"
+        note = "" if result.get("finished", True) else f" ({_reached(result)})"
         yield [display_name(name) + note, *(spread(result[key]) for key, _, _ in _COLUMNS)]
+
+
+def _reached(result: Mapping[str, Any]) -> str:
+    seeds = len(result["top1"])
+    return f"unfinished: {seeds} seed{'s' * (seeds > 1)}, epoch {result['epochs']}"
 
 
 def write_summary(run_dir: Path) -> dict[str, dict[str, Any]]:

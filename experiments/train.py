@@ -7,6 +7,7 @@ python -m experiments.train --help
 """
 
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -76,6 +77,7 @@ def train(
             for seeds in _chunks(config.seeds, config.seeds_at_once):
                 for name, steps in compiled.items():
                     _Training(config, name, steps, seeds, run, progress).run()
+                    run.write_latent()
         finished = True
     except KeyboardInterrupt:
         console.print("interrupted; writing what was measured so far")
@@ -264,4 +266,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # A shell starts background jobs with Ctrl-C ignored; `kill -INT` must end them all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

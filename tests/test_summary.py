@@ -173,7 +173,7 @@ def test_an_interrupted_run_says_so(tmp_path):
     assert "**Interrupted: SGD got as far as epoch 1 of 5.**" in page
     assert "**Interrupted: OvSW finished no epoch.**" in page
     assert "**Interrupted: SGD + AGS finished no epoch.**" in page
-    assert "| SGD (unfinished: epoch 1) | 91.0" in page
+    assert "| SGD (unfinished: 2 seeds, epoch 1) | 91.0" in page
 
 
 def test_a_missing_seed_leaves_a_run_unfinished(tmp_path):

@@ -3,7 +3,9 @@
     python -m experiments.train cifar10-resnet20-short
 
 Data: 20,000 of CIFAR-10's training images (2,000 a class), all 10,000 test images.
-Cost: see results/cifar10-resnet20-short/README.md, which has its table and figures.
+Cost: 40 to 60 minutes on two CPU cores (100 to 200 images/s, 400,000 images).
+Expected: SGD 36.8 % top-1 and 90.5 % never flipped, OvSW 46.9 % and 46.6 % (ours, n = 1); see
+results/cifar10-resnet20-short/README.md.
 Hyperparameters: authors' code for CIFAR, but for 10 epochs, batch 128 and one epoch of warm-up,
 which are ours.
 """
@@ -15,7 +17,7 @@ config = Config(
     train_images=20_000,
     augment=True,
     network="resnet20",
-    seeds=(0, 1),
+    seeds=(0,),
     seeds_at_once=1,
     epochs=10,
     batch_size=128,
