@@ -59,7 +59,9 @@ def scale_by_ags(
       lam: the floor :math:`\lambda \ge 0` of |G_i| / |W_i|: a number, an array or a schedule.
         Authors' code: 0.04 for CIFAR, 0.01 for ImageNet.
       axes: axes that make up one filter. None: all but the last, which fits Flax kernels (HWIO
-        and (in, out)). A stack of kernels with a leading layer axis takes `(1, 2, 3)`.
+        and (in, out)). Kernels stacked along a leading layer axis (`nnx.vmap`, `nnx.scan`) need
+        their own: `(1, 2, 3)` for convolutions, `(1,)` for (layers, in, out). The same axes hold
+        for every latent kernel; for mixed ranks use `optax.partition`.
       mask: which leaves are latent weights: a pytree of bools, a function from params to one, or
         None for `latent_mask`. Other leaves pass unchanged and cost no state.
 
@@ -68,9 +70,10 @@ def scale_by_ags(
       float64 leaves); gradients keep their dtype.
 
     Raises:
-      ValueError: if `lam` is negative or not finite; at `init` if the mask selects nothing; at
+      ValueError: if `lam` is known to be negative or not finite (schedules and traced values are
+        not checked); at `init` if the mask selects nothing; at
         `update` if params are missing, or shaped otherwise than the gradients.
-      TypeError: at `init` if a latent weight is not a real floating-point array.
+      TypeError: if `lam` is no number, or a latent weight or gradient no real floating-point array.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
@@ -84,7 +87,7 @@ def scale_by_ags(
     Source: OvSW (Xiang et al., ECCV 2024), Eq. 14 and Algorithm 3.
     """
     check_coefficient("lam", lam)
-    axes = None if axes is None else tuple(axes)
+    axes = _checked_axes(axes)
 
     def init_fn(params: Any) -> AgsState:
         latent = LatentLeaves(params, mask)
@@ -145,6 +148,17 @@ def _scale(
 
 def _norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
+
+
+def _checked_axes(axes: Sequence[int] | None) -> tuple[int, ...] | None:
+    if axes is None:
+        return None
+    if isinstance(axes, Sequence) and all(isinstance(a, int) for a in axes):
+        return tuple(axes)
+    raise TypeError(
+        f"axes={axes!r} must be a sequence of integers, such as (0, 1, 2), or None for all but "
+        "the last axis."
+    )
 
 
 def _filter_axes(weight: jax.Array, axes: tuple[int, ...] | None, name: str) -> tuple[int, ...]:

@@ -7,8 +7,27 @@ state's own matter and only handed on here.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ovsw_jax.hyperparams import Hyperparameter, known_values
 from ovsw_jax.latent import accurate_dtype
+
+
+def check_range(momentum: Hyperparameter, threshold: Hyperparameter) -> None:
+    """Raises ValueError if the known values are beyond float32, the history's dtype."""
+    for v in known_values("momentum", momentum):
+        if np.float32(v) >= 1:
+            raise ValueError(
+                f"momentum={v!r} is 1 in float32, in which S is kept: S would never decay. Use at "
+                "most 0.9999999."
+            )
+    for v in known_values("threshold", threshold):
+        if v <= np.finfo(np.float32).tiny:
+            raise ValueError(
+                f"threshold={v:g} is below what float32 holds, in which S is kept: no weight would "
+                "ever be silent. Use a larger threshold, or a momentum nearer to 1 for a long "
+                "horizon; threshold_for_horizon(momentum, steps) relates them."
+            )
 
 
 def init(weight: jax.Array) -> jax.Array:

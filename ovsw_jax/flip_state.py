@@ -51,14 +51,13 @@ class FlipRule:
             )
         check_state_momentum(momentum)
         check_threshold(threshold, momentum)
-        if state == "packed":
-            packed.check_range(momentum, threshold)
         self.momentum, self.threshold, self.state = momentum, threshold, state
+        self.kind: ModuleType = packed if state == "packed" else ema
+        self.kind.check_range(momentum, threshold)
 
     def init(self, latent: LatentLeaves) -> FlipState:
         """The state of weights that have not flipped: initialisation is not a flip."""
-        kind = packed if self.state == "packed" else ema
-        history = [kind.init(w) for w in latent.weights]
+        history = [self.kind.init(w) for w in latent.weights]
         return FlipState(
             jnp.zeros((), jnp.int32),
             latent.only(history),
@@ -78,28 +77,33 @@ class FlipRule:
           The new state, and per latent kernel a bool array: which weights are silent now.
         """
         history = self._history(state, latent)
-        kind = packed if self.state == "packed" else ema
         mu = value_at(self.momentum, state.count)
         sigma = jnp.asarray(value_at(self.threshold, state.count), accurate_dtype(*history))
         updated, ratios = [], []
         for h, weight in zip(history, latent.weights, strict=True):
             positive = weight >= 0
             # Weights may be loaded between init and the first update; that is no flip either.
-            flipped = (positive != kind.last_sign_positive(h)) & (state.count > 0)
-            updated.append(kind.update(h, positive, flipped, mu, state.phase))
+            flipped = (positive != self.kind.last_sign_positive(h)) & (state.count > 0)
+            updated.append(self.kind.update(h, positive, flipped, mu, state.phase))
             ratios.append(mean(flipped))
         new = FlipState(
             optax.safe_increment(state.count),
             latent.only(updated),
             latent.only(ratios),
             sigma,
-            kind.next_phase(state.phase, mu),
+            self.kind.next_phase(state.phase, mu),
         )
         return new, [_silent(h, new) for h in updated]
 
     def _history(self, state: FlipState, latent: LatentLeaves) -> list[jax.Array]:
         history: list[jax.Array] = latent.take(state.history, "flip state")
         for name, h, weight in zip(latent.names, history, latent.weights, strict=True):
+            if h.dtype != jax.eval_shape(self.kind.init, weight).dtype:
+                raise ValueError(
+                    f"flip state of {name!r} has dtype {h.dtype}, which is not that of "
+                    f"state={self.state!r} for {weight.dtype} weights. Use the state= and the "
+                    "dtype of the params that the optimizer state was made with."
+                )
             if h.shape != weight.shape:
                 raise ValueError(
                     f"latent weights of {name!r} have shape {weight.shape}, their flip state "

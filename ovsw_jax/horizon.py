@@ -4,6 +4,8 @@ import math
 
 from ovsw_jax.hyperparams import check_state_momentum, check_threshold
 
+SMALLEST = 1e-300  # a float64, like all here; what a flip state can hold it says itself
+
 
 def silence_horizon(momentum: float, threshold: float) -> int:
     r"""Steps, that of the flip included, for which one flip keeps a weight from being silent.
@@ -28,7 +30,8 @@ def silence_horizon(momentum: float, threshold: float) -> int:
     """
     check_state_momentum(momentum)
     check_threshold(threshold, momentum)
-    steps = math.floor(math.log((1 - momentum) / threshold) / -math.log(momentum)) + 1
+    nats = math.log(1 - momentum) - math.log(threshold)
+    steps = math.floor(nats / -math.log(momentum)) + 1
     # The logarithms may land a step off where (1 - mu) mu^n is all but equal to sigma.
     while steps > 1 and (1 - momentum) * momentum ** (steps - 1) < threshold:
         steps -= 1
@@ -48,7 +51,8 @@ def threshold_for_horizon(momentum: float, steps: int) -> float:
       A threshold in (0, 1 - mu], with `silence_horizon(momentum, threshold) == steps`.
 
     Raises:
-      ValueError: if `momentum` is out of range, `steps` < 1, or the threshold underflows.
+      ValueError: if `momentum` is out of range, `steps` is no whole number >= 1, or the threshold
+        underflows.
 
     >>> silence_horizon(0.999, threshold_for_horizon(0.999, 5 * 391))  # five CIFAR epochs
     1955
@@ -56,16 +60,16 @@ def threshold_for_horizon(momentum: float, steps: int) -> float:
     Source: inverse of `silence_horizon`.
     """
     check_state_momentum(momentum)
-    if steps < 1 or steps != int(steps):
+    if not (math.isfinite(steps) and steps >= 1 and steps == int(steps)):
         raise ValueError(
             f"steps={steps} is out of range: a silence horizon is a whole number of optimizer "
             "steps, at least 1, since a weight is not silent in the step it flips."
         )
     # Half a step below the last value that must still count as not silent.
     threshold = float((1 - momentum) * momentum ** (steps - 0.5))
-    if threshold < 1e-300:
+    if threshold < SMALLEST:
         raise ValueError(
-            f"steps={steps} at momentum={momentum:g} needs a threshold below 1e-300, which no "
-            f"float holds. Use a momentum nearer to 1, for instance {1 - 1 / steps:.6g}."
+            f"steps={steps} at momentum={momentum:g} needs a threshold below {SMALLEST:g}, which "
+            "no float holds. Use a momentum nearer to 1, such as 1 - 10 / steps."
         )
     return threshold

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Hyperparameter = float | jax.Array | Callable[[jax.Array], jax.Array | float]
@@ -13,16 +14,26 @@ def value_at(hyperparameter: Hyperparameter, count: jax.Array) -> jax.Array | fl
     return hyperparameter(count) if callable(hyperparameter) else hyperparameter
 
 
-def known_values(hyperparameter: Hyperparameter) -> np.ndarray:
-    """Its values as float64, or an empty array where they are only known while running."""
+def known_values(name: str, hyperparameter: Hyperparameter) -> np.ndarray:
+    """Its values as float64, or an empty array where they are only known while running.
+
+    Raises:
+      TypeError: if it is no real number, array of them or schedule.
+    """
     if callable(hyperparameter) or isinstance(hyperparameter, jax.core.Tracer):
         return np.empty(0)
-    return np.asarray(hyperparameter, np.float64).ravel()
+    values = np.asarray(hyperparameter)
+    if values.dtype.kind not in "fiu" and values.dtype != jnp.bfloat16:
+        raise TypeError(
+            f"{name}={hyperparameter!r} is no real number: give a number, an array, or a schedule "
+            "(a function of the update count)."
+        )
+    return values.astype(np.float64).ravel()
 
 
 def check_coefficient(name: str, value: Hyperparameter) -> None:
     """Raises ValueError unless `value` is finite and >= 0, as far as it is known."""
-    for v in known_values(value):
+    for v in known_values(name, value):
         if not (np.isfinite(v) and v >= 0):
             raise ValueError(
                 f"{name}={v:g} is out of range: it must be finite and >= 0 "
@@ -30,9 +41,19 @@ def check_coefficient(name: str, value: Hyperparameter) -> None:
             )
 
 
+def check_sgd_momentum(value: Hyperparameter) -> None:
+    """Raises ValueError unless 0 <= m < 1, as far as it is known."""
+    for v in known_values("momentum", value):
+        if not 0 <= v < 1:
+            raise ValueError(
+                f"momentum={v:g} of SGD is out of range: it must be at least 0 and below 1. "
+                "Use 0.9 as the paper does, or 0 for none."
+            )
+
+
 def check_state_momentum(value: Hyperparameter) -> None:
     """Raises ValueError unless 0 < mu < 1, as far as it is known."""
-    for v in known_values(value):
+    for v in known_values("momentum", value):
         if not 0 < v < 1:
             raise ValueError(
                 f"momentum={v:g} of the flip state is out of range: it must lie strictly between "
@@ -42,13 +63,14 @@ def check_state_momentum(value: Hyperparameter) -> None:
 
 def check_threshold(threshold: Hyperparameter, momentum: Hyperparameter) -> None:
     """Raises ValueError unless 0 < sigma <= 1 - mu, as far as both are known."""
-    for v in known_values(threshold):
+    thresholds = known_values("threshold", threshold)
+    for v in thresholds:
         if not (np.isfinite(v) and v > 0):
             raise ValueError(
                 f"threshold={v:g} is out of range: it must be finite and > 0, or no weight would "
                 "ever be silent. threshold_for_horizon(momentum, steps) gives one from steps."
             )
-    thresholds, momenta = known_values(threshold), known_values(momentum)
+    momenta = known_values("momentum", momentum)
     # 1 - mu of a float32 mu is known to a thousandth only; that much above it is let pass.
     if thresholds.size and momenta.size and thresholds.max() > (1 - momenta).min() * 1.001:
         raise ValueError(

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 LATENT_KEY = "latent_kernel"
@@ -80,15 +81,15 @@ class LatentLeaves:
             a function from params to one.
 
         Raises:
-          ValueError: if the mask selects no leaf of `params`.
-          TypeError: if a selected leaf is not a real floating-point array.
+          ValueError: if the mask doesn't fit `params`, or selects no leaf of it.
+          TypeError: if the mask holds anything but bools, or a selected leaf is not a real
+            floating-point array.
         """
         paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
         self.treedef: Any = treedef
         if mask is None:
             mask = latent_mask
-        tree = mask(params) if callable(mask) else mask
-        flags = jax.tree.leaves(jax.tree.broadcast(tree, params))
+        flags = _flags(mask(params) if callable(mask) else mask, params)
         self.indices = [i for i, flag in enumerate(flags) if flag]
         self.names = [layer_name(paths_and_leaves[i][0]) for i in self.indices]
         self.weights = [jnp.asarray(paths_and_leaves[i][1]) for i in self.indices]
@@ -116,8 +117,19 @@ class LatentLeaves:
 
     def gradients(self, updates: Any) -> list[jax.Array]:
         """The selected leaves of `updates`, checked to have the shapes of their weights."""
-        taken = [jnp.asarray(g) for g in self.take(updates, "gradients")]
+        taken = self.take(updates, "gradients")
         for name, gradient, weight in zip(self.names, taken, self.weights, strict=True):
+            if gradient is None:
+                raise TypeError(
+                    f"gradient of {name!r} is None; every latent weight needs one. Take gradients "
+                    "of all params, or leave this one out of the mask."
+                )
+            dtype = jax.dtypes.result_type(gradient)
+            if not jnp.issubdtype(dtype, jnp.floating):
+                raise TypeError(
+                    f"gradient of {name!r} has dtype {dtype}; it must be a real floating-point "
+                    "array, as its latent weights are."
+                )
             if gradient.shape != weight.shape:
                 raise ValueError(
                     f"gradient of {name!r} has shape {gradient.shape}, its latent weights "
@@ -139,6 +151,24 @@ class LatentLeaves:
         for i, value in zip(self.indices, values, strict=True):
             leaves[i] = value
         return self.treedef.unflatten(leaves)
+
+
+def _flags(mask: Any, params: Any) -> list[bool]:
+    """The mask as one bool for each leaf of `params`."""
+    try:
+        flags = jax.tree.leaves(jax.tree.broadcast(mask, params))
+    except ValueError as error:
+        raise ValueError(
+            f"mask does not fit the params: {error}. Give a pytree of bools with the structure of "
+            "the params or of their upper levels, or a function that makes one from the params."
+        ) from error
+    for flag in flags:
+        if not isinstance(flag, bool | np.bool_):
+            raise TypeError(
+                f"mask holds {flag!r}, which is no bool. Give True at each latent weight and False "
+                "elsewhere, or a function from params to such a pytree."
+            )
+    return flags
 
 
 def _nothing_selected(names: Iterable[str]) -> str:

@@ -28,7 +28,8 @@ def flip_metrics(opt_state: Any) -> Metrics:
       Totals weigh every weight, or every filter, alike.
 
     Raises:
-      ValueError: if `opt_state` contains neither.
+      ValueError: if `opt_state` contains neither, holds a leading axis of `vmap`, tracks a layer
+        twice, or has two layers of one name or one called `total`.
 
     Example:
       >>> import jax.numpy as jnp, optax, ovsw_jax as ovsw
@@ -43,9 +44,13 @@ def flip_metrics(opt_state: Any) -> Metrics:
     weights: dict[str, dict[str, Any]] = {}  # what one layer counts in the totals
 
     def add(name: str, metric: str, value: Any, count: Any) -> None:
+        if name == "total" or metric in layers.get(name, {}):
+            raise ValueError(_ambiguous(name, metric))
         layers.setdefault(name, {})[metric] = jnp.asarray(value, jnp.float32)
         weights.setdefault(name, {})[metric] = count
 
+    for state in (*find_states(opt_state, FlipState), *find_states(opt_state, AgsState)):
+        _check_unbatched(state)
     for flips in find_states(opt_state, FlipState):
         sizes = {name: h.size for name, h in _named(flips.history)}
         for metric, tree in (
@@ -147,14 +152,34 @@ def _merged(trees: list[Any], opt_state: Any) -> Any:
         raise ValueError(_no_state(opt_state))
     merged = trees[0]
     for tree in trees[1:]:
-        merged = jax.tree.map(
-            lambda a, b: b if is_masked(a) else a, merged, tree, is_leaf=is_masked
-        )
+        merged = jax.tree_util.tree_map_with_path(_either, merged, tree, is_leaf=is_masked)
     return merged
+
+
+def _either(path: Any, a: Any, b: Any) -> Any:
+    if not (is_masked(a) or is_masked(b)):
+        raise ValueError(_ambiguous(layer_name(path), "flip state"))
+    return b if is_masked(a) else a
+
+
+def _check_unbatched(state: FlipState | AgsState) -> None:
+    if jnp.ndim(state.count):
+        raise ValueError(
+            f"the optimizer state has a leading axis of {jnp.shape(state.count)}, as vmap makes "
+            "it. Call flip_metrics inside: jax.vmap(ovsw.flip_metrics)(opt_state)."
+        )
+
+
+def _ambiguous(name: str, metric: str) -> str:
+    return (
+        f"{metric} of {name!r} is ambiguous: the optimizer tracks that layer twice, or two layers "
+        "have that name ('total' is the name of the totals). Chain either ovsw.sad() or "
+        "ovsw.track_flip_state(), or look at one part of the optimizer state at a time."
+    )
 
 
 def _no_state(opt_state: Any) -> str:
     return (
-        f"the optimizer state ({type(opt_state).__name__}) holds no flip state. Chain "
+        f"the optimizer state ({type(opt_state).__name__}) holds no flip state of any layer. Chain "
         "ovsw.track_flip_state() with the optimizer to observe it, or ovsw.sad() to act on it."
     )

@@ -31,14 +31,14 @@ MAX_MOMENTUM = math.exp(-LOG_UNIT)
 
 def check_range(momentum: Hyperparameter, threshold: Hyperparameter) -> None:
     """Raises ValueError if the known values span a horizon that 15 bits can't hold."""
-    for v in known_values(momentum):
+    for v in known_values("momentum", momentum):
         if v > MAX_MOMENTUM:
             raise ValueError(
                 f"momentum={v:g} makes a silence horizon that packed state cannot hold: its levels "
                 f"resolve momentum up to {MAX_MOMENTUM:.6f}. Use state='ema', or a smaller "
                 "momentum with a threshold from threshold_for_horizon(momentum, steps)."
             )
-    for v in known_values(threshold):
+    for v in known_values("threshold", threshold):
         if v < MIN_THRESHOLD:
             raise ValueError(
                 f"threshold={v:g} makes a silence horizon that packed state cannot hold: its "

@@ -46,10 +46,11 @@ def silence_aware_decay(
       `silent_mask` and `never_flipped_mask`.
 
     Raises:
-      ValueError: if a hyperparameter is out of range or its horizon doesn't fit packed state; at
-        `init` if the mask selects nothing; at `update` if params are missing, or shaped otherwise
-        than the gradients.
-      TypeError: at `init` if a latent weight is not a real floating-point array.
+      ValueError: if a hyperparameter is known to be out of range or its horizon not to fit the
+        state (schedules and traced values are not checked); at `init` if the mask selects
+        nothing; at `update` if params are missing, or shaped otherwise than the gradients.
+      TypeError: if a hyperparameter is no number, or a latent weight or gradient no real
+        floating-point array.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw

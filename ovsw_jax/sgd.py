@@ -9,7 +9,7 @@ import optax
 
 from ovsw_jax.ags import scale_by_ags
 from ovsw_jax.flip_state import StateKind
-from ovsw_jax.hyperparams import Hyperparameter, check_coefficient
+from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, check_sgd_momentum
 from ovsw_jax.latent import Mask
 from ovsw_jax.sad import silence_aware_decay
 
@@ -65,7 +65,9 @@ def ovsw_sgd(
 
     Source: OvSW (Xiang et al., ECCV 2024), Algorithm 3.
     """
+    check_coefficient("learning_rate", learning_rate)
     check_coefficient("weight_decay", weight_decay)
+    check_sgd_momentum(momentum)
 
     def decayed(params: Any) -> Any:
         return jax.tree.map(lambda p: decay_1d or jnp.ndim(p) > 1, params)
