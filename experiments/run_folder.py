@@ -51,7 +51,7 @@ class RunFolder:
         except OSError as error:
             raise ValueError(
                 f"run folder {self.path} cannot be written: {error.strerror or error}. Give an "
-                "--out in a folder that you may write to."
+                "--out that does not exist yet, in a folder that you may write to."
             ) from error
         self._writers: dict[str, SummaryWriter] = {}
         self._latent: dict[str, np.ndarray] = {}

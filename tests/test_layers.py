@@ -256,7 +256,12 @@ BAD_CONVOLUTIONS = {
     r"kernel_dilation=\(2,\) must be a positive integer, or 2": {"kernel_dilation": (2,)},
     r"padding='same' is unknown.*SAME": {"padding": "same"},
     r"padding='CAUSAL' is unknown for 2 spatial axes": {"padding": "CAUSAL"},
-    r"padding=\(1, 1, 1\) has 3 entries for 2": {"padding": (1, 1, 1)},
+    r"padding=\(1, 1, 1\) does not fit 2 spatial axes": {"padding": (1, 1, 1)},
+    r"padding=\(\(1, 2, 3\), 1\) does not fit": {"padding": ((1, 2, 3), 1)},
+    r"padding=-1 does not fit": {"padding": -1},
+    r"kernel_size=\(3, 0\) must be a positive integer": {"kernel_size": (3, 0)},
+    r"feature_group_count=0 must be a positive": {"feature_group_count": 0},
+    r"strides=1.5 must be a positive integer": {"strides": 1.5},
     r"scale='mean' is unknown: use 'standardized'": {"scale": "mean"},
 }
 
@@ -265,9 +270,9 @@ BAD_CONVOLUTIONS = {
 def test_bad_arguments(message):
     arguments = BAD_CONVOLUTIONS[message]
     with pytest.raises(ValueError, match=message):
-        ovsw.nn.BinaryConv(3, 4, (3, 3), rngs=nnx.Rngs(0), **arguments)
+        ovsw.nn.BinaryConv(3, 4, **{"kernel_size": (3, 3), **arguments}, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=message):
-        ovsw.linen.BinaryConv(4, (3, 3), **arguments).init(
+        ovsw.linen.BinaryConv(4, **{"kernel_size": (3, 3), **arguments}).init(
             jax.random.key(0), jnp.ones((1, 5, 5, 3)), train=True
         )
 
@@ -277,3 +282,16 @@ def test_input_that_does_not_fit(shape):
     layer = ovsw.nn.BinaryConv(3, 4, (3, 3), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"input of shape .* 3 input features.*channels last"):
         layer(jnp.ones(shape))
+
+
+def test_input_that_does_not_fit_linen():
+    layer = ovsw.linen.BinaryConv(4, (3, 3))
+    with pytest.raises(ValueError, match=r"input of shape \(5, 3\) .*channels last"):
+        layer.init(jax.random.key(0), jnp.ones((5, 3)), train=True)
+
+
+@pytest.mark.parametrize("layer", [ovsw.nn.BinaryConv(3, 4, (3, 3), rngs=nnx.Rngs(0))])
+def test_integer_products_are_refused(layer):
+    layer.dtype = jnp.int8
+    with pytest.raises(TypeError, match="dtype=int8 can't hold the result of a binary layer"):
+        layer(jnp.ones((1, 5, 5, 3)))

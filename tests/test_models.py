@@ -69,3 +69,20 @@ def test_ten_lines_of_training_wake_weights():
     metrics = ovsw.flip_metrics(optimizer.opt_state)
     assert 0 < float(metrics["total"]["never_flipped_ratio"]) < 1
     assert "layer2/0/conv1" in metrics
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (ovsw.models.SmallResNet, (2, 7, 8, 3)),
+        (ovsw.models.SmallResNet, (2, 8, 8, 1)),
+        (ovsw.models.CifarResNet20, (32, 32, 3)),
+        (ovsw.models.CifarResNet20, (1, 34, 34, 3)),
+        (ovsw.models.CifarResNet18, (1, 0, 32, 3)),
+    ],
+)
+def test_images_that_do_not_fit(network, shape):
+    model = nnx.eval_shape(lambda: network(10, rngs=nnx.Rngs(0)))
+    images = jax.ShapeDtypeStruct(shape, "float32")
+    with pytest.raises(ValueError, match=r"images of shape .* do not fit: this network takes"):
+        nnx.eval_shape(lambda m, x: m(x), model, images)

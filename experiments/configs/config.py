@@ -13,9 +13,9 @@ class Config:
     data: str = "digits"
     """digits, cifar10, cifar100, or the path of an image folder ROOT/{train,test}/CLASS/FILE"""
     data_dir: Path | None = None
-    """folder of the TFDS data sets (default: TFDS_DATA_DIR or ~/tensorflow_datasets)"""
+    """folder of the TFDS data sets; None is TFDS_DATA_DIR, else ~/tensorflow_datasets"""
     train_images: int | None = None
-    """train on this many images, the same number of each class (default: all)"""
+    """train on this many images, the same number of each class; None is all"""
     augment: bool = False
     """random crop after padding by 4 pixels, and random horizontal flip"""
     network: str = "small"
@@ -27,15 +27,19 @@ class Config:
     seeds_at_once: int = 3
     """seeds that train together in one compiled step"""
     epochs: int = 30
+    """times that every training image is used"""
     batch_size: int = 64
+    """images a step, for each seed"""
     learning_rate: float = 0.1
+    """at the top, after warm-up"""
     momentum: float = 0.9
     """of SGD"""
     weight_decay: float = 5e-4
+    """of all weights with two axes or more"""
     decay_1d: bool = True
     """also decay biases and batch norm"""
     warmup_epochs: int = 0
-    """linear warm-up before the cosine"""
+    """epochs of linear warm-up before the cosine"""
     lam: float = 0.04
     """AGS: floor of |G_i| / |W_i|"""
     tau: float = 9e-4
@@ -45,8 +49,9 @@ class Config:
     threshold: float = 1e-4
     """sigma of the flip state"""
     flip_state: Literal["packed", "ema"] = "packed"
+    """two bytes a weight, or the literal float32 average"""
     out: Path | None = None
-    """run folder (default: a new one under runs/)"""
+    """run folder; None is a new one under runs/"""
 
     def __post_init__(self) -> None:
         """Checks each value; what the library checks itself is left to it."""
@@ -58,7 +63,7 @@ class Config:
             ("learning_rate", "finite and > 0", 0 < self.learning_rate < math.inf),
             ("momentum", "at least 0 and below 1", 0 <= self.momentum < 1),
             ("weight_decay", "finite and at least 0", 0 <= self.weight_decay < math.inf),
-            ("warmup_epochs", "0 to epochs", 0 <= self.warmup_epochs <= self.epochs),
+            ("warmup_epochs", f"0 to epochs={self.epochs}", 0 <= self.warmup_epochs <= self.epochs),
             ("seeds", "one or more different integers >= 0", _distinct(self.seeds)),
             ("optimizers", "one or more different names", _distinct(self.optimizers)),
         ):

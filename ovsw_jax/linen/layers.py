@@ -11,8 +11,10 @@ from ovsw_jax.nn.arithmetic import (
     Scale,
     binary_conv,
     binary_dense,
+    check_input,
     check_scale,
     mean_magnitude,
+    result_dtype,
     standardized_scale,
 )
 from ovsw_jax.nn.convolution import Padding, make_window
@@ -42,7 +44,7 @@ class _BinaryLayer(linen.Module):
             "scale": scale,
             "input_sign": self.input_sign,
             "kernel_sign": self.kernel_sign,
-            "dtype": jnp.result_type(x, latent) if self.dtype is None else self.dtype,
+            "dtype": result_dtype(x, latent, self.dtype),
         }
 
 
@@ -116,6 +118,7 @@ class BinaryConv(_BinaryLayer):
             self.kernel_dilation,
             self.feature_group_count,
         )
+        check_input(x, x.shape[-1], min_rank=len(window.kernel_size) + 1)
         in_features = x.shape[-1] // self.feature_group_count
         arguments = self._arguments(x, (*window.kernel_size, in_features, self.features))
         return binary_conv(**arguments, window=window, normalize=train)
@@ -169,4 +172,5 @@ class BinaryDense(_BinaryLayer):
         Raises:
           ValueError: if `scale` is unknown.
         """
+        check_input(x, x.shape[-1] if x.ndim else 1, min_rank=1)
         return binary_dense(**self._arguments(x, (x.shape[-1], self.features)), normalize=train)

@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from ovsw_jax.models.parts import batch_norm, global_average_pool, hardtanh, stem
+from ovsw_jax.models.parts import batch_norm, check_images, global_average_pool, hardtanh, stem
 from ovsw_jax.nn.layers import BinaryConv, kaiming_normal
 
 
@@ -60,6 +60,7 @@ class CifarResNet18(nnx.Module):
         """Makes the network with Kaiming-normal weights."""
         self.conv1 = stem(in_channels, 64, rngs)
         self.bn1 = batch_norm(64, rngs)
+        self.in_channels = in_channels
         features = 64
         for number, width in enumerate((64, 128, 256, 512), start=1):
             strides = 1 if number == 1 else 2
@@ -78,7 +79,12 @@ class CifarResNet18(nnx.Module):
         self.fc = nnx.Conv(features, num_classes, (1, 1), kernel_init=kaiming_normal, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Images (batch, height, width, in_channels) to logits (batch, num_classes)."""
+        """Images (batch, height, width, in_channels) to logits (batch, num_classes).
+
+        Raises:
+          ValueError: if the images have another shape.
+        """
+        check_images(x, self.in_channels, 1)
         x = self.bn1(self.conv1(x))
         for number in range(1, 5):
             for block in getattr(self, f"layer{number}"):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.models.parts import batch_norm, global_average_pool, hardtanh, stem
+from ovsw_jax.models.parts import batch_norm, check_images, global_average_pool, hardtanh, stem
 from ovsw_jax.nn.layers import BinaryConv
 
 
@@ -64,7 +64,7 @@ class SkipConvResNet(nnx.Module):
         """
         self.conv1 = stem(in_channels, widths[0], rngs)
         self.bn1 = batch_norm(widths[0], rngs)
-        self.stages = len(widths)
+        self.stages, self.in_channels = len(widths), in_channels
         features = widths[0]
         for number, width in enumerate(widths, start=1):
             layers = []
@@ -77,7 +77,12 @@ class SkipConvResNet(nnx.Module):
         self.linear = nnx.Linear(features, num_classes, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Images (batch, height, width, in_channels) to logits (batch, num_classes)."""
+        """Images (batch, height, width, in_channels) to logits (batch, num_classes).
+
+        Raises:
+          ValueError: if the images have another shape, or can't be halved from stage to stage.
+        """
+        check_images(x, self.in_channels, 2 ** (self.stages - 1))
         x = hardtanh(self.bn1(self.conv1(x)))
         for number in range(1, self.stages + 1):
             for block in getattr(self, f"layer{number}"):

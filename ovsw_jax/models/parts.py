@@ -38,6 +38,15 @@ def stem(in_channels: int, features: int, rngs: nnx.Rngs) -> nnx.Conv:
     )
 
 
+def check_images(x: jax.Array, channels: int, multiple: int) -> None:
+    """Raises ValueError unless `x` is a batch of images that the network can take."""
+    if x.ndim != 4 or x.shape[3] != channels or any(n == 0 or n % multiple for n in x.shape[1:3]):
+        raise ValueError(
+            f"images of shape {x.shape} do not fit: this network takes (batch, height, width, "
+            f"{channels}) with height and width divisible by {multiple}, as it halves them."
+        )
+
+
 def global_average_pool(x: jax.Array) -> jax.Array:
     """(batch, height, width, features) to (batch, features)."""
     return jnp.mean(x, axis=(1, 2))

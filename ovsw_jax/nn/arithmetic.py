@@ -36,6 +36,23 @@ def check_input(x: jax.Array, in_features: int, min_rank: int) -> None:
         )
 
 
+def result_dtype(
+    x: jax.Array, latent: jax.Array, dtype: jax.typing.DTypeLike | None
+) -> jax.typing.DTypeLike:
+    """The dtype of products and result: `dtype`, or that of input and parameters.
+
+    Raises:
+      TypeError: if it is not a real floating-point type, in which products of signs would wrap.
+    """
+    chosen = jnp.result_type(x, latent) if dtype is None else jnp.dtype(dtype)
+    if not jnp.issubdtype(chosen, jnp.floating):
+        raise TypeError(
+            f"dtype={chosen} can't hold the result of a binary layer: use float32, bfloat16 or "
+            "another real floating-point type, for the input as for dtype=."
+        )
+    return chosen
+
+
 def normalize_sample(x: jax.Array, sample_axes: int) -> jax.Array:
     """Divides every sample by its standard deviation; the divisor has no gradient.
 

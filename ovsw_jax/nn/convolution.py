@@ -38,8 +38,11 @@ def make_window(
       ValueError: if the groups don't divide the features, or an argument has not one entry for
         each spatial axis, or the padding is unknown.
     """
-    size = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
+    axes = 1 if isinstance(kernel_size, int) else len(tuple(kernel_size))
+    size = _per_axis("kernel_size", kernel_size, axes)
+    _per_axis("feature_group_count", feature_group_count, 1)
     for name, features in (("in_features", in_features), ("out_features", out_features)):
+        _per_axis(name, features, 1)
         if features % feature_group_count:
             raise ValueError(
                 f"{name}={features} is not divisible by feature_group_count={feature_group_count}: "
@@ -55,13 +58,17 @@ def make_window(
 
 
 def _per_axis(name: str, value: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    values = (value,) * axes if isinstance(value, int) else tuple(value)
-    if len(values) != axes or any(v < 1 for v in values):
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * axes
+    if not (0 < axes <= 3 and len(values) == axes and all(_is_count(v) for v in values)):
         raise ValueError(
-            f"{name}={value} must be a positive integer, or {axes} of them: one for each axis of "
-            "kernel_size."
+            f"{name}={value!r} must be a positive integer, or {axes} of them: one for each spatial "
+            "axis of kernel_size, of which there are 1 to 3."
         )
     return values
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _padding(padding: Padding, axes: int) -> str | tuple[tuple[int, int], ...]:
@@ -73,13 +80,18 @@ def _padding(padding: Padding, axes: int) -> str | tuple[tuple[int, int], ...]:
                 f"{', '.join(known)}, an integer, or {axes} (low, high) pairs."
             )
         return padding
-    pads = (padding,) * axes if isinstance(padding, int) else tuple(padding)
-    if len(pads) != axes:
+    entries = tuple(padding) if isinstance(padding, Sequence) else (padding,) * axes
+    pairs = [tuple(p) if isinstance(p, Sequence) else (p, p) for p in entries]
+    if len(pairs) != axes or not all(map(_is_pair, pairs)):
         raise ValueError(
-            f"padding={padding} has {len(pads)} entries for {axes} spatial axes: give an integer "
-            "or a (low, high) pair for each."
+            f"padding={padding!r} does not fit {axes} spatial axes: give a name such as 'SAME', an "
+            f"integer >= 0, or {axes} integers or (low, high) pairs."
         )
-    return tuple((p, p) if isinstance(p, int) else (p[0], p[1]) for p in pads)
+    return tuple((low, high) for low, high in pairs)
+
+
+def _is_pair(pair: tuple[object, ...]) -> bool:
+    return len(pair) == 2 and all(isinstance(n, int) and n >= 0 for n in pair)
 
 
 def convolve(signs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:

@@ -14,6 +14,7 @@ from ovsw_jax.nn.arithmetic import (
     check_input,
     check_scale,
     mean_magnitude,
+    result_dtype,
     standardized_scale,
 )
 from ovsw_jax.nn.convolution import Padding, make_window
@@ -69,7 +70,7 @@ class _BinaryLayer(nnx.Module):
             "input_sign": self.input_sign,
             "kernel_sign": self.kernel_sign,
             "normalize": not self.deterministic,
-            "dtype": jnp.result_type(x, latent) if self.dtype is None else self.dtype,
+            "dtype": result_dtype(x, latent, self.dtype),
         }
 
 
@@ -81,7 +82,8 @@ class BinaryConv(_BinaryLayer):
 
     In training the input is first divided by its standard deviation over each sample, which moves
     only the window of the sign's gradient; `model.eval()` leaves that out. Zero padding pads the
-    signs. A latent weight starts as Kaiming normal, fan-in.
+    signs. A latent weight starts as Kaiming normal, fan-in. A sign hides NaN: check losses and
+    gradients for it, where it still shows.
 
     Attributes:
       latent_kernel: `nnx.Param`, (*kernel_size, in_features // groups, out_features).

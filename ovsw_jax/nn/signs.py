@@ -26,6 +26,7 @@ def sign(x: jax.Array) -> jax.Array:
     >>> sign(jnp.array([-2.0, -0.0, 0.0, 3.0])).tolist()
     [-1.0, 1.0, 1.0, 1.0]
     """
+    x = jnp.asarray(x)
     return jnp.where(x >= 0, 1, -1).astype(x.dtype)
 
 

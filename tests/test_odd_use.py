@@ -1,0 +1,102 @@
+"""Mistakes that once passed in silence, or ended in an error about something else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ovsw_jax as ovsw
+
+PARAMS = {"latent_kernel": jnp.array([[2.0, 1.0], [-4.0, 0.5]]), "b": jnp.ones(2)}
+
+
+@pytest.mark.parametrize("mask", ["latent_kernel", 3, {"latent_kernel": "yes", "b": ""}])
+def test_a_mask_of_anything_but_bools(mask):
+    with pytest.raises(TypeError, match=r"mask holds .*, which is no bool"):
+        ovsw.ags(mask=mask).init(PARAMS)
+
+
+@pytest.mark.parametrize("mask", [{"latent_kernel": True}, [True, False]])
+def test_a_mask_of_another_structure(mask):
+    with pytest.raises(ValueError, match="mask does not fit the params"):
+        ovsw.sad(mask=mask).init(PARAMS)
+
+
+@pytest.mark.parametrize(("made", "used"), [("packed", "ema"), ("ema", "packed")])
+def test_a_state_of_the_other_kind(made, used):
+    state = ovsw.sad(state=made).init(PARAMS)
+    with pytest.raises(ValueError, match=rf"flip state of .* not that of state='{used}'"):
+        ovsw.sad(state=used).update(PARAMS, state, PARAMS)
+
+
+def test_a_layer_tracked_twice():
+    state = optax.chain(ovsw.track_flip_state(), ovsw.sad()).init(PARAMS)
+    for read in (ovsw.flip_metrics, ovsw.silent_mask, ovsw.never_flipped_mask):
+        with pytest.raises(ValueError, match="is ambiguous: the optimizer tracks that layer twice"):
+            read(state)
+    assert ovsw.flip_metrics(state[0])["total"]["silent_ratio"] == 1
+
+
+@pytest.mark.parametrize("name", ["total", "a/b"])
+def test_layers_of_one_name(name):
+    kernel = {"latent_kernel": jnp.ones((2, 1))}
+    params = {name: kernel, "a": {"b": kernel}}
+    with pytest.raises(ValueError, match=rf"of '{name}' is ambiguous"):
+        ovsw.flip_metrics(ovsw.sad().init(params))
+
+
+def test_metrics_of_a_vmapped_state():
+    tx = ovsw.ovsw_sgd(0.1)
+    states = jax.vmap(tx.init)(jax.tree.map(lambda x: jnp.stack([x] * 3), PARAMS))
+    with pytest.raises(ValueError, match=r"leading axis of \(3,\).*jax.vmap\(ovsw.flip_metrics\)"):
+        ovsw.flip_metrics(states)
+    assert jax.vmap(ovsw.flip_metrics)(states)["total"]["silent_ratio"].shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threshold": 1e-38}, "threshold=1e-38 is below what float32 holds"),
+        ({"momentum": 1 - 1e-9, "threshold": 1e-10}, "is 1 in float32"),
+    ],
+)
+def test_literal_average_beyond_float32(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ovsw.sad(state="ema", **arguments)
+
+
+@pytest.mark.parametrize("value", ["0.1", None, 1j, [None]])
+@pytest.mark.parametrize("name", ["tau", "momentum", "threshold"])
+def test_hyperparameters_that_are_no_numbers(name, value):
+    with pytest.raises(TypeError, match=rf"{name}=.* is no real number"):
+        ovsw.sad(**{name: value})
+
+
+@pytest.mark.parametrize("axes", [0, "a", (0.5,)])
+def test_axes_that_are_no_integers(axes):
+    with pytest.raises(TypeError, match=r"axes=.* must be a sequence of integers"):
+        ovsw.ags(axes=axes)
+
+
+@pytest.mark.parametrize(("momentum", "lr"), [(np.nan, 0.1), (1.0, 0.1), (0.9, np.nan), (0.9, -1)])
+def test_sgd_out_of_range(momentum, lr):
+    with pytest.raises(ValueError, match="is out of range"):
+        ovsw.ovsw_sgd(lr, momentum=momentum)
+
+
+@pytest.mark.parametrize("gradient", [None, jnp.ones((2, 2), jnp.int32)])
+def test_gradients_that_are_none_or_integers(gradient):
+    tx = ovsw.sad()
+    with pytest.raises(TypeError, match=r"gradient of .* (is None|has dtype int32)"):
+        tx.update({"latent_kernel": gradient, "b": jnp.ones(2)}, tx.init(PARAMS), PARAMS)
+
+
+@pytest.mark.parametrize("steps", [np.nan, np.inf, 0, 2.5])
+def test_horizons_that_are_no_number_of_steps(steps):
+    with pytest.raises(ValueError, match=r"steps=.* is out of range: .* a whole number"):
+        ovsw.threshold_for_horizon(0.999, steps)
+
+
+def test_horizon_of_the_smallest_threshold():
+    assert ovsw.silence_horizon(0.999, 5e-324) > 700_000
