@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ def _padding(padding: Padding, axes: int) -> str | tuple[tuple[int, int], ...]:
             )
         return padding
     entries = tuple(padding) if isinstance(padding, Sequence) else (padding,) * axes
-    pairs = [tuple(p) if isinstance(p, Sequence) else (p, p) for p in entries]
+    pairs: list[Any] = [tuple(p) if isinstance(p, Sequence) else (p, p) for p in entries]
     if len(pairs) != axes or not all(map(_is_pair, pairs)):
         raise ValueError(
             f"padding={padding!r} does not fit {axes} spatial axes: give a name such as 'SAME', an "
