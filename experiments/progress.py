@@ -6,7 +6,6 @@ from typing import Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -25,8 +24,7 @@ class TrainingProgress:
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=8),
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(compact=True),
             console=console,
@@ -62,14 +60,14 @@ class TrainingProgress:
 
 
 def describe(numbers: dict[str, float]) -> str:
-    """The numbers of a step or an epoch in a line.
+    """The numbers of a step or an epoch in a line; it fits 80 columns beside name and bar.
 
     >>> describe({"loss": 0.5, "top1": 0.91, "images_per_second": 1200.0, "flip_ratio": 0.001,
     ...           "silent_ratio": 0.8})
-    'loss 0.500  top-1 91.0%  1,200 images/s  flips 0.10%  silent 80.0%'
+    'loss 0.500 top-1 91.0% 1,200 images/s flip 0.10% silent 80.0%'
     """
     return (
-        f"loss {numbers['loss']:.3f}  top-1 {numbers['top1']:.1%}  "
-        f"{numbers['images_per_second']:,.0f} images/s  flips {numbers['flip_ratio']:.2%}  "
+        f"loss {numbers['loss']:.3f} top-1 {numbers['top1']:.1%} "
+        f"{numbers['images_per_second']:,.0f} images/s flip {numbers['flip_ratio']:.2%} "
         f"silent {numbers['silent_ratio']:.1%}"
     )

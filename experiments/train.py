@@ -107,7 +107,7 @@ class _Training:
         total = self.config.epochs * self.steps.steps_per_epoch
         seeds = ", ".join(map(str, self.seeds))
         label = f"{display_name(self.name)} (seed{'s' * (len(self.seeds) > 1)} {seeds})"
-        task = self.progress.add(label, total)
+        task = self.progress.add(display_name(self.name), total)
         for epoch in range(1, self.config.epochs + 1):
             signs = _signs(state)
             state, measured = self._epoch(state, epoch, task)
@@ -115,6 +115,7 @@ class _Training:
             self._keep_latent("never_flipped", never_flipped(state.opt_state))
             self._write(epoch, measured, _changed(signs, _signs(state)))
             shown = {**measured, "top1": measured["test_top1"]}
+            self.progress.step(task, epoch * self.steps.steps_per_epoch, _shown(shown))
             self.progress.epoch(label, epoch, self.config.epochs, _shown(shown))
 
     def _epoch(
