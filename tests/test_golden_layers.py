@@ -96,7 +96,7 @@ def forward_and_backward(apply, data, case, mode, scale, factor, dtype, signs=OF
     return run(params, x, cotangent)
 
 
-def check(actual, expected, dtype, slack=0.0):
+def assert_within_tolerance(actual, expected, dtype, slack=0.0):
     """Within the manifest's tolerance relative to the largest entry, plus `slack`."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.dtype == dtype
@@ -132,15 +132,15 @@ def test_standardized_factor(case, mode, dtype):
             apply_nnx, data, case, mode, "standardized", None, dtype
         )
         out_slack, dx_slack, dw_slack = slack_of_constant_filter(data, case, mode, dtype)
-    check(out, np.moveaxis(data[f"{prefix}/out"], 1, -1), dtype, out_slack)
-    check(dx, np.moveaxis(data[f"{prefix}/dx"], 1, -1), dtype, dx_slack)
+    assert_within_tolerance(out, np.moveaxis(data[f"{prefix}/out"], 1, -1), dtype, out_slack)
+    assert_within_tolerance(dx, np.moveaxis(data[f"{prefix}/dx"], 1, -1), dtype, dx_slack)
     dw = golden.to_hwio(data[f"{prefix}/dw"])
-    check(gradients["latent_kernel"], dw, dtype, dw_slack)
+    assert_within_tolerance(gradients["latent_kernel"], dw, dtype, dw_slack)
     if f"{prefix}/db" in data:
         db_slack = 1e-4 * np.abs(data[f"{case}/ct"]).sum() if dtype == np.float32 else 0.0
         others = np.arange(len(data[f"{prefix}/db"])) != CONSTANT_FILTER
         slack = np.where(others, 0.0, db_slack)
-        check(gradients["bias"], data[f"{prefix}/db"], dtype, slack)
+        assert_within_tolerance(gradients["bias"], data[f"{prefix}/db"], dtype, slack)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -153,10 +153,10 @@ def test_learned_factor(case, key, mode, dtype):
         out, dx, gradients = forward_and_backward(
             apply_nnx, data, case, mode, "learned", data[f"{prefix}/sf"], dtype
         )
-    check(out, np.moveaxis(data[f"{prefix}/out"], 1, -1), dtype)
-    check(dx, np.moveaxis(data[f"{prefix}/dx"], 1, -1), dtype)
-    check(gradients["latent_kernel"], golden.to_hwio(data[f"{prefix}/dw"]), dtype)
-    check(gradients["filter_scale"], data[f"{prefix}/dsf"], dtype)
+    assert_within_tolerance(out, np.moveaxis(data[f"{prefix}/out"], 1, -1), dtype)
+    assert_within_tolerance(dx, np.moveaxis(data[f"{prefix}/dx"], 1, -1), dtype)
+    assert_within_tolerance(gradients["latent_kernel"], golden.to_hwio(data[f"{prefix}/dw"]), dtype)
+    assert_within_tolerance(gradients["filter_scale"], data[f"{prefix}/dsf"], dtype)
 
 
 @pytest.mark.parametrize("scale", ["standardized", "learned", None])
