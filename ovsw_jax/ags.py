@@ -71,8 +71,8 @@ def scale_by_ags(
 
     Raises:
       ValueError: if `lam` is known to be negative or not finite (schedules and traced values are
-        not checked); at `init` if the mask selects nothing; at
-        `update` if params are missing, or shaped otherwise than the gradients.
+        not checked); at `init` if the mask selects nothing; at `update` if params are missing, or
+        shaped otherwise than the gradients.
       TypeError: if `lam` is no number, or a latent weight or gradient no real floating-point array.
 
     Example:
