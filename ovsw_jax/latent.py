@@ -138,6 +138,18 @@ class LatentLeaves:
                 )
         return taken
 
+    def state(self, tree: Any, what: str) -> list[jax.Array]:
+        """The selected leaves of a state with an entry a weight, checked to have their shapes."""
+        taken: list[jax.Array] = self.take(tree, what)
+        for name, entry, weight in zip(self.names, taken, self.weights, strict=True):
+            if entry.shape != weight.shape:
+                raise ValueError(
+                    f"latent weights of {name!r} have shape {weight.shape}, their {what} "
+                    f"{entry.shape}; they must be equal. Initialise the optimizer with these "
+                    "params, or pass the params that it was initialised with."
+                )
+        return taken
+
     def put(self, tree: Any, values: Iterable[Any]) -> Any:
         """`tree` with its selected leaves replaced by `values`."""
         leaves = self.treedef.flatten_up_to(tree)

@@ -1,0 +1,154 @@
+"""Bop: signs that flip when the mean gradient asks for it, with no latent weight behind them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from optax._src.base import NO_PARAMS_MSG
+
+from ovsw_jax.hyperparams import Hyperparameter, known_values, value_at
+from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype
+
+
+class BopState(NamedTuple):
+    """State of `bop`.
+
+    Attributes:
+      count: int32 scalar, updates made.
+      momentum: tree like the params with `optax.MaskedNode` outside the mask: per weight the
+        average gradient m, float32 (float64 for float64 weights).
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # optax calls it so; tuple.count is hidden
+    momentum: Any
+
+
+def bop(
+    threshold: Hyperparameter = 1e-6,
+    *,
+    adaptivity: Hyperparameter = 1e-3,
+    mask: Mask | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Flips the signs whose average gradient asks for it: Bop, for weights of -1 and +1.
+
+    .. math::
+      m &\leftarrow (1-\gamma) m + \gamma G \\
+      W &\leftarrow -W \quad\text{where } |m| > \tau
+      \text{ and } \operatorname{sign} m = \operatorname{sign} W
+
+    The inequality is strict, as larq's documentation words it ("exceeds the threshold"), so that
+    without a gradient no threshold flips a weight. m is kept after a flip.
+
+    The latent kernels then hold -1 and +1. A kernel that doesn't yet (a usual initialisation)
+    stands for its signs, with sign(0) = +1, and goes to its new signs in the first update, new - W.
+    `optax.apply_updates` then gives exactly -1 or +1 where W was -1 or +1, and where it keeps its
+    sign. Where it also flips there is not always a float that added to W gives the opposite sign
+    exactly: it may land a rounding short of it (0.99999994), and is exact after the next update.
+    Weights beyond 1 / eps (8e6 in float32, 128 in bfloat16) take a few updates.
+
+    A NaN gradient makes m NaN and stays there: such a weight never flips again. Guard with
+    `optax.apply_if_finite`.
+
+    Args:
+      threshold: :math:`\tau \ge 0`, in units of the gradient. Larger: fewer flips.
+      adaptivity: :math:`\gamma`, in (0, 1]. Larger: a shorter memory, more and noisier flips.
+      mask: which leaves are binary weights: a pytree of bools, a function from params to one, or
+        None for `latent_mask`. Other leaves pass unchanged and cost no state: give them an
+        optimizer through `optax.partition`.
+
+    Both numbers may be an array or a schedule of the update count.
+
+    Returns:
+      A gradient transformation with a `BopState`. Its updates are steps, not gradients: put
+      nothing behind it that scales them, and no weight decay or learning rate. They have the
+      dtype of the weights.
+
+    Raises:
+      ValueError: if a hyperparameter is known to be out of range (schedules and traced values are
+        not checked); at `init` if the mask selects nothing; at `update` if params are missing, or
+        shaped otherwise than the gradients.
+      TypeError: if a hyperparameter is no number, or a weight or gradient in the mask no real
+        floating-point array.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, ovsw_jax as ovsw
+      >>> params = {"latent_kernel": jnp.array([[0.5], [-0.2], [0.1]]), "bias": jnp.zeros(1)}
+      >>> def kinds(params):
+      ...     return jax.tree.map(lambda b: "binary" if b else "real", ovsw.latent_mask(params))
+      >>> split = {"binary": ovsw.bop(0.01, adaptivity=0.1), "real": optax.adam(0.01)}
+      >>> tx = optax.chain(ovsw.track_flip_state(), optax.partition(split, kinds))
+      >>> grads = {"latent_kernel": jnp.array([[1.0], [1.0], [0.05]]), "bias": jnp.ones(1)}
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> optax.apply_updates(params, updates)["latent_kernel"].tolist()
+      [[-1.0], [-1.0], [1.0]]
+
+    Source: Helwegen et al., "Latent Weights Do Not Exist: Rethinking Binarized Neural Network
+    Optimization", NeurIPS 2019, Algorithm 1; larq.optimizers.Bop.
+    """
+    _check_threshold(threshold)
+    _check_adaptivity(adaptivity)
+
+    def init_fn(params: Any) -> BopState:
+        latent = LatentLeaves(params, mask)
+        return BopState(
+            jnp.zeros((), jnp.int32),
+            latent.only(jnp.zeros_like(w, accurate_dtype(w)) for w in latent.weights),
+        )
+
+    def update_fn(
+        updates: Any, state: BopState, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, BopState]:
+        del extra_args
+        if params is None:
+            raise ValueError(NO_PARAMS_MSG)
+        latent = LatentLeaves(params, mask)
+        tau, gamma = value_at(threshold, state.count), value_at(adaptivity, state.count)
+        momenta = [
+            _average(m, g, gamma)
+            for m, g in zip(
+                latent.state(state.momentum, "momentum"), latent.gradients(updates), strict=True
+            )
+        ]
+        steps = [_step(w, m, tau) for w, m in zip(latent.weights, momenta, strict=True)]
+        return latent.put(updates, steps), BopState(
+            optax.safe_increment(state.count), latent.only(momenta)
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _average(momentum: jax.Array, gradient: jax.Array, gamma: jax.Array | float) -> jax.Array:
+    dtype = momentum.dtype
+    take = jnp.asarray(gamma, dtype)
+    return (1 - take) * momentum + take * gradient.astype(dtype)
+
+
+def _step(weight: jax.Array, momentum: jax.Array, tau: jax.Array | float) -> jax.Array:
+    """What to add to the weights so that they are their new signs."""
+    positive = weight >= 0
+    flips = (jnp.abs(momentum) > jnp.asarray(tau, momentum.dtype)) & ((momentum > 0) == positive)
+    sign = jnp.where(positive ^ flips, 1, -1).astype(weight.dtype)
+    # Beyond 1 / eps, sign - weight rounds to -weight: 0, whose sign is +. These go by steps.
+    limits = jnp.finfo(weight.dtype)
+    goal = sign * jnp.maximum(1, jnp.asarray(limits.eps, weight.dtype) * jnp.abs(weight))
+    return jnp.clip(goal - weight, limits.min, limits.max)
+
+
+def _check_threshold(threshold: Hyperparameter) -> None:
+    for v in known_values("threshold", threshold):
+        if not (np.isfinite(v) and v >= 0):
+            raise ValueError(
+                f"threshold={v:g} of Bop is out of range: it must be finite and >= 0, in units of "
+                "the gradient. Start from 1e-6; a larger one flips fewer signs."
+            )
+
+
+def _check_adaptivity(adaptivity: Hyperparameter) -> None:
+    for v in known_values("adaptivity", adaptivity):
+        if not 0 < v <= 1:
+            raise ValueError(
+                f"adaptivity={v:g} of Bop is out of range: it must be above 0 and at most 1 (the "
+                "share of the newest gradient in the average). Start from 1e-3."
+            )
