@@ -1,5 +1,7 @@
 """Live progress of a run in the terminal."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -12,16 +14,29 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from experiments.records import display_name
+from experiments.training import Together
 
-class TrainingProgress:
-    """A bar for each optimizer with loss, top-1, images/s, flip and silent ratio.
+Report = Callable[[int, Mapping[str, float]], None]
 
-    Where the output is no terminal, a line an epoch instead.
+
+class Bars:
+    """A bar for each optimizer, or one for a whole sweep, with loss, top-1, images/s, flips.
+
+    Where the output is no terminal, a line an epoch, or of a sweep a line when members are done.
     """
 
-    def __init__(self, console: Console):
-        """Shows nothing yet; use as a context manager."""
-        self._console = console
+    def __init__(self, console: Console, title: str | None, *, done: int, count: int):
+        """Shows nothing yet; use as a context manager.
+
+        Args:
+          console: where to draw.
+          title: name of the one bar of a sweep; None for a bar an optimizer.
+          done: members trained before.
+          count: all members.
+        """
+        self._console, self._title, self._done, self._count = console, title, done, count
+        self._sweep: TaskID | None = None
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=8),
@@ -45,21 +60,50 @@ class TrainingProgress:
         """Stops drawing; what is drawn stays."""
         self._progress.stop()
 
-    def add(self, name: str, steps: int) -> TaskID:
-        """A new bar that says it is compiling until the first step."""
-        return self._progress.add_task(name, total=steps, numbers="compiling")
+    @contextmanager
+    def training(self, together: Together, epochs: int) -> Iterator[tuple[Report, Report]]:
+        """Callbacks for members that train together: of steps, and of epochs."""
+        steps = epochs * together.steps.steps_per_epoch
+        name = display_name(together.members[0].optimizer)
+        task, start = self._task(name, steps, together.count)
+        seeds = sorted({m.seed for m in together.members})
+        label = f"{name} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
 
-    def step(self, task: TaskID, step: int, numbers: dict[str, float]) -> None:
-        """Moves a bar to `step` with the numbers of that step."""
-        self._progress.update(task, completed=step, numbers=describe(numbers))
+        def on_step(step: int, numbers: Mapping[str, float]) -> None:
+            done = start + step * together.count if self._title else step
+            self._progress.update(task, completed=done, numbers=describe(numbers))
 
-    def epoch(self, name: str, epoch: int, epochs: int, numbers: dict[str, float]) -> None:
-        """A line for an epoch, where bars can't be drawn."""
+        def on_epoch(epoch: int, numbers: Mapping[str, float]) -> None:
+            on_step(epoch * together.steps.steps_per_epoch, numbers)
+            if self._title is None:
+                self._line(f"{label}  epoch {epoch}/{epochs}  {describe(numbers)}")
+            elif epoch == epochs:
+                done = self._done + together.count
+                self._line(f"{done}/{self._count}  {label}  {describe(numbers)}")
+
+        yield on_step, on_epoch
+        self._done += together.count
+        if self._title:
+            self._progress.update(task, description=f"{self._done}/{self._count} trainings")
+
+    def _task(self, name: str, steps: int, members: int) -> tuple[TaskID, int]:
+        """The bar, and where these members start on it."""
+        if self._title is None:
+            return self._progress.add_task(name, total=steps, numbers="compiling"), 0
+        start = self._done * steps
+        if self._sweep is None:
+            text = f"{self._done}/{self._count} trainings"
+            self._sweep = self._progress.add_task(
+                text, total=self._count * steps, completed=start, numbers="compiling"
+            )
+        return self._sweep, start
+
+    def _line(self, text: str) -> None:
         if not self._console.is_terminal:
-            print(f"{name}  epoch {epoch}/{epochs}  {describe(numbers)}", flush=True)
+            print(text, flush=True)
 
 
-def describe(numbers: dict[str, float]) -> str:
+def describe(numbers: Mapping[str, float]) -> str:
     """The numbers of a step or an epoch in a line; it fits 80 columns beside name and bar.
 
     >>> describe({"loss": 0.5, "top1": 0.91, "images_per_second": 1200.0, "flip_ratio": 0.001,

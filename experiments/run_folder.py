@@ -1,8 +1,9 @@
 """The folder of a run: what was run, with which versions, and what was measured.
 
 config.json    every field of the Config         versions.json  packages, code, device
-metrics.jsonl  a line an optimizer, epoch, seed  tensorboard/   the same as events
-latent.npz     initial latent weights and never-flipped masks of the first seed
+metrics.jsonl  a line a member and epoch         tensorboard/   the same as events
+latent.npz     initial latent weights and never-flipped masks of the first seed, where each
+               optimizer has one point           checkpoint.msgpack  of members in training
 summary.json, summary.md, figures/               written by experiments.summary and .figures
 """
 
@@ -13,6 +14,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,54 +23,93 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from experiments.configs import Config
+from experiments.members import Member, Value
 
 PACKAGES = ("ovsw-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+# Fields that may differ when a run goes on: where it runs, not what is run.
+_PLACE = ("out", "data_dir", "members_at_once")
 
 
 class RunFolder:
-    """A new run folder, open for writing."""
+    """A run folder, new or of an unfinished run, open for writing."""
 
     def __init__(self, config: Config, command: str | None = None):
-        """Makes the folder and writes config.json and versions.json, the `command` in it.
+        """Makes the folder with config.json and versions.json, the `command` in it, or opens it.
 
         Raises:
-          ValueError: if the folder already holds something, or can't be written.
+          ValueError: if the folder holds anything but a run of the same config, or can't be
+            written.
         """
         self.path = config.out or _new_path(config)
+        self._latent: dict[str, np.ndarray] = {}
+        self._writers: dict[str, SummaryWriter] = {}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if any(self.path.iterdir()):
-                what = (
-                    "already holds a run" if self._file("config.json").exists() else "is not empty"
-                )
+            if self._file("config.json").exists():
+                self._check_same(config)
+                self._read_latent()
+            elif any(self.path.iterdir()):
                 raise ValueError(
-                    f"run folder {self.path} {what}; a run never overwrites another. Give another "
-                    "--out, leave --out away for a new folder under runs/, or remove it."
+                    f"run folder {self.path} is not empty and holds no run; a run overwrites "
+                    "nothing. Give another --out, or leave --out away for a new folder under runs/."
                 )
-            self._write_json("config.json", dataclasses.asdict(config))
-            self._write_json("versions.json", {"command": command, **versions()})
+            else:
+                self._write_json("versions.json", {"command": command, **versions()})
+                self._write_json("config.json", dataclasses.asdict(config))
             self._metrics = self._file("metrics.jsonl").open("a", encoding="utf-8")
         except OSError as error:
             raise ValueError(
                 f"run folder {self.path} cannot be written: {error.strerror or error}. Give an "
                 "--out that does not exist yet, in a folder that you may write to."
             ) from error
-        self._writers: dict[str, SummaryWriter] = {}
-        self._latent: dict[str, np.ndarray] = {}
+
+    @property
+    def checkpoint(self) -> Path:
+        """File of the members in training."""
+        return self._file("checkpoint.msgpack")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What metrics.jsonl holds; a last line that was cut off while it was written is not."""
+        lines = self._file("metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                if number < len(lines):
+                    raise ValueError(
+                        f"line {number} of {self._file('metrics.jsonl')} is no JSON ({error}): "
+                        "the run can't go on. Mend or remove the line, or give another --out."
+                    ) from error
+        return rows
+
+    def keep_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replaces metrics.jsonl, whole or not at all."""
+        self._metrics.close()
+        unfinished = self._file(".metrics.jsonl")
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(self._file("metrics.jsonl"))
+        self._metrics = self._file("metrics.jsonl").open("a", encoding="utf-8")
 
     def write_metrics(self, row: dict[str, Any]) -> None:
         """Appends one row to metrics.jsonl, at once, and its scalars to TensorBoard."""
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
-        name = f"{row['optimizer']}-seed{row['seed']}"
-        if name not in self._writers:
-            self._writers[name] = SummaryWriter(str(self._file("tensorboard") / name))
+        point = "".join(f"-{name}={_short(value)}" for name, value in row["point"].items())
+        writer = self._writer(f"{row['optimizer']}{point}-seed{row['seed']}")
         for metric, value in row.items():
             if isinstance(value, float):
-                self._writers[name].add_scalar(metric, value, row["step"])
+                writer.add_scalar(metric, value, row["step"])
         for layer, metrics in row["layers"].items():
             for metric, value in metrics.items():
-                self._writers[name].add_scalar(f"{metric}/{layer}", value, row["step"])
+                writer.add_scalar(f"{metric}/{layer}", value, row["step"])
+
+    def close_events(self) -> None:
+        """Closes the TensorBoard files of members that are done: a sweep has many."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
 
     def keep_latent(self, optimizer: str, kind: str, layers: dict[str, np.ndarray]) -> None:
         """Keeps arrays a layer for latent.npz; later ones of the same kind replace them."""
@@ -85,8 +126,36 @@ class RunFolder:
         """Writes latent.npz and closes every file."""
         self.write_latent()
         self._metrics.close()
-        for writer in self._writers.values():
-            writer.close()
+        self.close_events()
+
+    def _writer(self, name: str) -> SummaryWriter:
+        if name not in self._writers:
+            self._writers[name] = SummaryWriter(str(self._file("tensorboard") / name))
+        return self._writers[name]
+
+    def _check_same(self, config: Config) -> None:
+        path = self._file("config.json")
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is no JSON ({error}). Give another --out.") from error
+        here = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+        different = [
+            f"{name} is {there.get(name)} there and {here.get(name)} here"
+            for name in {**here, **there}
+            if there.get(name) != here.get(name) and name not in _PLACE
+        ]
+        if different:
+            raise ValueError(
+                f"run folder {self.path} holds another run; a run never overwrites another: "
+                f"{'; '.join(different)}. Give another --out, or leave --out away for a new folder "
+                "under runs/."
+            )
+
+    def _read_latent(self) -> None:
+        if self._file("latent.npz").exists():
+            with np.load(self._file("latent.npz")) as arrays:
+                self._latent = dict(arrays)
 
     def _file(self, name: str) -> Path:
         return self.path / name
@@ -94,6 +163,15 @@ class RunFolder:
     def _write_json(self, name: str, content: Any) -> None:
         text = json.dumps(content, indent=2, default=str)
         self._file(name).write_text(text + "\n", encoding="utf-8")
+
+
+def member_of(row: Mapping[str, Any]) -> Member:
+    """Whose row of metrics.jsonl it is."""
+    return Member(row["optimizer"], row.get("point", {}), row["seed"])
+
+
+def _short(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def versions() -> dict[str, Any]:
@@ -127,4 +205,4 @@ def _commit() -> str | None:
 def _new_path(config: Config) -> Path:
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     data = Path(config.data).name or "data"
-    return Path("runs") / f"{data}-{config.network}-{now}"
+    return Path("runs") / f"{data}-{config.network.replace(':', '.')}-{now}"

@@ -1,6 +1,10 @@
-"""The compiled parts of training: initial state, one step and evaluation, for several seeds."""
+"""The compiled parts of training: initial state, one step and evaluation, for several members.
 
-from functools import partial
+A member is one training of a sweep: a seed and values of the hyperparameters that vary. Members
+are `vmap`ped on each device and spread over the devices, so they share one program.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,17 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import traverse_util
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import ovsw_jax as ovsw
 from experiments.augment import crop_and_flip, standardise
+from experiments.configs import Config
 from experiments.data import Dataset
+from experiments.initialisation import initialise_latent
 from experiments.networks import Network
+from experiments.optimizers import make_optimizer
 
 EVALUATION_BATCH = 500
 
+Values = Mapping[str, jax.Array]  # (members,) numbers by field of the config
+# How things stand, not what a step did: computed at the end of an epoch only.
+_STANDING = ("silent_ratio", "never_flipped_ratio")
+
 
 class TrainState(NamedTuple):
-    """Everything that a step changes; every leaf has a leading axis of seeds."""
+    """Everything that a step changes; every leaf has a leading axis of members."""
 
     params: Any
     statistics: Any  # of batch norm
@@ -27,7 +39,7 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """What a step measured, for each seed: mean loss, top-1 (0 to 1) and `ovsw.flip_metrics`."""
+    """What steps measured, for each member: mean loss, top-1 (0 to 1) and `ovsw.flip_metrics`."""
 
     loss: jax.Array
     top1: jax.Array
@@ -35,77 +47,143 @@ class StepMetrics(NamedTuple):
 
 
 class Steps:
-    """Training of one network with one optimizer, compiled once for a number of seeds.
-
-    Seeds are `vmap`ped, so they share one program.
-    """
+    """Training of one network with one optimizer, compiled once for a number of members."""
 
     def __init__(
         self,
         network: Network,
-        tx: optax.GradientTransformation,
+        optimizer: str,
+        config: Config,
         dataset: Dataset,
         *,
-        batch_size: int,
-        augment: bool,
+        devices: Sequence[jax.Device] | None = None,
     ):
-        """Puts the data on the device; nothing is compiled yet."""
-        self._network, self._tx, self._augment = network, tx, augment
-        self._batch_size, self._images = batch_size, len(dataset.train_labels)
-        self.steps_per_epoch = self._images // batch_size
+        """Puts the data on the devices; nothing is compiled yet.
+
+        Args:
+          network: the network.
+          optimizer: key of the optimizer.
+          config: the numbers that all members share.
+          dataset: the images.
+          devices: where members go, the same number of them on each; None is the first device.
+        """
+        self._network, self._optimizer, self._config = network, optimizer, config
+        self._images = len(dataset.train_labels)
+        self.steps_per_epoch = self._images // config.batch_size
+        devices = devices or jax.devices()[:1]
+        self._mesh = Mesh(np.array(devices), ("members",), axis_types=(AxisType.Auto,))
+        everywhere = NamedSharding(self._mesh, PartitionSpec())
         # Data goes into compiled functions as an argument: a constant would be compiled in.
-        self._train = jax.device_put((dataset.train_images, dataset.train_labels))
+        self._train = jax.device_put((dataset.train_images, dataset.train_labels), everywhere)
         self._test = _padded_batches(dataset.test_images, dataset.test_labels)
         self._mean, self._std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
-        self._train_step = jax.jit(
-            jax.vmap(self._train_one, in_axes=(0, 0, None)), donate_argnums=0
-        )
-        self._count_correct = jax.jit(jax.vmap(self._count_correct_one, in_axes=(0, None, None)))
+        self._init = self._compiled(self._init_one, "mm")
+        self._shuffle = self._compiled(self._shuffle_one, "m")
+        self._train_step = self._compiled(self._train_one, "mmmma", donate=(0, 1))
+        self._standing = self._compiled(self._standing_one, "m")
+        self._count_correct = self._compiled(self._count_correct_one, "maa")
 
-    def init(self, seeds: jax.Array) -> TrainState:
-        """Initial states for (n,) integer seeds."""
-        keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(seeds)
-        params, statistics = self._network.init(keys[:, 0])
-        opt_state = jax.jit(jax.vmap(self._tx.init))(params)
-        return TrainState(params, statistics, opt_state, keys[:, 1])
+    def init(self, seeds: Sequence[int], values: Values | None = None) -> TrainState:
+        """Initial states for (members,) seeds and values of what varies."""
+        return self._init(jnp.asarray(seeds), dict(values or {}))
 
-    @partial(jax.jit, static_argnums=0)
     def shuffle(self, state: TrainState) -> tuple[TrainState, jax.Array]:
-        """A new order of the images: (steps_per_epoch, seeds, batch) indices.
+        """A new order of the images: (members, steps_per_epoch, batch) indices.
 
         The last few that fill no batch wait for another epoch's order.
         """
+        key, order = self._shuffle(state.key)
+        return state._replace(key=key), order
 
-        def shuffle_one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            next_key, order_key = jax.random.split(key)
-            order = jax.random.permutation(order_key, self._images)
-            used = order[: self.steps_per_epoch * self._batch_size]
-            return next_key, used.reshape(self.steps_per_epoch, self._batch_size)
+    def train_step(
+        self,
+        state: TrainState,
+        sums: StepMetrics | None,
+        batch: jax.Array,
+        values: Values | None = None,
+    ) -> tuple[TrainState, StepMetrics]:
+        """One step of every member on the images at `batch`, (members, batch) indices.
 
-        keys, orders = jax.vmap(shuffle_one, out_axes=(0, 1))(state.key)
-        return state._replace(key=keys), orders
+        `state` and `sums` are donated: their buffers are used for the new ones.
 
-    def train_step(self, state: TrainState, batch: jax.Array) -> tuple[TrainState, StepMetrics]:
-        """One step of every seed on the images at `batch`, (seeds, batch) indices.
-
-        `state` is donated: its buffers are used for the new state.
+        Returns:
+          The new state, and `sums` with the metrics of this step added.
         """
-        return self._train_step(state, batch, self._train)
+        values = dict(values or {})
+        if sums is None:
+            sums = self._no_metrics(state, batch, values)
+        return self._train_step(state, sums, batch, values, self._train)
+
+    def standing(self, state: TrainState) -> dict[str, dict[str, jax.Array]]:
+        """Silent and never-flipped share by layer and in total, of each member."""
+        return self._standing(state.opt_state)
 
     def evaluate(self, state: TrainState) -> np.ndarray:
-        """Test top-1 (0 to 1) of every seed, over every test image."""
+        """Test top-1 (0 to 1) of every member, over every test image."""
         correct = [
             np.asarray(self._count_correct(state, images, labels))
             for images, labels in zip(*self._test, strict=True)
         ]
         return np.sum(correct, axis=0) / sum(np.sum(labels >= 0) for labels in self._test[1])
 
+    def bytes_a_member(self, values: Values) -> int:
+        """Memory of one more member's step, from compiling it for a single one."""
+        one = {name: jnp.zeros(1, jnp.float32) for name in values}
+        state = jax.eval_shape(self.init, [0], one)
+        batch = jax.ShapeDtypeStruct((1, self._config.batch_size), jnp.int32)
+        sums = jax.eval_shape(self._measured, state, batch, one)
+        lowered = jax.jit(jax.vmap(self._train_one, _axes("mmmma"))).lower(
+            state, sums, batch, one, self._train
+        )
+        memory = lowered.compile().memory_analysis()
+        if memory is None:
+            raise ValueError(
+                "this backend does not say how much memory a step takes: give --members-at-once."
+            )
+        data = sum(x.nbytes for x in self._train)
+        return memory.temp_size_in_bytes + 2 * (memory.argument_size_in_bytes - data)
+
+    def _compiled(
+        self, function: Callable[..., Any], axes: str, donate: tuple[int, ...] = ()
+    ) -> Callable[..., Any]:
+        """`function` of one member for all; `axes` has m for arguments that each has, a for one."""
+        specs = tuple(PartitionSpec("members") if a == "m" else PartitionSpec() for a in axes)
+        together = jax.shard_map(
+            jax.vmap(function, _axes(axes)),
+            mesh=self._mesh,
+            in_specs=specs,
+            out_specs=PartitionSpec("members"),
+        )
+        return jax.jit(together, donate_argnums=donate)
+
+    def _transform(self, values: Values) -> optax.GradientTransformation:
+        config = self._config.at(values)
+        return make_optimizer(self._optimizer, config, self.steps_per_epoch)
+
+    def _init_one(self, seed: jax.Array, values: Values) -> TrainState:
+        init_key, key = jax.random.split(jax.random.key(seed))
+        params, statistics = self._network.init(init_key)
+        config = self._config.at(values)
+        params = initialise_latent(params, init_key, config.init, config.init_scale)
+        return TrainState(params, statistics, self._transform(values).init(params), key)
+
+    def _shuffle_one(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        next_key, order_key = jax.random.split(key)
+        order = jax.random.permutation(order_key, self._images)
+        used = order[: self.steps_per_epoch * self._config.batch_size]
+        return next_key, used.reshape(self.steps_per_epoch, self._config.batch_size)
+
     def _train_one(
-        self, state: TrainState, batch: jax.Array, data: tuple[jax.Array, jax.Array]
+        self,
+        state: TrainState,
+        sums: StepMetrics,
+        batch: jax.Array,
+        values: Values,
+        data: tuple[jax.Array, jax.Array],
     ) -> tuple[TrainState, StepMetrics]:
         key, augment_key = jax.random.split(state.key)
         images = standardise(data[0][batch], self._mean, self._std)
-        if self._augment:
+        if self._config.augment:
             images = crop_and_flip(augment_key, images)
         labels = data[1][batch]
 
@@ -117,11 +195,35 @@ class Steps:
         (loss, (logits, statistics)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
         )
-        updates, opt_state = self._tx.update(gradients, state.opt_state, state.params)
+        updates, opt_state = self._transform(values).update(
+            gradients, state.opt_state, state.params
+        )
         params = optax.apply_updates(state.params, updates)
         top1 = jnp.mean(jnp.argmax(logits, -1) == labels, dtype=jnp.float32)
-        metrics = StepMetrics(loss, top1, ovsw.flip_metrics(opt_state))
-        return TrainState(params, statistics, opt_state, key), metrics
+        layers = {
+            layer: {k: v for k, v in metrics.items() if k not in _STANDING}
+            for layer, metrics in ovsw.flip_metrics(opt_state).items()
+        }
+        measured = jax.tree.map(jnp.add, sums, StepMetrics(loss, top1, layers))
+        return TrainState(params, statistics, opt_state, key), measured
+
+    def _measured(self, state: TrainState, batch: jax.Array, values: Values) -> StepMetrics:
+        """Zeros shaped like the metrics of a step."""
+        layers = jax.vmap(ovsw.flip_metrics)(state.opt_state)
+        kept = {
+            layer: {k: jnp.zeros_like(v) for k, v in metrics.items() if k not in _STANDING}
+            for layer, metrics in layers.items()
+        }
+        nothing = jnp.zeros(batch.shape[0], jnp.float32)
+        return StepMetrics(nothing, nothing.copy(), kept)
+
+    def _no_metrics(self, state: TrainState, batch: jax.Array, values: Values) -> StepMetrics:
+        shapes = jax.eval_shape(self._measured, state, batch, values)
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def _standing_one(self, opt_state: Any) -> dict[str, dict[str, jax.Array]]:
+        metrics = ovsw.flip_metrics(opt_state)
+        return {layer: {k: m[k] for k in _STANDING} for layer, m in metrics.items()}
 
     def _count_correct_one(
         self, state: TrainState, images: jax.Array, labels: jax.Array
@@ -140,6 +242,10 @@ def latent_weights(params: Any) -> dict[str, jax.Array]:
 def never_flipped(opt_state: Any) -> dict[str, jax.Array]:
     """Which latent weights never flipped, by layer name."""
     return latent_weights(ovsw.never_flipped_mask(opt_state))
+
+
+def _axes(axes: str) -> tuple[int | None, ...]:
+    return tuple(0 if a == "m" else None for a in axes)
 
 
 def _padded_batches(

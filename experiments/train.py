@@ -1,45 +1,44 @@
-"""Trains binary networks with several optimizers and compares them.
+"""Trains binary networks with several optimizers and compares them, or sweeps their settings.
 
 python -m experiments.train                              # digits, under a minute
 python -m experiments.train cifar10-resnet20-short       # a recipe of experiments/configs
-python -m experiments.train digits --epochs 5 --out DIR  # any field of it changed
+python -m experiments.train gamma --out DIR              # a study; the same command goes on with it
+python -m experiments.train digits --grids "optimizer=sgd learning_rate=0.03,0.1,0.3"
 python -m experiments.train --help
 """
 
+import dataclasses
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import TaskID
 
-from experiments import figures, summary
+from experiments import checkpoint, figures, summary
 from experiments.choices import choose
 from experiments.configs import RECIPES, Config
 from experiments.data import Dataset, load
-from experiments.networks import NETWORKS, Network
-from experiments.optimizers import RULES, make_optimizer
-from experiments.progress import TrainingProgress
-from experiments.records import display_name
-from experiments.run_folder import RunFolder
-from experiments.steps import Steps, TrainState, latent_weights, never_flipped
+from experiments.devices import devices_for, members_that_fit, one_device_a_core
+from experiments.members import Member, Program, chunks, programs
+from experiments.networks import Network, find_network
+from experiments.optimizers import OPTIMIZERS, make_optimizer
+from experiments.progress import Bars
+from experiments.run_folder import RunFolder, member_of
+from experiments.steps import Steps
+from experiments.training import Together, Training, repeated
 
-SECONDS_BETWEEN_DRAWS = 0.25
 INTERRUPTED = 130  # exit status, as a shell reports Ctrl-C
 
 
 def train(
     config: Config, console: Console | None = None, command: str | None = None
 ) -> tuple[Path, bool]:
-    """Runs a config and writes its run folder.
+    """Runs a config and writes its run folder, or goes on with one that was stopped.
 
     Args:
       config: what to run.
@@ -54,170 +53,121 @@ def train(
       ValueError: if the config can't be run; nothing is written then.
     """
     console = console or Console()
-    make_network = choose("network", config.network, NETWORKS)
-    for name in config.optimizers:
-        choose("optimizer", name, RULES)
-    dataset = load(config.data, data_dir=config.data_dir, train_images=config.train_images)
+    planned = programs(config)
+    for program in planned:
+        choose("optimizer", program.optimizer, OPTIMIZERS)
+        find_network(program.config.network)
+    dataset = load(
+        config.data,
+        data_dir=config.data_dir,
+        train_images=config.train_images,
+        held_out=config.held_out,
+    )
     _check_batch(config, dataset)
-    # Made here, before the folder: an out-of-range hyperparameter leaves nothing behind.
-    steps_per_epoch = len(dataset.train_labels) // config.batch_size
-    optimizers = {name: make_optimizer(name, config, steps_per_epoch) for name in config.optimizers}
+    for program in planned:  # before the folder: a bad hyperparameter leaves nothing behind
+        for member in program.members:
+            at_point = program.config.at(member.point)
+            make_optimizer(program.optimizer, at_point, 1)
     run = RunFolder(config, command)
     console.print(f"{dataset!r}\nwriting to {run.path}", highlight=False, soft_wrap=True)
-    channels = dataset.train_images.shape[-1]
-    network = Network(make_network, len(dataset.classes), channels)
-    compiled = {
-        name: Steps(network, tx, dataset, batch_size=config.batch_size, augment=config.augment)
-        for name, tx in optimizers.items()
-    }
     finished = False
     try:
-        with TrainingProgress(console) as progress:
-            # Seeds outside: an interrupted run has compared the optimizers on the seeds it has.
-            for seeds in _chunks(config.seeds, config.seeds_at_once):
-                for name, steps in compiled.items():
-                    _Training(config, name, steps, seeds, run, progress).run()
-                    run.write_latent()
+        _Run(config, planned, dataset, run, console).train()
         finished = True
     except KeyboardInterrupt:
-        console.print("interrupted; writing what was measured so far")
+        console.print(
+            "interrupted; writing what was measured so far. The same command with "
+            f"--out {run.path} goes on",
+            soft_wrap=True,
+        )
     finally:
         run.close()
     return run.path, finished
 
 
-class _Training:
-    """One optimizer from start to end, for seeds that are trained together."""
+class _Run:
+    """All members of a config that are not trained yet."""
 
     def __init__(
         self,
         config: Config,
-        name: str,
-        steps: Steps,
-        seeds: Sequence[int],
+        planned: Sequence[Program],
+        dataset: Dataset,
         run: RunFolder,
-        progress: TrainingProgress,
+        console: Console,
     ):
-        self.config, self.name, self.steps, self.seeds = config, name, steps, seeds
-        self.run_folder, self.progress = run, progress
+        self.config, self.dataset, self.run_folder, self.console = config, dataset, run, console
+        done = _trained(config, run)
+        self.planned = [
+            dataclasses.replace(p, members=tuple(m for m in p.members if m.key not in done))
+            for p in planned
+        ]
+        self.count = sum(len(p.members) for p in planned)
+        self.left = sum(len(p.members) for p in self.planned)
+        # Several points an optimizer: a sweep.
+        self.sweep = self.count > len(config.seeds) * len({p.optimizer for p in planned})
+        self.networks: dict[str, Network] = {}
+        self.steps: dict[int, Steps] = {}
 
-    def run(self) -> None:
-        state = self.steps.init(jnp.asarray(self.seeds))
-        self._keep_latent("initial", latent_weights(state.params))
-        total = self.config.epochs * self.steps.steps_per_epoch
-        seeds = ", ".join(map(str, self.seeds))
-        label = f"{display_name(self.name)} (seed{'s' * (len(self.seeds) > 1)} {seeds})"
-        task = self.progress.add(display_name(self.name), total)
-        for epoch in range(1, self.config.epochs + 1):
-            signs = _signs(state)
-            state, measured = self._epoch(state, epoch, task)
-            measured["test_top1"] = self.steps.evaluate(state)
-            self._keep_latent("never_flipped", never_flipped(state.opt_state))
-            self._write(epoch, measured, _changed(signs, _signs(state)))
-            shown = {**measured, "top1": measured["test_top1"]}
-            self.progress.step(task, epoch * self.steps.steps_per_epoch, _shown(shown))
-            self.progress.epoch(label, epoch, self.config.epochs, _shown(shown))
+    def train(self) -> None:
+        if self.left < self.count:
+            self.console.print(f"{self.count - self.left} of {self.count} trainings are done")
+        if not self.left:
+            return
+        size = self.config.members_at_once or self._fitting()
+        title = f"{self.count} trainings" if self.sweep else None
+        with Bars(self.console, title, done=self.count - self.left, count=self.count) as bars:
+            for program, members in chunks(self.planned, size):
+                together = self._together(program, members, min(size, len(program.members)))
+                with bars.training(together, self.config.epochs) as (on_step, on_epoch):
+                    Training(
+                        self.config,
+                        together,
+                        self.run_folder,
+                        keep_latent=not self.sweep,
+                        on_step=on_step,
+                        on_epoch=on_epoch,
+                    ).run()
 
-    def _epoch(
-        self, state: TrainState, epoch: int, task: TaskID
-    ) -> tuple[TrainState, dict[str, Any]]:
-        """Trains one epoch; gives means over its steps, silent and never flipped at its end."""
-        state, order = self.steps.shuffle(state)
-        sums = metrics = None
-        started = drawn = time.perf_counter()
-        for step, batch in enumerate(order, start=1):
-            state, metrics = self.steps.train_step(state, batch)
-            sums = metrics if sums is None else _add(sums, metrics)
-            if epoch == step == 1:  # compilation is no part of images/s
-                jax.block_until_ready(metrics)
-                started = time.perf_counter()
-            if (now := time.perf_counter()) - drawn > SECONDS_BETWEEN_DRAWS:
-                drawn = now
-                speed = self._images(step - (epoch == 1)) / max(now - started, 1e-9)
-                latest = {
-                    "loss": metrics.loss,
-                    "top1": metrics.top1,
-                    "images_per_second": speed,
-                    **metrics.layers["total"],
-                }
-                done = (epoch - 1) * len(order) + step
-                self.progress.step(task, done, _shown(latest))
-        sums, metrics = jax.device_get((sums, metrics))
-        seconds = time.perf_counter() - started
-        means = jax.tree.map(lambda x: x / len(order), sums)
-        layers = {
-            layer: {**means.layers[layer], **_at_end(metrics.layers[layer])}
-            for layer in metrics.layers
-        }
-        return state, {
-            "loss": means.loss,
-            "train_top1": means.top1,
-            "images_per_second": self._images(len(order) - (epoch == 1)) / seconds,
-            "seconds": seconds,
-            **layers.pop("total"),
-            "layers": layers,
-        }
+    def _together(self, program: Program, members: Sequence[Member], size: int) -> Together:
+        if id(program) not in self.steps:  # compiled once a program
+            devices = devices_for(size, jax.devices())
+            self.steps[id(program)] = self._steps(program, devices)
+        return repeated(self.steps[id(program)], members, size, program.varying)
 
-    def _images(self, steps: int) -> int:
-        return steps * self.config.batch_size * len(self.seeds)
+    def _steps(self, program: Program, devices: Sequence[jax.Device]) -> Steps:
+        name = program.config.network
+        if name not in self.networks:
+            channels = self.dataset.train_images.shape[-1]
+            self.networks[name] = Network(find_network(name), len(self.dataset.classes), channels)
+        return Steps(
+            self.networks[name], program.optimizer, program.config, self.dataset, devices=devices
+        )
 
-    def _write(self, epoch: int, measured: dict[str, Any], changed: dict[str, Any]) -> None:
-        layers = measured.pop("layers")
-        for layer, metrics in layers.items():
-            metrics["epoch_flip_ratio"] = changed[layer]
-        measured["epoch_flip_ratio"] = changed["total"]
-        for i, seed in enumerate(self.seeds):
-            row = {
-                "optimizer": self.name,
-                "seed": seed,
-                "epoch": epoch,
-                "step": epoch * self.steps.steps_per_epoch,
-                **_of_seed(measured, i),
-                "layers": {layer: _of_seed(m, i) for layer, m in layers.items()},
-            }
-            self.run_folder.write_metrics(row)
-
-    def _keep_latent(self, kind: str, layers: dict[str, jax.Array]) -> None:
-        if self.seeds[0] == self.config.seeds[0]:
-            first = {layer: np.asarray(x[0]) for layer, x in layers.items()}
-            self.run_folder.keep_latent(self.name, kind, first)
+    def _fitting(self) -> int:
+        program = next(p for p in self.planned if p.members)
+        steps = self._steps(program, jax.devices()[:1])
+        values = {name: jnp.zeros(1) for name in program.varying}
+        return members_that_fit(steps, values, jax.devices())
 
 
-@jax.jit
-def _add(a: Any, b: Any) -> Any:
-    return jax.tree.map(jnp.add, a, b)
+def _trained(config: Config, run: RunFolder) -> set[object]:
+    """Members that came to their last epoch; rows of the others go, but for those of a checkpoint.
 
-
-@jax.jit
-def _signs(state: TrainState) -> dict[str, jax.Array]:
-    return {layer: w >= 0 for layer, w in latent_weights(state.params).items()}
-
-
-@jax.jit
-def _changed(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Share of signs that differ, by layer and in total, for each seed."""
-    different = {k: (before[k] != after[k]).reshape(len(after[k]), -1) for k in after}
-    shares = {k: jnp.mean(d, axis=1, dtype=jnp.float32) for k, d in different.items()}
-    everything = jnp.concatenate(list(different.values()), axis=1)
-    return {**shares, "total": jnp.mean(everything, axis=1, dtype=jnp.float32)}
-
-
-def _at_end(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The metrics that say how things stand, not what a step did."""
-    return {k: metrics[k] for k in ("silent_ratio", "never_flipped_ratio")}
-
-
-def _of_seed(metrics: dict[str, Any], i: int) -> dict[str, float]:
-    return {k: float(v if np.ndim(v) == 0 else np.asarray(v)[i]) for k, v in metrics.items()}
-
-
-def _shown(metrics: dict[str, Any]) -> dict[str, float]:
-    """Means over the seeds, for the progress bar."""
-    return {k: float(np.mean(v)) for k, v in metrics.items() if k != "layers"}
-
-
-def _chunks(seeds: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [seeds[i : i + size] for i in range(0, len(seeds), size)]
+    So no epoch is there twice when a run goes on.
+    """
+    rows = run.rows()
+    if not rows:
+        return set()
+    done = {member_of(row).key for row in rows if row["epoch"] == config.epochs}
+    about = checkpoint.read_about(run.checkpoint) or {"members": [], "epoch": 0}
+    saved = {Member(*member).key for member in about["members"]} - done
+    run.keep_rows(
+        row
+        for row in rows
+        if (key := member_of(row).key) in done or (key in saved and row["epoch"] <= about["epoch"])
+    )
+    return set(done)
 
 
 def _check_batch(config: Config, dataset: Dataset) -> None:
@@ -249,11 +199,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             default=recipe,
             prog="python -m experiments.train [RECIPE]",
             description=(
-                "Trains a binary network with several optimizers and compares them. RECIPE is one "
-                f"of {', '.join(RECIPES)}; every field of it can be changed:"
+                "Trains a binary network with several optimizers and compares them, or sweeps "
+                f"their settings. RECIPE is one of {', '.join(RECIPES)}; every field of it can be "
+                "changed:"
             ),
         )
         command = shlex.join(["python", "-m", "experiments.train", *given])
+        if config.members_at_once is None:
+            one_device_a_core()
         path, finished = train(config, console, command)
         drawn = figures.draw(path)  # first, since the summary shows them
         written = summary.write_summary(path)

@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import jax
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One comparison of optimizers on one network and data set."""
+    """A comparison of optimizers on one network and data set, or a sweep of their settings."""
 
     data: str = "digits"
     """digits, cifar10, cifar100, or the path of an image folder ROOT/{train,test}/CLASS/FILE"""
@@ -16,26 +19,39 @@ class Config:
     """folder of the TFDS data sets; None is TFDS_DATA_DIR, else ~/tensorflow_datasets"""
     train_images: int | None = None
     """train on this many images, the same number of each class; None is all"""
+    held_out: int = 0
+    """if not 0, test on this many training images that are kept from training, not on the test
+    split: for choosing hyperparameters"""
     augment: bool = False
     """random crop after padding by 4 pixels, and random horizontal flip"""
     network: str = "small"
-    """small, resnet20 or resnet18"""
+    """small, tiny, resnet20 or resnet18, or your own as package.module:Class"""
     optimizers: tuple[str, ...] = ("sgd", "ovsw")
-    """any of sgd, ags, sad, ovsw; each trains from the same initial weights"""
+    """any of sgd, adam, lars, bop, ags, sad, ovsw; each trains from the same initial weights"""
+    grids: tuple[str, ...] = ()
+    """what to sweep: each a product such as "optimizer=ovsw lam=0.01,0.04 tau=1e-4,9e-4"; several
+    are the union of their points"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """each seed gives initial weights, order of the images and augmentation"""
-    seeds_at_once: int = 3
-    """seeds that train together in one compiled step"""
+    members_at_once: int | None = None
+    """trainings (seeds, points of the grids) in one compiled step; None is one a device on CPU, and
+    on accelerators as many as fit in memory"""
     epochs: int = 30
     """times that every training image is used"""
+    evaluate_every: int = 1
+    """epochs between evaluations; the last epoch always has one"""
     batch_size: int = 64
-    """images a step, for each seed"""
+    """images a step, for each training"""
+    init: Literal["normal", "uniform"] = "normal"
+    """Kaiming distribution of the initial latent weights"""
+    init_scale: float = 1.0
+    """gamma: factor of the initial latent weights"""
     learning_rate: float = 0.1
-    """at the top, after warm-up"""
+    """at the top, after warm-up; of SGD with and without rules, and of LARS"""
     momentum: float = 0.9
-    """of SGD"""
+    """of SGD and LARS"""
     weight_decay: float = 5e-4
-    """of all weights with two axes or more"""
+    """of SGD and LARS: of all weights with two axes or more"""
     decay_1d: bool = True
     """also decay biases and batch norm"""
     warmup_epochs: int = 0
@@ -44,6 +60,14 @@ class Config:
     """AGS: floor of |G_i| / |W_i|"""
     tau: float = 9e-4
     """SAD: decay of silent weights"""
+    eta: float = 0.01
+    """LARS: coefficient of the local learning rate"""
+    adam_learning_rate: float = 1e-3
+    """of Adam, and of the real-valued parameters under Bop; no weight decay"""
+    bop_threshold: float = 1e-6
+    """Bop: the mean gradient that flips a weight"""
+    bop_adaptivity: float = 1e-3
+    """Bop: share of the newest gradient in that mean"""
     flip_momentum: float = 0.999
     """mu of the flip state"""
     threshold: float = 1e-4
@@ -51,26 +75,53 @@ class Config:
     flip_state: Literal["packed", "ema"] = "packed"
     """two bytes a weight, or the literal float32 average"""
     out: Path | None = None
-    """run folder; None is a new one under runs/"""
+    """run folder; None is a new one under runs/. An unfinished run of the same config goes on"""
 
     def __post_init__(self) -> None:
-        """Checks each value; what the library checks itself is left to it."""
-        for name, rule, holds in (
-            ("epochs", "at least 1", self.epochs >= 1),
-            ("batch_size", "at least 1", self.batch_size >= 1),
-            ("seeds_at_once", "at least 1", self.seeds_at_once >= 1),
-            ("train_images", "at least 1", self.train_images is None or self.train_images >= 1),
-            ("learning_rate", "finite and > 0", 0 < self.learning_rate < math.inf),
-            ("momentum", "at least 0 and below 1", 0 <= self.momentum < 1),
-            ("weight_decay", "finite and at least 0", 0 <= self.weight_decay < math.inf),
-            ("warmup_epochs", f"0 to epochs={self.epochs}", 0 <= self.warmup_epochs <= self.epochs),
-            ("seeds", "one or more different integers >= 0", _distinct(self.seeds)),
-            ("optimizers", "one or more different names", _distinct(self.optimizers)),
-        ):
-            if not holds:
-                raise ValueError(
-                    f"{name}={getattr(self, name)} is out of range: it must be {rule}."
-                )
+        """Checks each value; what the library checks itself is left to it.
+
+        Values that are traced, in the compiled step of a sweep, were checked before.
+        """
+        for name, rule, holds in self._rules():
+            value = getattr(self, name)
+            if not isinstance(value, jax.core.Tracer) and not holds(value):
+                raise ValueError(f"{name}={value} is out of range: it must be {rule}.")
+
+    def at(self, values: Mapping[str, Any]) -> "Config":
+        """This config with other values of some fields."""
+        return dataclasses.replace(self, **values)
+
+    def _rules(self) -> tuple[tuple[str, str, Callable[[Any], bool]], ...]:
+        return (
+            ("epochs", "at least 1", _at_least_one),
+            ("batch_size", "at least 1", _at_least_one),
+            ("evaluate_every", "at least 1", _at_least_one),
+            ("members_at_once", "at least 1", lambda v: v is None or v >= 1),
+            ("train_images", "at least 1", lambda v: v is None or v >= 1),
+            ("held_out", "at least 0", lambda v: v >= 0),
+            ("init", "normal or uniform", lambda v: v in ("normal", "uniform")),
+            ("flip_state", "packed or ema", lambda v: v in ("packed", "ema")),
+            ("init_scale", "finite and > 0", _positive),
+            ("learning_rate", "finite and > 0", _positive),
+            ("adam_learning_rate", "finite and > 0", _positive),
+            ("momentum", "at least 0 and below 1", lambda v: 0 <= v < 1),
+            ("weight_decay", "finite and at least 0", lambda v: 0 <= v < math.inf),
+            (
+                "warmup_epochs",
+                f"0 to epochs={self.epochs}",
+                lambda v: 0 <= v <= self.epochs,
+            ),
+            ("seeds", "one or more different integers >= 0", _distinct),
+            ("optimizers", "one or more different names", _distinct),
+        )
+
+
+def _at_least_one(value: int) -> bool:
+    return value >= 1
+
+
+def _positive(value: float) -> bool:
+    return 0 < value < math.inf
 
 
 def _distinct(values: tuple[int, ...] | tuple[str, ...]) -> bool:

@@ -10,4 +10,4 @@ rate of the authors' code for CIFAR; epochs, batch size, warm-up and network our
 
 from experiments.configs.config import Config
 
-config = Config(epochs=16, batch_size=64, warmup_epochs=1)
+config = Config(epochs=16, batch_size=64, warmup_epochs=1, members_at_once=3)

@@ -59,7 +59,11 @@ class Dataset:
 
 
 def load(
-    name: str, *, data_dir: str | Path | None = None, train_images: int | None = None
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    train_images: int | None = None,
+    held_out: int = 0,
 ) -> Dataset:
     """Loads a data set into memory.
 
@@ -68,7 +72,10 @@ def load(
       data_dir: TFDS's data folder, for the CIFAR sets; None is TFDS's own default
         ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
       train_images: keep so many training images only, the same ones every time and as evenly spread
-        over the classes as they allow; a larger subset contains the smaller ones. None keeps all.
+        over the classes as they allow; a larger subset contains the smaller ones. None keeps all
+        that are not held out.
+      held_out: if not 0, the test split is this many training images that are not trained on,
+        spread over the classes likewise: hyperparameters are chosen on them.
 
     Returns:
       The data set. Mean and std are the whole training split's, whatever `train_images` says.
@@ -87,7 +94,10 @@ def load(
         data = _cifar(cifar.BY_NAME[name], data_dir)
     else:
         data = _image_folder(name)
-    return data if train_images is None else _with_train_images(data, train_images)
+    kept = len(data.train_labels) - held_out if train_images is None else train_images
+    if held_out:
+        return _with_held_out(data, kept, held_out)
+    return data if train_images is None else _with_train_images(data, kept)
 
 
 def balanced_subset(labels: NDArray[np.integer], count: int) -> NDArray[np.intp]:
@@ -136,6 +146,24 @@ def _with_train_images(data: Dataset, count: int) -> Dataset:
     kept = balanced_subset(data.train_labels, count)
     return dataclasses.replace(
         data, train_images=data.train_images[kept], train_labels=data.train_labels[kept]
+    )
+
+
+def _with_held_out(data: Dataset, count: int, held_out: int) -> Dataset:
+    """Training images that are not trained on, in place of the test split."""
+    available = len(data.train_labels)
+    if count + held_out > available or count < 1:
+        raise ValueError(
+            f"held_out={held_out:,} beside {max(count, 0):,} images to train on is more than the "
+            f"{available:,} training images of {data.name!r}: lower held_out or train_images"
+        )
+    # The larger subset contains the smaller, so that the rest is no image that is trained on.
+    both = balanced_subset(data.train_labels, count + held_out)
+    others = np.setdiff1d(both, balanced_subset(data.train_labels, count))
+    return dataclasses.replace(
+        _with_train_images(data, count),
+        test_images=data.train_images[others],
+        test_labels=data.train_labels[others],
     )
 
 

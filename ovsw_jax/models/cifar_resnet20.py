@@ -51,6 +51,7 @@ class SkipConvResNet(nnx.Module):
         widths: Sequence[int],
         blocks: int,
         in_channels: int,
+        stem_strides: int = 1,
         rngs: nnx.Rngs,
     ):
         """Makes the network.
@@ -60,11 +61,13 @@ class SkipConvResNet(nnx.Module):
           widths: channels of each stage; every stage but the first halves the resolution.
           blocks: blocks a stage.
           in_channels: channels of the images.
+          stem_strides: of the first convolution; 4 makes 8x8 maps of 32x32 images.
           rngs: random state, for `params`.
         """
-        self.conv1 = stem(in_channels, widths[0], rngs)
+        self.conv1 = stem(in_channels, widths[0], rngs, strides=stem_strides)
         self.bn1 = batch_norm(widths[0], rngs)
         self.stages, self.in_channels = len(widths), in_channels
+        self.multiple = stem_strides * 2 ** (len(widths) - 1)
         features = widths[0]
         for number, width in enumerate(widths, start=1):
             layers = []
@@ -82,7 +85,7 @@ class SkipConvResNet(nnx.Module):
         Raises:
           ValueError: if the images have another shape, or can't be halved from stage to stage.
         """
-        check_images(x, self.in_channels, 2 ** (self.stages - 1))
+        check_images(x, self.in_channels, self.multiple)
         x = hardtanh(self.bn1(self.conv1(x)))
         for number in range(1, self.stages + 1):
             for block in getattr(self, f"layer{number}"):
@@ -111,7 +114,7 @@ class CifarResNet20(SkipConvResNet):
 
 
 class SmallResNet(SkipConvResNet):
-    """A small relative of ResNet20 for 8x8 to 32x32 images: 16-32 channels, one block a stage.
+    """A small relative of ResNet20, one block a stage.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
@@ -120,9 +123,24 @@ class SmallResNet(SkipConvResNet):
       >>> model(jnp.ones((2, 8, 8, 1))).shape
       (2, 10)
 
-    Source: ours, for the default experiment.
+    Source: ours, for the default experiment and for studies on a CPU.
     """
 
-    def __init__(self, num_classes: int = 10, *, in_channels: int = 3, rngs: nnx.Rngs):
-        """Makes the network with Kaiming-normal weights."""
-        super().__init__(num_classes, widths=(16, 32), blocks=1, in_channels=in_channels, rngs=rngs)
+    def __init__(
+        self,
+        num_classes: int = 10,
+        *,
+        in_channels: int = 3,
+        widths: Sequence[int] = (16, 32),
+        stem_strides: int = 1,
+        rngs: nnx.Rngs,
+    ):
+        """Makes the network with Kaiming-normal weights; arguments as in `SkipConvResNet`."""
+        super().__init__(
+            num_classes,
+            widths=widths,
+            blocks=1,
+            in_channels=in_channels,
+            stem_strides=stem_strides,
+            rngs=rngs,
+        )

@@ -25,13 +25,15 @@ def batch_norm(features: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
     return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
 
-def stem(in_channels: int, features: int, rngs: nnx.Rngs) -> nnx.Conv:
-    """The first layer, a real-valued 3x3 convolution."""
+def stem(in_channels: int, features: int, rngs: nnx.Rngs, strides: int = 1) -> nnx.Conv:
+    """The first layer, a real-valued convolution: 3x3, or wide enough for its windows to overlap."""
+    reach = max(1, strides - 1)
     return nnx.Conv(
         in_channels,
         features,
-        (3, 3),
-        padding=1,
+        (2 * reach + 1, 2 * reach + 1),
+        strides=strides,
+        padding=reach,
         use_bias=False,
         kernel_init=kaiming_normal,
         rngs=rngs,

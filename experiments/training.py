@@ -1,0 +1,207 @@
+"""Members that train together, from initial weights or a checkpoint to the last epoch."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import checkpoint
+from experiments.configs import Config
+from experiments.members import Member
+from experiments.run_folder import RunFolder
+from experiments.steps import StepMetrics, Steps, TrainState, latent_weights, never_flipped
+
+SECONDS_BETWEEN_DRAWS = 0.25
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+
+
+@dataclass(frozen=True)
+class Together:
+    """Members of one program in one compiled step.
+
+    Attributes:
+      steps: the compiled functions.
+      members: they, the last ones repeated where they fill no whole step.
+      count: how many of them are not repeated.
+      varying: fields that differ from member to member.
+    """
+
+    steps: Steps
+    members: Sequence[Member]
+    count: int
+    varying: Sequence[str]
+
+    @property
+    def values(self) -> dict[str, jax.Array]:
+        """(members,) numbers of each field that varies."""
+        return {
+            name: jnp.asarray([m.point[name] for m in self.members], jnp.float32)
+            for name in self.varying
+        }
+
+    @property
+    def keys(self) -> list[Any]:
+        """The members as JSON, to tell whose a checkpoint is."""
+        return [[m.optimizer, dict(m.point), m.seed] for m in self.members]
+
+
+class Training:
+    """Trains them and writes a row a member and epoch.
+
+    `on_step(steps done, means so far)` and `on_epoch(epoch, means)` report progress.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        together: Together,
+        run: RunFolder,
+        *,
+        keep_latent: bool,
+        on_step: Callable[[int, Mapping[str, float]], None],
+        on_epoch: Callable[[int, Mapping[str, float]], None],
+    ):
+        """Trains nothing yet."""
+        self.config, self.run_folder = config, run
+        self.together, self.steps, self.values = together, together.steps, together.values
+        self.on_step, self.on_epoch = on_step, on_epoch
+        self.keeps_latent = keep_latent and together.members[0].seed == config.seeds[0]
+
+    def run(self) -> None:
+        """From the checkpoint, if it is of these members, to the last epoch."""
+        state, done = self._start()
+        saved = time.monotonic()
+        for epoch in range(done + 1, self.config.epochs + 1):
+            signs = _signs(state)
+            state, measured = self._epoch(state, epoch, first=epoch == done + 1)
+            if epoch % self.config.evaluate_every == 0 or epoch == self.config.epochs:
+                measured["test_top1"] = self.steps.evaluate(state)
+            self._keep_latent("never_flipped", never_flipped(state.opt_state))
+            self._write(epoch, measured, _changed(signs, _signs(state)))
+            top1 = measured.get("test_top1", measured["train_top1"])
+            self.on_epoch(epoch, self._shown({**measured, "top1": top1}))
+            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                self._save(state, epoch)
+                saved = time.monotonic()
+        self.run_folder.write_latent()
+        self.run_folder.close_events()
+        self.run_folder.checkpoint.unlink(missing_ok=True)
+
+    def _start(self) -> tuple[TrainState, int]:
+        seeds = [m.seed for m in self.together.members]
+        state = self.steps.init(seeds, self.values)
+        about = checkpoint.read_about(self.run_folder.checkpoint)
+        if about is not None and about["members"] == self.together.keys:
+            return checkpoint.restore(self.run_folder.checkpoint, state), about["epoch"]
+        self._keep_latent("initial", latent_weights(state.params))
+        return state, 0
+
+    def _save(self, state: TrainState, epoch: int) -> None:
+        self.run_folder.write_latent()
+        about = {"members": self.together.keys, "epoch": epoch}
+        checkpoint.save(self.run_folder.checkpoint, state, about)
+
+    def _epoch(
+        self, state: TrainState, epoch: int, *, first: bool
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """Trains one epoch; gives means over its steps, silent and never flipped at its end."""
+        state, order = self.steps.shuffle(state)
+        sums: StepMetrics | None = None
+        count = order.shape[1]
+        started = drawn = time.perf_counter()
+        for step in range(1, count + 1):
+            state, sums = self.steps.train_step(state, sums, order[:, step - 1], self.values)
+            if first and step == 1:  # compilation is no part of images/s
+                jax.block_until_ready((sums, self.steps.standing(state)))
+                started = time.perf_counter()
+            if (now := time.perf_counter()) - drawn > SECONDS_BETWEEN_DRAWS:
+                drawn = now
+                speed = self._images(step - first) / max(now - started, 1e-9)
+                means = self._means(state, sums, step)
+                means = {**means, **means["layers"]["total"], "top1": means["train_top1"]}
+                shown = self._shown({**means, "images_per_second": speed})
+                self.on_step((epoch - 1) * count + step, shown)
+        means = self._means(state, sums, count)
+        seconds = time.perf_counter() - started
+        total = means["layers"].pop("total")
+        return state, {
+            **means,
+            "images_per_second": self._images(count - first) / seconds,
+            "seconds": seconds,
+            **total,
+        }
+
+    def _means(self, state: TrainState, sums: StepMetrics | None, steps: int) -> dict[str, Any]:
+        sums, standing = jax.device_get((sums, self.steps.standing(state)))
+        means: StepMetrics = jax.tree.map(lambda x: x / steps, sums)
+        layers = {layer: {**means.layers[layer], **standing[layer]} for layer in standing}
+        return {"loss": means.loss, "train_top1": means.top1, "layers": layers}
+
+    def _images(self, steps: int) -> int:
+        return steps * self.config.batch_size * self.together.count
+
+    def _write(self, epoch: int, measured: dict[str, Any], changed: dict[str, Any]) -> None:
+        layers = measured.pop("layers")
+        for layer, metrics in layers.items():
+            metrics["epoch_flip_ratio"] = changed[layer]
+        measured["epoch_flip_ratio"] = changed["total"]
+        for i, member in enumerate(self.together.members[: self.together.count]):
+            row = {
+                "optimizer": member.optimizer,
+                "point": dict(member.point),
+                "seed": member.seed,
+                "epoch": epoch,
+                "step": epoch * self.steps.steps_per_epoch,
+                **_of_member(measured, i),
+                "layers": {layer: _of_member(m, i) for layer, m in layers.items()},
+            }
+            self.run_folder.write_metrics(row)
+
+    def _keep_latent(self, kind: str, layers: dict[str, jax.Array]) -> None:
+        if self.keeps_latent:
+            first = {layer: np.asarray(x[0]) for layer, x in layers.items()}
+            self.run_folder.keep_latent(self.together.members[0].optimizer, kind, first)
+
+    def _shown(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Means over the members, for the progress bar."""
+        count = self.together.count
+        return {
+            k: float(np.mean(v if np.ndim(v) == 0 else np.asarray(v)[:count]))
+            for k, v in metrics.items()
+            if k != "layers"
+        }
+
+
+def repeated(
+    steps: Steps, members: Sequence[Member], size: int, varying: Sequence[str]
+) -> Together:
+    """`members` with the last one repeated, so that all steps of a program have one shape."""
+    filled = [*members, *[members[-1]] * (size - len(members))]
+    return Together(steps, filled, len(members), varying)
+
+
+@jax.jit
+def _signs(state: TrainState) -> dict[str, jax.Array]:
+    return {layer: w >= 0 for layer, w in latent_weights(state.params).items()}
+
+
+@jax.jit
+def _changed(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Share of signs that differ, by layer and in total, for each member."""
+    shares, size = {}, 0
+    different = jnp.zeros(())
+    for layer in after:
+        members = len(after[layer])
+        changed = (before[layer] != after[layer]).reshape(members, -1)
+        shares[layer] = jnp.mean(changed, axis=1, dtype=jnp.float32)
+        different = different + jnp.sum(changed, axis=1, dtype=jnp.float32)
+        size += changed.shape[1]
+    return {**shares, "total": different / size}
+
+
+def _of_member(metrics: Mapping[str, Any], i: int) -> dict[str, float]:
+    return {k: float(v if np.ndim(v) == 0 else np.asarray(v)[i]) for k, v in metrics.items()}
