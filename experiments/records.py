@@ -1,4 +1,7 @@
-"""A run folder read back: metrics.jsonl by optimizer, epoch and seed, with config and versions.
+"""A run folder read back: metrics.jsonl by arm, epoch and seed, with config and versions.
+
+An arm is an optimizer at one point of a sweep (see `experiments.arms`); in a plain comparison it is
+the optimizer.
 
 The one reader behind `experiments.figures` and `experiments.summary`; it imports no jax, so a
 folder copied from a training machine can be drawn anywhere.
@@ -8,24 +11,23 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from experiments.arms import Arm, Value, arms_of, display_name, planned_points
+
+__all__ = ["Arm", "FloatArray", "IntArray", "Row", "Run", "Value", "display_name", "read_run"]
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-DISPLAY_NAMES = {"sgd": "SGD", "ovsw": "OvSW", "ags": "SGD + AGS", "sad": "SGD + SAD"}
 # Every row must hold these as finite fractions 0..1: the table is made of nothing else.
-REQUIRED_RATIOS = ("test_top1", "never_flipped_ratio", "silent_ratio")
-
-
-def display_name(optimizer: str) -> str:
-    """Name of an optimizer key for tables and figures; an unknown key stands for itself."""
-    return DISPLAY_NAMES.get(optimizer, optimizer)
+REQUIRED_RATIOS = ("never_flipped_ratio", "silent_ratio")
+TOP1 = "test_top1"  # as well, but only in rows of epochs that were evaluated
 
 
 def depth_order(names: Sequence[str]) -> list[str]:
@@ -42,13 +44,14 @@ def _number_or_text(part: str) -> tuple[int, int, str]:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of metrics.jsonl: one optimizer, one seed, one epoch (ratios are 0..1)."""
+    """One line of metrics.jsonl: one arm, one seed, one epoch (ratios are 0..1)."""
 
     optimizer: str
     seed: int
     epoch: int
     values: Mapping[str, float]
     layers: Mapping[str, Mapping[str, float]]
+    point: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,27 +62,48 @@ class Run:
       folder: the run folder.
       config: config.json.
       versions: versions.json; empty if the run has none.
-      epochs: optimizer -> epoch -> seed -> Row. Every epoch holds the same seeds, so that
-        no mean silently changes its number of seeds.
+      known_arms: key -> arm, of all that were planned or measured, in the config's order.
+      planned_arms: keys of the arms that the config plans.
+      epochs: key of an arm -> epoch -> seed -> Row. Every epoch of an arm holds the same seeds,
+        so that no mean silently changes its number of seeds.
       notes: what was left out of `epochs` and why, one sentence each.
     """
 
     folder: Path
     config: Mapping[str, Any]
     versions: Mapping[str, Any]
+    known_arms: Mapping[str, Arm]
+    planned_arms: Sequence[str]
     epochs: Mapping[str, Mapping[int, Mapping[int, Row]]]
     notes: tuple[str, ...]
 
     @property
-    def optimizers(self) -> list[str]:
-        """Keys of the optimizers that were measured, in the config's order."""
-        planned = [name for name in self.planned_optimizers if name in self.epochs]
-        return planned + [name for name in self.epochs if name not in planned]
+    def arms(self) -> list[str]:
+        """Keys of the arms that were measured, in the config's order."""
+        return [key for key in self.known_arms if key in self.epochs]
 
     @property
-    def planned_optimizers(self) -> list[str]:
-        """Optimizer keys of the config."""
-        return [str(name) for name in self.config.get("optimizers", [])]
+    def optimizers(self) -> list[str]:
+        """Keys of the optimizers that were measured, in the config's order."""
+        return list(dict.fromkeys(self.known_arms[key].optimizer for key in self.arms))
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether an optimizer has several points."""
+        return any(arm.varied for arm in self.known_arms.values())
+
+    def arms_of(self, optimizer: str) -> list[str]:
+        """Keys of the optimizer's arms that were measured."""
+        return [key for key in self.arms if self.known_arms[key].optimizer == optimizer]
+
+    def varied(self, optimizer: str) -> tuple[str, ...]:
+        """The fields in which the optimizer's arms differ, measured or only planned."""
+        arms = (arm for arm in self.known_arms.values() if arm.optimizer == optimizer)
+        return next(arms).varied
+
+    def name(self, arm: str) -> str:
+        """Name of an arm for tables and figures; an unknown key stands for itself."""
+        return self.known_arms[arm].name if arm in self.known_arms else display_name(arm)
 
     @property
     def planned_epochs(self) -> int | None:
@@ -93,51 +117,66 @@ class Run:
         seeds = self.config.get("seeds")
         return seeds if isinstance(seeds, list) else []
 
-    def seeds(self, optimizer: str) -> list[int]:
+    def seeds(self, arm: str) -> list[int]:
         """Seeds that were measured, sorted."""
-        return sorted(next(iter(self.epochs[optimizer].values())))
+        return sorted(next(iter(self.epochs[arm].values())))
 
-    def last_epoch(self, optimizer: str) -> int:
-        """The last epoch that all of the optimizer's seeds finished."""
-        return max(self.epochs[optimizer])
+    def last_epoch(self, arm: str) -> int:
+        """The last epoch that all of the arm's seeds finished."""
+        return max(self.epochs[arm])
 
-    def finished(self, optimizer: str) -> bool:
-        """Whether every planned epoch and seed of the optimizer was measured."""
-        return optimizer in self.epochs and not self.progress(optimizer)
+    def top1_epoch(self, arm: str) -> int | None:
+        """The last of these epochs at which top-1 was evaluated; None if it never was."""
+        return max(self._evaluated(arm), default=None)
 
-    def progress(self, optimizer: str) -> list[str]:
-        """How far an unfinished optimizer came, as ["epoch 12 of 30", "2 of 3 seeds"] or less."""
+    def finished(self, arm: str) -> bool:
+        """Whether every planned epoch and seed of the arm was measured."""
+        return arm in self.epochs and not self.progress(arm)
+
+    def progress(self, arm: str) -> list[str]:
+        """How far an unfinished arm came, as ["epoch 12 of 30", "2 of 3 seeds"] or less."""
         parts = []
-        if self.last_epoch(optimizer) < (self.planned_epochs or 0):
-            parts.append(f"epoch {self.last_epoch(optimizer)} of {self.planned_epochs}")
-        if not set(self.planned_seeds) <= set(self.seeds(optimizer)):
-            parts.append(f"{len(self.seeds(optimizer))} of {len(self.planned_seeds)} seeds")
+        if self.last_epoch(arm) < (self.planned_epochs or 0):
+            parts.append(f"epoch {self.last_epoch(arm)} of {self.planned_epochs}")
+        if not set(self.planned_seeds) <= set(self.seeds(arm)):
+            parts.append(f"{len(self.seeds(arm))} of {len(self.planned_seeds)} seeds")
         return parts
 
-    def layers(self, optimizer: str) -> list[str]:
+    def diverged(self, arm: str) -> list[int]:
+        """Seeds whose training loss is not finite in the last epoch."""
+        rows = self.epochs[arm][self.last_epoch(arm)]
+        return [seed for seed in self.seeds(arm) if "loss" not in rows[seed].values]
+
+    def layers(self, arm: str) -> list[str]:
         """Names of the binary layers, from input to output."""
-        rows = self.epochs[optimizer][self.last_epoch(optimizer)]
+        rows = self.epochs[arm][self.last_epoch(arm)]
         return depth_order(list(next(iter(rows.values())).layers))
 
     def series(
-        self, optimizer: str, metric: str, layer: str | None = None
+        self, arm: str, metric: str, layer: str | None = None
     ) -> tuple[IntArray, FloatArray]:
         """A metric over the epochs, of the whole network or of one layer.
 
         Returns:
-          epochs (E,) and values (seeds, E); NaN where a row has no finite value.
+          epochs (E,), for top-1 those that were evaluated, and values (seeds, E); NaN where a row
+          has no finite value.
         """
-        epochs = sorted(self.epochs[optimizer])
+        epochs = self._evaluated(arm) if metric == TOP1 else sorted(self.epochs[arm])
         values = [
-            [_value(self.epochs[optimizer][epoch][seed], metric, layer) for epoch in epochs]
-            for seed in self.seeds(optimizer)
+            [_value(self.epochs[arm][epoch][seed], metric, layer) for epoch in epochs]
+            for seed in self.seeds(arm)
         ]
         return np.array(epochs, np.int64), np.array(values, np.float64)
 
-    def final(self, optimizer: str, metric: str) -> list[float]:
-        """The metric at the last epoch, one value a seed."""
-        rows = self.epochs[optimizer][self.last_epoch(optimizer)]
-        return [rows[seed].values[metric] for seed in self.seeds(optimizer)]
+    def final(self, arm: str, metric: str) -> list[float]:
+        """The metric at the last epoch, one value a seed; top-1 at `top1_epoch`, else NaN."""
+        epoch = self.top1_epoch(arm) if metric == TOP1 else self.last_epoch(arm)
+        rows = {} if epoch is None else self.epochs[arm][epoch]
+        return [_value(rows[s], metric, None) if s in rows else math.nan for s in self.seeds(arm)]
+
+    def _evaluated(self, arm: str) -> list[int]:
+        rows = self.epochs[arm].items()
+        return sorted(e for e, by_seed in rows if all(TOP1 in r.values for r in by_seed.values()))
 
 
 def _value(row: Row, metric: str, layer: str | None) -> float:
@@ -167,18 +206,25 @@ def read_run(folder: Path) -> Run:
                 f"{folder / name} does not exist, so {folder} is not a run folder: give a folder "
                 "that python -m experiments.train wrote"
             )
+    config = _read_object(folder / "config.json")
+    versions = folder / "versions.json"
     rows, notes = _read_rows(folder / "metrics.jsonl")
-    epochs, more_notes = _largest_block(rows)
+    planned = planned_points(config)
+    found = arms_of([*planned, *((row.optimizer, row.point) for row in rows)], config)
+    arms = {arm.key: arm for arm in found}
+    keys = [arm.key for arm in found]
+    epochs, more_notes = _largest_block(_by_seed(rows, keys[len(planned) :]), arms)
     if not epochs:
         raise ValueError(
             f"{folder / 'metrics.jsonl'} holds no finished epoch, so there is nothing to "
             "summarise or draw: train for at least one epoch"
         )
-    versions = folder / "versions.json"
     return Run(
         folder=folder,
-        config=_read_object(folder / "config.json"),
+        config=config,
         versions=_read_object(versions) if versions.is_file() else {},
+        known_arms=arms,
+        planned_arms=list(dict.fromkeys(keys[: len(planned)])),
         epochs=epochs,
         notes=(*notes, *more_notes),
     )
@@ -219,13 +265,28 @@ def _row(content: Any, where: str) -> Row:
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}: each row must hold them")
     values = _numbers(content)
-    for key in REQUIRED_RATIOS:
+    for key in (*REQUIRED_RATIOS, *((TOP1,) if TOP1 in content else ())):
         if not 0 <= values.get(key, math.nan) <= 1:
             raise ValueError(f"{where}: {key} is {content[key]!r}, it must be a fraction 0..1")
-    layers = {name: _numbers(layer) for name, layer in (content.get("layers") or {}).items()}
     return Row(
-        str(content["optimizer"]), int(content["seed"]), int(content["epoch"]), values, layers
+        optimizer=str(content["optimizer"]),
+        seed=int(content["seed"]),
+        epoch=int(content["epoch"]),
+        values=values,
+        layers={name: _numbers(layer) for name, layer in (content.get("layers") or {}).items()},
+        point=_point(content.get("point") or {}, where),
     )
+
+
+def _point(content: Any, where: str) -> dict[str, Value]:
+    numbers = {} if not isinstance(content, dict) else _numbers(content)
+    if not isinstance(content, dict) or any(
+        name not in numbers and not isinstance(value, str) for name, value in content.items()
+    ):
+        raise ValueError(
+            f"{where}: point is {content!r}, it must be an object of finite numbers and texts"
+        )
+    return {name: numbers[name] if name in numbers else str(v) for name, v in content.items()}
 
 
 def _numbers(content: Mapping[str, Any]) -> dict[str, float]:
@@ -237,10 +298,20 @@ def _numbers(content: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+BySeed = dict[int, dict[int, Row]]  # seed -> epoch -> row
+
+
+def _by_seed(rows: Sequence[Row], keys: Sequence[str]) -> dict[str, BySeed]:
+    by_arm: dict[str, BySeed] = {}
+    for row, key in zip(rows, keys, strict=True):  # a repeated epoch: the later row counts
+        by_arm.setdefault(key, {}).setdefault(row.seed, {})[row.epoch] = row
+    return by_arm
+
+
 def _largest_block(
-    rows: Sequence[Row],
+    by_arm: Mapping[str, BySeed], arms: Mapping[str, Arm]
 ) -> tuple[dict[str, dict[int, dict[int, Row]]], list[str]]:
-    """Optimizer -> epoch -> seed -> row, for the block of epochs x seeds with the most rows.
+    """Arm -> epoch -> seed -> row, for the block of epochs x seeds with the most rows.
 
     A run that was stopped has seeds of unequal length: by one epoch if they trained together, by
     many if they trained one after another. The block drops the one epoch in the first case and the
@@ -248,13 +319,10 @@ def _largest_block(
     """
     blocks: dict[str, dict[int, dict[int, Row]]] = {}
     notes: list[str] = []
-    by_optimizer: dict[str, dict[int, dict[int, Row]]] = {}
-    for row in rows:  # a repeated epoch: the later row counts
-        by_optimizer.setdefault(row.optimizer, {}).setdefault(row.seed, {})[row.epoch] = row
-    for optimizer, by_seed in by_optimizer.items():
+    for key, by_seed in by_arm.items():
         epochs, seeds = _block_of(by_seed)
-        blocks[optimizer] = {e: {seed: by_seed[seed][e] for seed in seeds} for e in epochs}
-        notes += _left_out(display_name(optimizer), by_seed, epochs, seeds)
+        blocks[key] = {e: {seed: by_seed[seed][e] for seed in seeds} for e in epochs}
+        notes += _left_out(arms[key].name, by_seed, epochs, seeds)
     return blocks, notes
 
 

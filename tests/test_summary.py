@@ -13,7 +13,8 @@ import pytest
 import synthetic_run
 from rich.console import Console
 
-from experiments import records, summary
+from experiments import records, summary, summary_table
+from experiments.arms import arms_of
 
 HEAD = "| optimizer | top-1 % | never flipped % | silent % |\n| --- | ---: | ---: | ---: |\n"
 
@@ -64,7 +65,7 @@ def test_table_of_a_run_and_of_its_summary_file_are_the_same(tmp_path):
     loaded = json.loads((folder / "summary.json").read_text())
     assert summary.table(loaded) == summary.table(folder)
     names = re.findall(r"^\| ([^|]*) \|", summary.table(folder), re.MULTILINE)
-    assert names == ["optimizer", "---", "SGD + SAD", "SGD + AGS", "bop"]
+    assert names == ["optimizer", "---", "SGD + SAD", "SGD + AGS", "Bop"]
 
 
 def test_one_seed_has_no_std():
@@ -98,10 +99,21 @@ def test_the_terminal_shows_the_same_numbers(tmp_path):
 
 
 def test_the_examples_in_the_docs_hold():
-    assert doctest.testmod(summary) == (0, 1)
+    assert doctest.testmod(summary_table) == (0, 1)
 
 
 # --- summary.json and summary.md
+
+
+def reached(folder, optimizer, seed, sgd):
+    """Share of 4 epochs until the seed is at the mean of SGD's rows; None if it never is."""
+    level = statistics.mean(line["test_top1"] for line in sgd)
+    epochs = [
+        line["epoch"]
+        for line in synthetic_run.read_rows(folder)
+        if (line["optimizer"], line["seed"]) == (optimizer, seed) and line["test_top1"] >= level
+    ]
+    return min(epochs) / 4 if epochs else None
 
 
 def test_summary_json_holds_the_last_epoch_of_every_seed(tmp_path):
@@ -110,6 +122,8 @@ def test_summary_json_holds_the_last_epoch_of_every_seed(tmp_path):
     written = json.loads((folder / "summary.json").read_text())
     assert written == returned
     assert list(written) == ["sgd", "ovsw"]
+    rows = synthetic_run.read_rows(folder)
+    sgd = [line for line in rows if line["optimizer"] == "sgd" and line["epoch"] == 4]
     for optimizer, result in written.items():
         last = [
             line
@@ -123,6 +137,8 @@ def test_summary_json_holds_the_last_epoch_of_every_seed(tmp_path):
             "seeds": [0, 1, 2],
             "epochs": 4,
             "finished": True,
+            "sgd_top1": pytest.approx(statistics.mean(line["test_top1"] for line in sgd)),
+            "to_match_sgd": [reached(folder, optimizer, seed, sgd) for seed in (0, 1, 2)],
         }
 
 
@@ -203,7 +219,8 @@ def test_the_block_read_is_the_largest_one(lengths):
         for seed, length in enumerate(lengths)
         for epoch in range(1, length + 1)
     ]
-    blocks, notes = records._largest_block(rows)
+    arms = {"sgd": arms_of([("sgd", {})], {})[0]}
+    blocks, notes = records._largest_block(records._by_seed(rows, ["sgd"] * len(rows)), arms)
     sizes = {len(by_seed) for by_seed in blocks["sgd"].values()}
     assert len(sizes) == 1
     best = max(end * sum(length >= end for length in lengths) for end in lengths)

@@ -1,43 +1,125 @@
-"""Training loss and test top-1 against the epoch (Fig. 8 of the paper)."""
+"""Training loss and test top-1 against the epoch (as Fig. 8 of the paper)."""
+
+import math
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from experiments import reaching
 from experiments.figures import style
-from experiments.records import Run, display_name, sample_std
+from experiments.figures.points import Point, arm_columns, column, over_epochs
+from experiments.records import TOP1, Run
 
-_PANELS = (
-    ("loss", 1.0, "Training loss (nats)", "Training loss"),
-    ("test_top1", 100.0, "Test top-1 (%)", "Test accuracy"),
-)
-
+_FACTORS = {"loss": 1.0, TOP1: 100.0}
+_REACHED = "test_top1 reaches the mean with which SGD ends"
 _WIDE = 30.0  # largest over smallest loss
 
 
+def points(run: Run) -> list[Point]:
+    """A point an arm, metric and epoch; and where the mean first reaches SGD's last one."""
+    found = [
+        point
+        for metric, factor in _FACTORS.items()
+        for arm in run.arms
+        for point in over_epochs(run, arm, metric, factor)
+    ]
+    return found + [mark for arm in run.arms for mark in _reached(run, arm, found)]
+
+
+def _reached(run: Run, arm: str, found: list[Point]) -> list[Point]:
+    level = reaching.level(run, arm)
+    if level is None or len(run.arms) < 2:
+        return []
+    start = arm_columns(run, arm)
+    line = _select(found, start, TOP1)
+    high = [point for point in line if point["mean"] >= 100 * level - 1e-9]
+    return [
+        {**start, "metric": _REACHED, "epoch": p["epoch"], "mean": 100 * level} for p in high[:1]
+    ]
+
+
+def _select(found: list[Point], start: Point, metric: str) -> list[Point]:
+    wanted = {**start, "metric": metric}
+    return [point for point in found if all(point[key] == wanted[key] for key in wanted)]
+
+
 def figure(run: Run) -> Figure:
-    """One line an optimizer: mean over seeds, with a band of one sample std on either side."""
-    fig = style.new_figure(3.7)
-    several = any(len(run.seeds(name)) > 1 for name in run.optimizers)
+    """One line an arm: mean over seeds, with a band of one sample std on either side.
+
+    A dotted line at SGD's final mean; a large mark where a mean first reaches it.
+    """
+    found = points(run)
+    fig = style.new_figure(3.5 + 0.2 * math.ceil(len(run.arms) / 4))
+    several = any(len(run.seeds(arm)) > 1 for arm in run.arms)
     style.set_title(fig, style.run_title(run, seeds=several))
-    panels = fig.subplots(1, len(_PANELS))
-    for axes, (metric, factor, label, title) in zip(panels, _PANELS, strict=True):
-        _draw_panel(axes, run, metric, factor)
+    panels = fig.subplots(1, 2)
+    labels = ("Training loss (nats)", style.top1_label(run))
+    for axes, metric, label in zip(panels, _FACTORS, labels, strict=True):
+        _draw_panel(axes, run, found, metric)
         axes.set_ylabel(label)
-        axes.set_title(title)
+    panels[0].set_title("Training loss")
+    panels[1].set_title("Accuracy")
     _log_if_wide(panels[0])
-    handles, _ = panels[0].get_legend_handles_labels()
-    labels = [f"{display_name(name)} (n = {len(run.seeds(name))})" for name in run.optimizers]
+    marks = [point for point in found if point["metric"] == _REACHED]
+    _draw_marks(panels[1], run, marks)
+    title = ["Mean over seeds, band: ± sample standard deviation"] * several
+    title += ["Dotted: where SGD ends; large marks: first epoch there"] * bool(marks)
+    _add_legend(fig, panels[0], run, "\n".join(title))
+    return fig
+
+
+def _draw_panel(axes: Axes, run: Run, found: list[Point], metric: str) -> None:
+    for arm, look in style.looks(run.arms).items():
+        line = _select(found, arm_columns(run, arm), metric)
+        epochs, mean, std = (column(line, name) for name in ("epoch", "mean", "std"))
+        if len(run.seeds(arm)) > 1:
+            axes.fill_between(epochs, mean - std, mean + std, color=look.color, alpha=0.25, lw=0)
+        axes.plot(
+            epochs,
+            mean,
+            color=look.color,
+            linestyle=look.linestyle,
+            marker=look.marker,
+            markersize=4,
+            markevery=style.marker_every(len(epochs)),
+            linewidth=1.6,
+            label=arm,
+        )
+    style.epoch_axis(axes, 1, max(run.last_epoch(arm) for arm in run.arms))
+
+
+def _draw_marks(axes: Axes, run: Run, marks: list[Point]) -> None:
+    """The level of SGD, and a large mark on it in the epoch in which a mean first is there."""
+    looks = style.looks(run.arms)
+    if not marks:
+        return
+    axes.axhline(marks[0]["mean"], color="black", linestyle=":", linewidth=1, zorder=1)
+    for mark in marks:
+        axes.plot(
+            mark["epoch"],
+            mark["mean"],
+            looks[mark["optimizer"]].marker,
+            color=looks[mark["optimizer"]].color,
+            markersize=9,
+            markerfacecolor="white",
+            markeredgewidth=1.8,
+            zorder=5,
+        )
+
+
+def _add_legend(fig: Figure, axes: Axes, run: Run, title: str) -> None:
+    handles, _ = axes.get_legend_handles_labels()
+    labels = [f"{run.name(arm)} (n = {len(run.seeds(arm))})" for arm in run.arms]
     fig.legend(
         handles,
         labels,
         loc="outside lower center",
         ncols=style.legend_columns(labels),
         handlelength=3.5,
-        title="Mean over seeds, band: ± sample standard deviation" if several else None,
+        title=title or None,
     )
-    return fig
 
 
 def _log_if_wide(axes: Axes) -> None:
@@ -54,25 +136,3 @@ def _log_if_wide(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel(f"{axes.get_ylabel()}, log scale")
-
-
-def _draw_panel(axes: Axes, run: Run, metric: str, factor: float) -> None:
-    looks = style.looks(run.optimizers)
-    for name in run.optimizers:
-        epochs, values = run.series(name, metric)
-        values = factor * values
-        look, mean, std = looks[name], np.mean(values, axis=0), sample_std(values)
-        if std is not None:
-            axes.fill_between(epochs, mean - std, mean + std, color=look.color, alpha=0.25, lw=0)
-        axes.plot(
-            epochs,
-            mean,
-            color=look.color,
-            linestyle=look.linestyle,
-            marker=look.marker,
-            markersize=4,
-            markevery=style.marker_every(len(epochs)),
-            linewidth=1.6,
-            label=name,
-        )
-    style.epoch_axis(axes, 1, max(run.last_epoch(name) for name in run.optimizers))

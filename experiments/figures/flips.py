@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -12,6 +11,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
 from experiments.figures import style
+from experiments.figures.points import Point, over_epochs
 from experiments.records import Run, depth_order
 
 _METRICS = (
@@ -24,23 +24,34 @@ _LINESTYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 _MARKERS = ("o", "s", "^", "v", "D", "P")
 
 
+def points(run: Run) -> list[Point]:
+    """A point an arm, layer, metric and epoch."""
+    return [
+        point
+        for metric, _ in _METRICS
+        for arm in run.arms
+        for layer in run.layers(arm)
+        for point in over_epochs(run, arm, metric, 100.0, layer)
+    ]
+
+
 def figure(run: Run) -> Figure:
     """Small multiples: a row a metric, a column an optimizer, a line a layer (mean over seeds)."""
-    names = run.optimizers
+    names = run.arms
     layers = depth_order(list({layer for name in names for layer in run.layers(name)}))
     if not layers:
         raise style.NothingToDrawError("metrics.jsonl holds no per-layer values")
     fig = style.new_figure(5.2, width=max(style.WIDTH, 2.6 * len(names)))
     style.set_title(fig, f"{style.run_title(run)}: sign flips and silent weights, layer by layer")
     grid = fig.subplots(len(_METRICS), len(names), sharex=True, sharey="row", squeeze=False)
-    colors = layer_colors(len(layers))
+    colors = style.ordered_colors(len(layers))
     for row, (metric, label) in zip(grid, _METRICS, strict=True):
         for axes, name in zip(row, names, strict=True):
             _draw_panel(axes, run, name, metric, layers, colors)
         row[0].set_ylabel(label)
     last = max(run.last_epoch(name) for name in names)
     for column, name in enumerate(names):
-        grid[0, column].set_title(style.optimizer_label(run, name, ", "), fontweight="bold")
+        grid[0, column].set_title(style.arm_label(run, name, ", "), fontweight="bold")
         for row in grid:
             style.epoch_axis(row[column], 1, last)
         grid[0, column].set_xlabel("")
@@ -58,11 +69,6 @@ def figure(run: Run) -> Figure:
     else:
         _add_colorbar(fig, grid, layers, colors)
     return fig
-
-
-def layer_colors(count: int) -> npt.NDArray[np.float64]:
-    """(count, 4) colours from the input (dark) to the output (light), all visible on white."""
-    return np.asarray(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.87, count)))
 
 
 def _draw_panel(

@@ -6,10 +6,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from experiments.figures import style
-from experiments.records import Run, sample_std
+from experiments.figures.points import Point, arm_columns, spread
+from experiments.records import TOP1, Run, sample_std
 
+_NEVER = "never_flipped_ratio"
 _MIN_SPAN = 2.0  # percentage points of top-1: do not magnify noise any further
 _HALF_HEIGHT = 0.31  # of a bar; rows are 1 apart
+
+
+def points(run: Run) -> list[Point]:
+    """A point an arm and metric; `seed_values` are the marks, one a seed."""
+    found = []
+    for metric in (_NEVER, TOP1):
+        for arm in run.arms:
+            values = 100 * np.array(run.final(arm, metric), np.float64)
+            found.append({**arm_columns(run, arm), "metric": metric, **spread(values)})
+            found[-1]["seed_values"] = " ".join(f"{value:.6g}" for value in values)
+    return found
 
 
 def figure(run: Run) -> Figure:
@@ -17,32 +30,32 @@ def figure(run: Run) -> Figure:
 
     A row an optimizer, so that any number of them fits; numbers stand in a column of their own.
     """
-    fig = style.new_figure(1.9 + 0.62 * len(run.optimizers), gap=0.1)
+    fig = style.new_figure(1.9 + 0.62 * len(run.arms), gap=0.1)
     style.set_title(fig, style.run_title(run))
     left, right = fig.subplots(1, 2)
-    _draw_panel(left, run, "never_flipped_ratio", bars=True)
+    _draw_panel(left, run, _NEVER, bars=True)
     left.set_title("Weights whose sign never flipped")
     left.set_xlabel("Never flipped (% of binary weights)")
     left.set_xlim(0, 100)
 
-    _draw_panel(right, run, "test_top1", bars=False)
+    _draw_panel(right, run, TOP1, bars=False)
     right.set_title("Test accuracy")
     right.tick_params(axis="y", labelleft=False)
     _zoom(right, run)
     from_zero = right.get_xlim()[0] == 0
-    right.set_xlabel("Test top-1 (%)" + ("" if from_zero else ", axis does not start at 0"))
+    right.set_xlabel(style.top1_label(run) + ("" if from_zero else ", axis does not start at 0"))
     fig.supxlabel(_caption(run), fontsize=8)
     return fig
 
 
 def _caption(run: Run) -> str:
-    if all(len(run.seeds(name)) == 1 for name in run.optimizers):
+    if all(len(run.seeds(name)) == 1 for name in run.arms):
         return "Values at the last epoch; one seed, so no spread is known"
     return "Mean ± sample standard deviation over seeds at the last epoch; each mark is one seed"
 
 
 def _draw_panel(axes: Axes, run: Run, metric: str, *, bars: bool) -> None:
-    names = run.optimizers
+    names = run.arms
     for y, (name, look) in enumerate(style.looks(names).items()):
         values = 100 * np.array(run.final(name, metric))
         mean, std = float(values.mean()), sample_std(values)
@@ -74,7 +87,7 @@ def _draw_panel(axes: Axes, run: Run, metric: str, *, bars: bool) -> None:
             fontsize=10,
             fontweight="bold",
         )
-    axes.set_yticks(range(len(names)), [style.optimizer_label(run, name) for name in names])
+    axes.set_yticks(range(len(names)), [style.arm_label(run, name) for name in names])
     axes.tick_params(axis="y", length=0, labelsize=10)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(True, axis="x")
@@ -83,8 +96,8 @@ def _draw_panel(axes: Axes, run: Run, metric: str, *, bars: bool) -> None:
 def _zoom(axes: Axes, run: Run) -> None:
     """Limits around the seeds and the error bars; no ticks where no accuracy can be."""
     low, high = np.inf, -np.inf
-    for name in run.optimizers:
-        values = 100 * np.array(run.final(name, "test_top1"))
+    for name in run.arms:
+        values = 100 * np.array(run.final(name, TOP1))
         std = sample_std(values)
         spread = 0.0 if std is None else float(std)
         low = min(low, float(values.min()), float(values.mean()) - spread)

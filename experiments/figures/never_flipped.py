@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from experiments.figures import style
+from experiments.figures.points import Point
 from experiments.records import FloatArray, Run, depth_order, display_name
 
 MOST_COLUMNS = 4
@@ -89,6 +90,23 @@ def read_histograms(folder: Path) -> dict[str, dict[str, LayerHistogram]]:
     return {name: {k: found[name][k] for k in depth_order(list(found[name]))} for name in found}
 
 
+def points(run: Run, histograms: Histograms) -> list[Point]:
+    """A point a bin of every layer."""
+    return [
+        {
+            "optimizer": name,
+            "layer": layer,
+            "from": float(h.edges[i]),
+            "to": float(h.edges[i + 1]),
+            "weights": int(h.initial[i]),
+            "never_flipped": int(h.never_flipped[i]),
+        }
+        for name in run.arms
+        for layer, h in histograms.get(name, {}).items()
+        for i in range(len(h.initial))
+    ]
+
+
 def spread_layers(layers: Sequence[str], count: int = MOST_COLUMNS) -> list[str]:
     """At most `count` layers, evenly spread over the depth, first and last among them."""
     if len(layers) <= count:
@@ -98,7 +116,7 @@ def spread_layers(layers: Sequence[str], count: int = MOST_COLUMNS) -> list[str]
 
 def figure(run: Run, histograms: Histograms) -> Figure:
     """A row an optimizer, a column for each of up to four layers."""
-    names = [name for name in run.optimizers if name in histograms]
+    names = [name for name in run.arms if name in histograms]
     if not names:
         raise style.NothingToDrawError("latent.npz holds none of the run's optimizers")
     layers = depth_order(list({layer for name in names for layer in histograms[name]}))
@@ -114,7 +132,7 @@ def figure(run: Run, histograms: Histograms) -> Figure:
         grid[0, column].set_title(_layer_title(short[layer], found), fontsize=8)
         grid[-1, column].set_xlabel("Initial latent weight")
     for axes, name in zip(grid[:, 0], names, strict=True):
-        axes.set_ylabel(style.optimizer_label(run, name), fontweight="bold")
+        axes.set_ylabel(style.arm_label(run, name), fontweight="bold")
     fig.supylabel("Weights per bin", fontsize=9)
     _add_legend(fig)
     return fig
@@ -140,7 +158,7 @@ def figure_all_layers(run: Run, optimizer: str, layers: Mapping[str, LayerHistog
 
 
 def _title(run: Run) -> str:
-    seed = [*run.planned_seeds, *run.seeds(run.optimizers[0])][0]  # the one in latent.npz
+    seed = [*run.planned_seeds, *run.seeds(run.arms[0])][0]  # the one in latent.npz
     return f"{style.run_title(run, seeds=False)}, seed {seed}: weights that never flipped"
 
 

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import PurePath
 
+import matplotlib
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,12 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from experiments.records import FloatArray, Run, display_name
+from experiments.records import FloatArray, Run
 
 DPI = 150
 WIDTH = 8.0  # inches: a README shows 1200 pixels at about 0.7 of their size
 
-# The two colours of Figs. 5/6; no optimizer uses them.
+# The two colours of Figs. 5/6.
 ALL_WEIGHTS = "#0072B2"
 NEVER_FLIPPED = "#E69F00"
 
@@ -65,11 +66,14 @@ _LOOKS = {
     "ovsw": Look("#009E73", "-", "o", "//"),
     "ags": Look("#56B4E9", "-.", "^", ".."),
     "sad": Look("#CC79A7", ":", "v", "\\\\"),
+    "adam": Look("#D55E00", (0, (5, 1, 1, 1, 1, 1)), "D", "xx"),
+    "lars": Look("#0072B2", (0, (8, 2)), "P", "++"),
+    "bop": Look("#E69F00", (0, (3, 1, 1, 1)), "X", "--"),
 }
 _OTHER_LOOKS = (
-    Look("#D55E00", (0, (5, 1, 1, 1, 1, 1)), "D", "xx"),
-    Look("#F0E442", (0, (8, 2)), "P", "++"),
-    Look("#000000", (0, (3, 1, 1, 1)), "X", "--"),
+    Look("#000000", (0, (1, 2)), "*", "||"),
+    Look("#F0E442", (0, (10, 4)), "<", "oo"),
+    Look("#7F3C8D", (0, (5, 1, 1, 1)), ">", "OO"),
 )
 
 
@@ -96,27 +100,40 @@ def new_figure(height: float, *, width: float = WIDTH, gap: float = 0.02) -> Fig
 
 def set_title(fig: Figure, title: str) -> None:
     """The title over all panels; a long one gets a second line instead of losing its ends."""
-    fig.suptitle(textwrap.fill(title, 92))
+    width = int(11.5 * fig.get_figwidth())
+    lines = math.ceil(len(title) / width)
+    even = width if lines == 1 else math.ceil(len(title) / lines) + 8  # no word alone on a line
+    fig.suptitle(textwrap.fill(title, min(width, even)))
 
 
 def run_title(run: Run, *, seeds: bool = True) -> str:
     """Data set, network, number of seeds and epochs, as far as the run says them."""
     parts = []
     if "data" in run.config:
-        parts.append(_elided(PurePath(str(run.config["data"])).name, 32))  # may be a folder
+        data = _elided(PurePath(str(run.config["data"])).name, 32)  # may be a folder
+        images = run.config.get("train_images")
+        parts.append(f"{data} ({images:,} training images)" if isinstance(images, int) else data)
     if "network" in run.config:
         parts.append(f"{run.config['network']} network")
-    counts = sorted({len(run.seeds(name)) for name in run.optimizers})
+    counts = sorted({len(run.seeds(arm)) for arm in run.arms})
     if seeds and len(counts) == 1:
         parts.append("1 seed" if counts[0] == 1 else f"{counts[0]} seeds")
-    epochs = run.planned_epochs or max(run.last_epoch(name) for name in run.optimizers)
+    epochs = run.planned_epochs or max(run.last_epoch(arm) for arm in run.arms)
     parts.append(f"{epochs} epoch" + ("s" if epochs != 1 else ""))
+    done = sum(run.finished(arm) for arm in run.planned_arms)
+    if run.is_sweep and done < len(run.planned_arms):
+        parts.append(f"UNFINISHED: {done} of {len(run.planned_arms)} settings done")
     return ", ".join(parts)
 
 
-def optimizer_label(run: Run, optimizer: str, separator: str = "\n") -> str:
-    """Display name, with how far an unfinished optimizer came."""
-    return separator.join([display_name(optimizer), *run.progress(optimizer)])
+def top1_label(run: Run) -> str:
+    """Label of a top-1 axis: on the test split, or on training images that were held out."""
+    return "Held-out top-1 (%)" if run.config.get("held_out") else "Test top-1 (%)"
+
+
+def arm_label(run: Run, arm: str, separator: str = "\n") -> str:
+    """Display name, with how far an unfinished arm came."""
+    return separator.join([run.name(arm), *run.progress(arm)])
 
 
 def short_names(layers: Sequence[str], length: int) -> dict[str, str]:
@@ -158,11 +175,52 @@ def percent_spread(mean: float, std: float | None) -> str:
     return percent(mean) if std is None else f"{100 * mean:.1f} ± {100 * std:.1f} %"
 
 
-def epoch_axis(axes: Axes, first: int, last: int) -> None:
+def at_least(axes: Axes, span: float = 2.0) -> None:
+    """Widens a y axis of percentages to `span` points: noise is not magnified any further."""
+    low, high = axes.get_ylim()
+    if high - low < span:
+        middle = (low + high) / 2
+        axes.set_ylim(middle - span / 2, middle + span / 2)
+
+
+def ordered_colors(count: int) -> FloatArray:
+    """(count, 4) colours from dark to light, in grey as well, all visible on white."""
+    return np.asarray(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.87, count)))
+
+
+def legend_below(fig: Figure, axes: Axes | Sequence[Axes], title: str) -> None:
+    """A legend of the axes' lines under all panels, where it covers no data; a label once."""
+    panels = [axes] if isinstance(axes, Axes) else axes
+    found = {}
+    for panel in panels:
+        handles, names = panel.get_legend_handles_labels()
+        found.update(dict(zip(names, handles, strict=True)))
+    labels = list(found)
+    fig.legend(
+        list(found.values()),
+        labels,
+        loc="outside lower center",
+        ncols=legend_columns(labels),
+        handlelength=3.5,
+        title=title,
+    )
+
+
+def hide_rest(panels: Sequence[Axes], used: int, columns: int) -> None:
+    """Hides panels that hold nothing; the ones above them get the names of the x axis."""
+    for number, axes in enumerate(panels):
+        axes.set_visible(number < used)
+        lowest = number + columns >= used
+        axes.tick_params(axis="x", labelbottom=lowest)
+        if not lowest:
+            axes.set_xlabel("")
+
+
+def epoch_axis(axes: Axes, first: int, last: int, ticks: int = 6) -> None:
     """Whole epochs only, with room for the markers; one epoch alone sits in the middle."""
     margin = max(0.5, 0.02 * (last - first))
     axes.set_xlim(first - margin, last + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=ticks, integer=True, min_n_ticks=1))
     axes.set_xlabel("Epoch")
     axes.grid(True)
 

@@ -1,0 +1,152 @@
+"""The arms of a run: an optimizer at one point of a sweep, with a key and a name to show.
+
+A point says which values the run's grids gave it, {} in a plain comparison. Fields that are the
+same at all points of an optimizer tell its arms not apart, so that no key and no name holds them.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Value = float | str
+
+DISPLAY_NAMES = {
+    "sgd": "SGD",
+    "adam": "Adam",
+    "lars": "LARS",
+    "bop": "Bop",
+    "ags": "SGD + AGS",
+    "sad": "SGD + SAD",
+    "ovsw": "OvSW",
+}
+_FIELD_NAMES = {
+    "init_scale": "gamma",
+    "learning_rate": "lr",
+    "adam_learning_rate": "lr",
+    "bop_threshold": "threshold",
+    "bop_adaptivity": "adaptivity",
+    "threshold": "sigma",
+    "flip_momentum": "mu",
+}
+
+
+def display_name(optimizer: str) -> str:
+    """Name of an optimizer key for tables and figures; an unknown key stands for itself."""
+    return DISPLAY_NAMES.get(optimizer, optimizer)
+
+
+def field_name(field: str) -> str:
+    """Name of a field of the config, short enough for a label.
+
+    >>> field_name("init_scale"), field_name("weight_decay")
+    ('gamma', 'weight decay')
+    """
+    return _FIELD_NAMES.get(field, field.replace("_", " "))
+
+
+def value_text(value: Value, digits: int = 6) -> str:
+    """A value as one would type it.
+
+    >>> value_text(0.04), value_text(1000.0), value_text(1e-6), value_text("normal")
+    ('0.04', '1000', '1e-6', 'normal')
+    """
+    if isinstance(value, str):
+        return value
+    return re.sub(r"e([+-])0*", lambda m: "e" + m[1].replace("+", ""), f"{value:.{digits}g}")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An optimizer at one point of a sweep.
+
+    Attributes:
+      optimizer: key of the optimizer.
+      settings: value of every field that the run's grids name, from the point or, where the
+        point lacks it, from the config.
+      varied: the fields that tell the optimizer's arms apart.
+    """
+
+    optimizer: str
+    settings: Mapping[str, Value]
+    varied: tuple[str, ...]
+
+    @property
+    def point(self) -> dict[str, Value]:
+        """What tells this arm from the optimizer's others."""
+        return {field: self.settings[field] for field in self.varied if field in self.settings}
+
+    @property
+    def key(self) -> str:
+        """The optimizer's key where it has one arm, else with its point: `ovsw lam=0.04`."""
+        fields = (f"{field}={value_text(value, 12)}" for field, value in self.point.items())
+        return " ".join([self.optimizer, *fields])
+
+    @property
+    def name(self) -> str:
+        """The same for readers: `OvSW, lam 0.04`."""
+        return ", ".join([display_name(self.optimizer), *self.labels])
+
+    @property
+    def labels(self) -> list[str]:
+        """The point for readers, a field each: `lam 0.04`."""
+        return [f"{field_name(k)} {value_text(v)}" for k, v in self.point.items()]
+
+
+Point = tuple[str, Mapping[str, Value]]  # an optimizer, and what the grids gave it
+
+
+def planned_points(config: Mapping[str, Any]) -> list[Point]:
+    """The points that a config.json plans, in its order.
+
+    >>> planned_points({"grids": ["optimizer=sgd,ovsw init_scale=0.1,1"]})[1]
+    ('sgd', {'init_scale': 1.0})
+    """
+    optimizers = [str(name) for name in config.get("optimizers") or []]
+    grids = config.get("grids") or [""]
+    return [point for grid in grids for point in _grid_points(str(grid), optimizers)]
+
+
+def _grid_points(grid: str, optimizers: Sequence[str]) -> Iterator[Point]:
+    listed = {
+        field: [_value(text) for text in values.split(",")]
+        for field, _, values in (part.partition("=") for part in grid.split())
+    }
+    names = listed.pop("optimizer", optimizers)
+    for name, *values in itertools.product(names, *listed.values()):
+        yield str(name), dict(zip(listed, values, strict=True))
+
+
+def _value(text: str) -> Value:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def arms_of(points: Sequence[Point], config: Mapping[str, Any]) -> list[Arm]:
+    """The arm of each point; equal points get equal arms."""
+    fields = list(dict.fromkeys(field for _, point in points for field in point))
+    settings = [
+        {f: v for f in fields if (v := _setting(point, f, config)) is not None}
+        for _, point in points
+    ]
+    by_optimizer: dict[str, list[Mapping[str, Value]]] = {}
+    for (optimizer, _), found in zip(points, settings, strict=True):
+        by_optimizer.setdefault(optimizer, []).append(found)
+    varied = {
+        optimizer: tuple(f for f in fields if len({s[f] for s in found if f in s}) > 1)
+        for optimizer, found in by_optimizer.items()
+    }
+    return [
+        Arm(optimizer, found, varied[optimizer])
+        for (optimizer, _), found in zip(points, settings, strict=True)
+    ]
+
+
+def _setting(point: Mapping[str, Value], field: str, config: Mapping[str, Any]) -> Value | None:
+    value = point.get(field, config.get(field))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return value if isinstance(value, str) else None

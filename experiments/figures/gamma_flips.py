@@ -1,0 +1,97 @@
+"""Epoch-wise flip rate of every layer for every gamma (as Figs. 10-25 of the paper)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.arms import display_name, value_text
+from experiments.figures import curves, scales, style
+from experiments.figures.gamma_accuracy import FIELD
+from experiments.figures.points import Point, column, over_epochs
+from experiments.records import Run, depth_order
+
+METRIC = "epoch_flip_ratio"
+TOTAL = "total"  # in the column of the layers: all binary weights together
+
+
+def points(run: Run, optimizer: str) -> list[Point]:
+    """A point a distribution, gamma, layer and epoch; the layer `total` is the whole network."""
+    found = []
+    for curve in _curves(run, optimizer):
+        for arm in curve.arms.values():
+            for layer in run.layers(arm):
+                found += over_epochs(run, arm, METRIC, 100.0, layer)
+            for point in over_epochs(run, arm, METRIC, 100.0):
+                found.append({**point, "layer": TOTAL})
+    return found
+
+
+def _curves(run: Run, optimizer: str) -> list[curves.Curve]:
+    return [curve for curve in curves.curves(run, FIELD) if curve.optimizer == optimizer]
+
+
+def figure(run: Run, optimizer: str) -> Figure:
+    """A column a gamma, a row a distribution, a line a layer; one scale for all panels."""
+    of, found = _curves(run, optimizer), points(run, optimizer)
+    gammas = sorted({gamma for curve in of for gamma in curve.arms})
+    layers = depth_order(list({p["layer"] for p in found} - {TOTAL}))
+    fig = style.new_figure(1.5 + 1.75 * len(of), width=max(style.WIDTH, 0.9 + 1.3 * len(gammas)))
+    style.set_title(
+        fig,
+        f"{display_name(optimizer)}, {style.run_title(run)}: signs changed from epoch to epoch "
+        "(ours)",
+    )
+    grid = fig.subplots(len(of), len(gammas), sharex=True, sharey=True, squeeze=False)
+    scale = scales.rates(grid[0, 0], column(found, "mean"))
+    for number, (row, curve) in enumerate(zip(grid, of, strict=True), start=1):
+        for axes, gamma in zip(row, gammas, strict=True):
+            mine = [p for p in found if p[FIELD] == gamma and _matches(p, curve)]
+            _draw_panel(axes, mine, layers)
+            style.epoch_axis(axes, 1, max(run.last_epoch(arm) for arm in run.arms), ticks=3)
+            axes.set_xlabel("Epoch" if number == len(of) else "")
+        row[0].set_ylabel(", ".join(curve.rest_labels), fontweight="bold")
+    for axes, gamma in zip(grid[0], gammas, strict=True):
+        axes.set_title(f"gamma {value_text(gamma)}")
+    fig.supylabel(f"Flipped within the epoch (% of weights, {scale})", fontsize=9)
+    _add_legend(fig, layers, curves.counts(found))
+    return fig
+
+
+def _matches(point: Point, curve: curves.Curve) -> bool:
+    return all(point[field] == value for field, value in curve.rest.items())
+
+
+def _draw_panel(axes: Axes, mine: Sequence[Point], layers: Sequence[str]) -> None:
+    colors = style.ordered_colors(len(layers))
+    for layer in [*layers, TOTAL]:
+        line = [point for point in mine if point["layer"] == layer]
+        total = layer == TOTAL
+        axes.plot(
+            column(line, "epoch"),
+            column(line, "mean"),
+            color="black" if total else colors[layers.index(layer)],
+            linewidth=1.8 if total else 0.9,
+            linestyle="--" if total else "-",
+            marker="o" if len(line) == 1 else "",
+            markersize=3,
+            label=layer,
+        )
+
+
+def _add_legend(fig: Figure, layers: Sequence[str], counts: str) -> None:
+    """Input, output and a few layers between them, by colour, and the total."""
+    colors = style.ordered_colors(len(layers))
+    short = style.short_names(layers, 24)
+    shown = sorted({int(i) for i in np.linspace(0, len(layers) - 1, 5).round()} if layers else ())
+    handles = [Line2D([], [], color=colors[i], label=f"{i + 1}  {short[layers[i]]}") for i in shown]
+    total = Line2D([], [], color="black", linestyle="--", linewidth=1.8, label="all binary weights")
+    fig.legend(
+        handles=[*handles, total],
+        loc="outside lower center",
+        ncols=6,
+        title=f"Layers from input (1, dark) to output ({len(layers)}, light); "
+        f"mean over seeds ({counts})",
+    )
