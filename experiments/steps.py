@@ -73,15 +73,22 @@ class Steps:
         devices = devices or jax.devices()[:1]
         self._mesh = Mesh(np.array(devices), ("members",), axis_types=(AxisType.Auto,))
         everywhere = NamedSharding(self._mesh, PartitionSpec())
+        self._by_member = NamedSharding(self._mesh, PartitionSpec("members"))
         # Data goes into compiled functions as an argument: a constant would be compiled in.
         self._train = jax.device_put((dataset.train_images, dataset.train_labels), everywhere)
         self._test = _padded_batches(dataset.test_images, dataset.test_labels)
         self._mean, self._std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
         self._init = self._compiled(self._init_one, "mm")
         self._shuffle = self._compiled(self._shuffle_one, "m")
-        self._train_step = self._compiled(self._train_one, "mmmma", donate=(0, 1))
+        self._no_metrics = self._compiled(self._no_metrics_one, "m")
+        self._train_step = self._compiled(self._train_one, "mmmama", donate=(0, 1))
         self._standing = self._compiled(self._standing_one, "m")
         self._count_correct = self._compiled(self._count_correct_one, "maa")
+
+    def place(self, values: Mapping[str, Sequence[float]]) -> Values:
+        """(members,) numbers of each field that varies, where their members train."""
+        arrays = {name: np.asarray(v, np.float32) for name, v in values.items()}
+        return jax.device_put(arrays, self._by_member)
 
     def init(self, seeds: Sequence[int], values: Values | None = None) -> TrainState:
         """Initial states for (members,) seeds and values of what varies."""
@@ -99,20 +106,26 @@ class Steps:
         self,
         state: TrainState,
         sums: StepMetrics | None,
-        batch: jax.Array,
+        order: jax.Array,
+        step: int,
         values: Values | None = None,
     ) -> tuple[TrainState, StepMetrics]:
-        """One step of every member on the images at `batch`, (members, batch) indices.
+        """Step number `step` of an epoch, from 0, of every member.
 
         `state` and `sums` are donated: their buffers are used for the new ones.
+
+        Args:
+          state: where the members stand.
+          sums: of the metrics of the epoch's earlier steps; None at its first.
+          order: from `shuffle`.
+          step: which batch of it.
+          values: of what varies, from `place`.
 
         Returns:
           The new state, and `sums` with the metrics of this step added.
         """
-        values = dict(values or {})
-        if sums is None:
-            sums = self._no_metrics(state, batch, values)
-        return self._train_step(state, sums, batch, values, self._train)
+        sums = self._no_metrics(state.opt_state) if sums is None else sums
+        return self._train_step(state, sums, order, step, dict(values or {}), self._train)
 
     def standing(self, state: TrainState) -> dict[str, dict[str, jax.Array]]:
         """Silent and never-flipped share by layer and in total, of each member."""
@@ -130,11 +143,9 @@ class Steps:
         """Memory of one more member's step, from compiling it for a single one."""
         one = {name: jnp.zeros(1, jnp.float32) for name in values}
         state = jax.eval_shape(self.init, [0], one)
-        batch = jax.ShapeDtypeStruct((1, self._config.batch_size), jnp.int32)
-        sums = jax.eval_shape(self._measured, state, batch, one)
-        lowered = jax.jit(jax.vmap(self._train_one, _axes("mmmma"))).lower(
-            state, sums, batch, one, self._train
-        )
+        _, order = jax.eval_shape(self.shuffle, state)
+        sums = jax.eval_shape(self._no_metrics, state.opt_state)
+        lowered = self._train_step.lower(state, sums, order, 0, one, self._train)
         memory = lowered.compile().memory_analysis()
         if memory is None:
             raise ValueError(
@@ -145,11 +156,11 @@ class Steps:
 
     def _compiled(
         self, function: Callable[..., Any], axes: str, donate: tuple[int, ...] = ()
-    ) -> Callable[..., Any]:
+    ) -> Any:
         """`function` of one member for all; `axes` has m for arguments that each has, a for one."""
         specs = tuple(PartitionSpec("members") if a == "m" else PartitionSpec() for a in axes)
         together = jax.shard_map(
-            jax.vmap(function, _axes(axes)),
+            jax.vmap(function, tuple(0 if a == "m" else None for a in axes)),
             mesh=self._mesh,
             in_specs=specs,
             out_specs=PartitionSpec("members"),
@@ -177,11 +188,13 @@ class Steps:
         self,
         state: TrainState,
         sums: StepMetrics,
-        batch: jax.Array,
+        order: jax.Array,
+        step: jax.Array,
         values: Values,
         data: tuple[jax.Array, jax.Array],
     ) -> tuple[TrainState, StepMetrics]:
         key, augment_key = jax.random.split(state.key)
+        batch = order[step]
         images = standardise(data[0][batch], self._mean, self._std)
         if self._config.augment:
             images = crop_and_flip(augment_key, images)
@@ -200,26 +213,13 @@ class Steps:
         )
         params = optax.apply_updates(state.params, updates)
         top1 = jnp.mean(jnp.argmax(logits, -1) == labels, dtype=jnp.float32)
-        layers = {
-            layer: {k: v for k, v in metrics.items() if k not in _STANDING}
-            for layer, metrics in ovsw.flip_metrics(opt_state).items()
-        }
-        measured = jax.tree.map(jnp.add, sums, StepMetrics(loss, top1, layers))
+        measured = StepMetrics(loss, top1, _of_steps(ovsw.flip_metrics(opt_state)))
+        measured = jax.tree.map(jnp.add, sums, measured)
         return TrainState(params, statistics, opt_state, key), measured
 
-    def _measured(self, state: TrainState, batch: jax.Array, values: Values) -> StepMetrics:
-        """Zeros shaped like the metrics of a step."""
-        layers = jax.vmap(ovsw.flip_metrics)(state.opt_state)
-        kept = {
-            layer: {k: jnp.zeros_like(v) for k, v in metrics.items() if k not in _STANDING}
-            for layer, metrics in layers.items()
-        }
-        nothing = jnp.zeros(batch.shape[0], jnp.float32)
-        return StepMetrics(nothing, nothing.copy(), kept)
-
-    def _no_metrics(self, state: TrainState, batch: jax.Array, values: Values) -> StepMetrics:
-        shapes = jax.eval_shape(self._measured, state, batch, values)
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    def _no_metrics_one(self, opt_state: Any) -> StepMetrics:
+        layers = jax.tree.map(jnp.zeros_like, _of_steps(ovsw.flip_metrics(opt_state)))
+        return StepMetrics(jnp.zeros(()), jnp.zeros(()), layers)
 
     def _standing_one(self, opt_state: Any) -> dict[str, dict[str, jax.Array]]:
         metrics = ovsw.flip_metrics(opt_state)
@@ -244,8 +244,11 @@ def never_flipped(opt_state: Any) -> dict[str, jax.Array]:
     return latent_weights(ovsw.never_flipped_mask(opt_state))
 
 
-def _axes(axes: str) -> tuple[int | None, ...]:
-    return tuple(0 if a == "m" else None for a in axes)
+def _of_steps(metrics: dict[str, dict[str, jax.Array]]) -> dict[str, dict[str, jax.Array]]:
+    return {
+        layer: {k: v for k, v in of_layer.items() if k not in _STANDING}
+        for layer, of_layer in metrics.items()
+    }
 
 
 def _padded_batches(

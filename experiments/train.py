@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import tyro
 from rich.console import Console
 
@@ -147,7 +146,7 @@ class _Run:
     def _fitting(self) -> int:
         program = next(p for p in self.planned if p.members)
         steps = self._steps(program, jax.devices()[:1])
-        values = {name: jnp.zeros(1) for name in program.varying}
+        values = steps.place({name: [0.0] for name in program.varying})
         return members_that_fit(steps, values, jax.devices())
 
 

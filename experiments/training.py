@@ -13,7 +13,14 @@ from experiments import checkpoint
 from experiments.configs import Config
 from experiments.members import Member
 from experiments.run_folder import RunFolder
-from experiments.steps import StepMetrics, Steps, TrainState, latent_weights, never_flipped
+from experiments.steps import (
+    StepMetrics,
+    Steps,
+    TrainState,
+    Values,
+    latent_weights,
+    never_flipped,
+)
 
 SECONDS_BETWEEN_DRAWS = 0.25
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -36,12 +43,11 @@ class Together:
     varying: Sequence[str]
 
     @property
-    def values(self) -> dict[str, jax.Array]:
+    def values(self) -> Values:
         """(members,) numbers of each field that varies."""
-        return {
-            name: jnp.asarray([m.point[name] for m in self.members], jnp.float32)
-            for name in self.varying
-        }
+        return self.steps.place(
+            {name: [float(m.point[name]) for m in self.members] for name in self.varying}
+        )
 
     @property
     def keys(self) -> list[Any]:
@@ -114,7 +120,7 @@ class Training:
         count = order.shape[1]
         started = drawn = time.perf_counter()
         for step in range(1, count + 1):
-            state, sums = self.steps.train_step(state, sums, order[:, step - 1], self.values)
+            state, sums = self.steps.train_step(state, sums, order, step - 1, self.values)
             if first and step == 1:  # compilation is no part of images/s
                 jax.block_until_ready((sums, self.steps.standing(state)))
                 started = time.perf_counter()

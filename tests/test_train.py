@@ -19,7 +19,6 @@ from experiments.augment import PADDING, crop_and_flip, standardise
 from experiments.configs import RECIPES, Config
 from experiments.data import Dataset, load
 from experiments.networks import NETWORKS, Network
-from experiments.optimizers import make_optimizer
 from experiments.steps import Steps, latent_weights, never_flipped
 
 ROOT = Path(__file__).parents[1]
@@ -109,59 +108,69 @@ def tiny_network():
     return Network(NETWORKS["small"], classes=3, in_channels=1)
 
 
+def steps_of(optimizer="ovsw", devices=1, **fields):
+    config = Config(batch_size=16, **fields)
+    return Steps(tiny_network(), optimizer, config, tiny_dataset(), devices=jax.devices()[:devices])
+
+
 @pytest.fixture(scope="module")
 def tiny_steps():
-    config = Config(batch_size=16)
-    tx = make_optimizer("ovsw", config, 3)
-    return Steps(tiny_network(), tx, tiny_dataset(), batch_size=16, augment=False)
+    return steps_of()
 
 
 def test_every_epoch_uses_every_image_once(tiny_steps):
-    state, first = tiny_steps.shuffle(tiny_steps.init(jnp.array([0, 1])))
+    state, first = tiny_steps.shuffle(tiny_steps.init([0, 1]))
     _, second = tiny_steps.shuffle(state)
-    assert first.shape == (3, 2, 16)
+    assert first.shape == (2, 3, 16)
     for order in (first, second):
-        for seed in (0, 1):
-            assert sorted(order[:, seed].ravel().tolist()) == list(range(48))
+        for member in (0, 1):
+            assert sorted(order[member].ravel().tolist()) == list(range(48))
     assert not np.array_equal(first, second)
-    assert not np.array_equal(first[:, 0], first[:, 1])
+    assert not np.array_equal(first[0], first[1])
 
 
 def test_seeds_together_are_those_alone(tiny_steps):
     """Of the first step, whose rounding the network has not yet blown up."""
-    both, alone = tiny_steps.init(jnp.array([7, 9])), tiny_steps.init(jnp.array([9]))
+    both, alone = tiny_steps.init([7, 9]), tiny_steps.init([9])
     last = jax.tree.map(lambda x: x[1:], both)
     jax.tree.map(np.testing.assert_array_equal, last._replace(key=()), alone._replace(key=()))
     losses = []
     for state in (both, alone):
         state, order = tiny_steps.shuffle(state)
-        losses.append(tiny_steps.train_step(state, order[0])[1].loss[-1])
+        losses.append(tiny_steps.train_step(state, None, order, 0)[1].loss[-1])
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.05)
 
 
 def test_evaluation_counts_the_last_partial_batch(tiny_steps, monkeypatch):
     """The share of right answers over all 21 images, whatever the size of a batch."""
-    state = tiny_steps.init(jnp.array([0]))
+    state = tiny_steps.init([0])
     whole = tiny_steps.evaluate(state)
     monkeypatch.setattr("experiments.steps.EVALUATION_BATCH", 8)
-    parts = Steps(
-        tiny_network(),
-        make_optimizer("ovsw", Config(), 3),
-        tiny_dataset(),
-        batch_size=16,
-        augment=False,
-    ).evaluate(state)
+    parts = steps_of().evaluate(state)
     assert whole[0] == parts[0]
     assert whole[0] * 21 == pytest.approx(round(whole[0] * 21))
 
 
 def test_layers_are_named_as_the_library_names_them(tiny_steps):
-    state = tiny_steps.init(jnp.array([0]))
+    state = tiny_steps.init([0])
     names = set(latent_weights(state.params))
     assert names == set(never_flipped(state.opt_state))
     state, order = tiny_steps.shuffle(state)
-    _, metrics = tiny_steps.train_step(state, order[0])
-    assert names == set(metrics.layers) - {"total"}
+    state, metrics = tiny_steps.train_step(state, None, order, 0)
+    assert names == set(metrics.layers) - {"total"} == set(tiny_steps.standing(state)) - {"total"}
+
+
+def test_metrics_of_steps_add_up(tiny_steps):
+    state, order = tiny_steps.shuffle(tiny_steps.init([0]))
+    apart = []
+    for step in range(2):
+        state, metrics = tiny_steps.train_step(state, None, order, step)
+        apart.append(metrics)
+    state, order = tiny_steps.shuffle(tiny_steps.init([0]))
+    state, sums = tiny_steps.train_step(state, None, order, 0)
+    state, sums = tiny_steps.train_step(state, sums, order, 1)
+    expected = jax.tree.map(lambda a, b: np.asarray(a) + np.asarray(b), *apart)
+    jax.tree.map(np.testing.assert_array_equal, sums, expected)
 
 
 def test_crops_shift_and_flip_whole_images():
@@ -235,8 +244,11 @@ def test_bad_commands_end_with_an_explanation(message, capsys, tmp_path, monkeyp
 
 def test_a_run_is_never_overwritten(digits_run, capsys):
     before = (digits_run / "metrics.jsonl").read_bytes()
-    assert train.main([*SHORT, "--out", str(digits_run)]) == 2
-    assert "already holds a run; a run never overwrites another" in capsys.readouterr().err
+    assert train.main([*SHORT, "--epochs", "3", "--out", str(digits_run)]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "holds another run; a run never overwrites another: epochs is 2 there and 3 here" in error
+    )
     assert (digits_run / "metrics.jsonl").read_bytes() == before
 
 
