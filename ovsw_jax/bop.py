@@ -45,7 +45,8 @@ def bop(
     stands for its signs, with sign(0) = +1, and goes to its new signs in the first update, new - W.
     `optax.apply_updates` then gives exactly -1 or +1 where W was -1 or +1, and where it keeps its
     sign. Where it also flips there is not always a float that added to W gives the opposite sign
-    exactly: it may land a rounding short of it (0.99999994), and is exact after the next update.
+    exactly: it may land a rounding away (0.99999994), and is exact after the next update that
+    doesn't flip it, after two in any case. Begin with signs to have them exact throughout.
     Weights beyond 1 / eps (8e6 in float32, 128 in bfloat16) take a few updates.
 
     A NaN gradient makes m NaN and stays there: such a weight never flips again. Guard with

@@ -56,6 +56,17 @@ def chain(learning_rate=0.5, lam=0.5, tau=0.02):
     )
 
 
+def lars_sgd(learning_rate=0.5, eta=0.5, momentum=0.9, weight_decay=0.01):
+    return optax.chain(
+        ovsw.track_flip_state(**FLIPS),
+        ovsw.lars_sgd(learning_rate, eta=eta, momentum=momentum, weight_decay=weight_decay),
+    )
+
+
+def bop(threshold=0.02, adaptivity=0.2):
+    return optax.chain(ovsw.track_flip_state(**FLIPS), ovsw.bop(threshold, adaptivity=adaptivity))
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     make: Callable[..., optax.GradientTransformationExtraArgs]
@@ -74,6 +85,8 @@ CASES = {
     "track ema": Case(track("ema")),
     "ovsw_sgd": Case(ovsw_sgd, only_latent=False),
     "chain": Case(chain, only_latent=False),
+    "lars_sgd": Case(lars_sgd, only_latent=False),
+    "bop": Case(bop),
 }
 
 

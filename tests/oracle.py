@@ -105,6 +105,55 @@ class Algorithm3:
         return flipped, silent, woken
 
 
+def lars_rate(gradient, weight, eta, weight_decay):
+    """Line 5 of Algorithm 2, over the whole layer; 0 where it is 0/0 or infinite."""
+    gradient_norm = filter_norm(gradient, None).item()
+    weight_norm = filter_norm(weight, None).item()
+    divisor = gradient_norm + weight_decay * weight_norm
+    return 0.0 if weight_norm == 0 or divisor == 0 else eta * weight_norm / divisor
+
+
+@dataclasses.dataclass
+class Algorithm2:
+    """One layer trained by SGD with LARS; `step` returns the layer's rate."""
+
+    weight: np.ndarray
+    eta: float
+    sgd_momentum: float
+    weight_decay: float
+    literal: bool = False  # move by the momentum of before the step
+
+    def __post_init__(self):
+        self.weight = np.asarray(self.weight, np.float64)
+        self.velocity = np.zeros_like(self.weight)
+
+    def step(self, gradient, learning_rate):
+        rate = lars_rate(gradient, self.weight, self.eta, self.weight_decay)
+        before = self.velocity
+        decayed = np.asarray(gradient, np.float64) + self.weight_decay * self.weight
+        self.velocity = self.sgd_momentum * before + decayed
+        used = before if self.literal else self.velocity
+        self.weight = self.weight - learning_rate * rate * used
+        return rate
+
+
+class Bop:
+    """Helwegen et al.: flips a sign where the average gradient exceeds the threshold along it."""
+
+    def __init__(self, weight, threshold, adaptivity):
+        self.weight = sign(weight)
+        self.threshold, self.adaptivity = threshold, adaptivity
+        self.momentum = np.zeros(self.weight.shape)
+
+    def step(self, gradient):
+        """Moves weight and momentum; returns how far |m| is from the threshold."""
+        gradient = np.asarray(gradient, np.float64)
+        self.momentum = (1 - self.adaptivity) * self.momentum + self.adaptivity * gradient
+        along = self.momentum * self.weight
+        self.weight = np.where(along > self.threshold, -self.weight, self.weight)
+        return np.abs(np.abs(self.momentum) - self.threshold)
+
+
 def silence_horizon(momentum, threshold, longest=10**7):
     """Steps that one flip keeps S at or above the threshold, counted by running the average."""
     ema, steps = 1 - momentum, 0

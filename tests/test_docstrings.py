@@ -6,7 +6,12 @@ import pytest
 
 import ovsw_jax as ovsw
 
-STATES = {"AgsState", "FlipState"}  # made by the transforms, not by the user
+STATES = {
+    "AgsState",
+    "BopState",
+    "FlipState",
+    "LarsState",
+}  # made by the transforms, not by the user
 FUNCTIONS = [
     *(getattr(ovsw, name) for name in ovsw.__all__ if name not in STATES),
     *(getattr(ovsw.nn, name) for name in ovsw.nn.__all__),

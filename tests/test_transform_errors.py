@@ -20,7 +20,10 @@ TRANSFORMS = {
     "silence_aware_decay": ovsw.silence_aware_decay,
     "track_flip_state": ovsw.track_flip_state,
     "ovsw_sgd": functools.partial(ovsw.ovsw_sgd, 0.1),
+    "lars_sgd": functools.partial(ovsw.lars_sgd, 0.1),
+    "bop": ovsw.bop,
 }
+READ_GRADIENTS = sorted(TRANSFORMS.keys() - {"track_flip_state"})
 FLIP_RULES = {
     "silence_aware_decay": (ovsw.silence_aware_decay, "momentum"),
     "track_flip_state": (ovsw.track_flip_state, "momentum"),
@@ -109,7 +112,7 @@ def test_a_mask_on_variable_types_is_refused_rather_than_empty():
     assert_raises(ValueError, ["selects none", "Variable types", "nnx.Optimizer"], train_once)
 
 
-@pytest.mark.parametrize("name", ["scale_by_ags", "silence_aware_decay", "ovsw_sgd"])
+@pytest.mark.parametrize("name", READ_GRADIENTS)
 def test_params_and_gradients_of_different_shapes(name):
     tx = TRANSFORMS[name]()
     grads = {"conv": {"latent_kernel": jnp.ones((3, 1)), "bias": jnp.ones(4)}}
@@ -123,7 +126,7 @@ def test_params_and_gradients_of_different_shapes(name):
     )
 
 
-@pytest.mark.parametrize("name", ["scale_by_ags", "silence_aware_decay", "ovsw_sgd"])
+@pytest.mark.parametrize("name", READ_GRADIENTS)
 def test_params_and_gradients_of_different_structures(name):
     tx = TRANSFORMS[name]()
     grads = {"conv": {"latent_kernel": jnp.ones((3, 4))}}
@@ -142,6 +145,15 @@ def test_params_of_another_shape_than_the_flip_state(make_flips, shape):
     tx = make_flips()
     state = tx.init({"conv": {"latent_kernel": jnp.ones(shape), "bias": jnp.ones(4)}})
     assert_raises(ValueError, ["'conv'", str(shape)], tx.update, PARAMS, state, PARAMS)
+
+
+@pytest.mark.parametrize("name", ["lars_sgd", "bop"])
+@pytest.mark.parametrize("shape", [(1, 4), (5, 4)])
+def test_params_of_another_shape_than_the_momentum(name, shape):
+    tx = TRANSFORMS[name]()
+    state = tx.init({"conv": {"latent_kernel": jnp.ones(shape), "bias": jnp.ones(4)}})
+    parts = ["'conv'", "(3, 4)", "their momentum", str(shape), "must be equal"]
+    assert_raises(ValueError, parts, tx.update, PARAMS, state, PARAMS)
 
 
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.int8, jnp.bool_, jnp.complex64])
@@ -207,6 +219,32 @@ def test_a_threshold_that_one_flip_cannot_reach(make_flips):
     )
     # Equal is allowed: S is then at the threshold, not below it, in the step of the flip.
     assert make_flips(momentum=0.75, threshold=0.25).init(PARAMS)
+
+
+# By hyperparameter: a factory, values out of range, and the rule that they break.
+BASELINES = {
+    "eta": (functools.partial(ovsw.lars_sgd, 0.1), [0.0, -1.0, np.nan, np.inf], "finite and > 0"),
+    "learning_rate": (ovsw.lars_sgd, [-1.0, np.nan, np.inf], "finite and >= 0"),
+    "weight_decay": (functools.partial(ovsw.lars_sgd, 0.1), [-1e-9, np.nan], "finite and >= 0"),
+    "momentum": (functools.partial(ovsw.lars_sgd, 0.1), [-0.1, 1.0, np.nan], "below 1"),
+    "threshold": (ovsw.bop, [-1e-9, np.nan, np.inf], "finite and >= 0"),
+    "adaptivity": (ovsw.bop, [0.0, -1.0, 1.5, np.nan], "above 0 and at most 1"),
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_hyperparameters_of_the_baselines_out_of_range(name):
+    make, values, rule = BASELINES[name]
+    for value in values:
+        assert_raises(ValueError, [f"{name}={value:g}", rule], make, **{name: value})
+        array = jnp.array([0.1, value], jnp.float32)
+        assert_raises(ValueError, [f"{name}={np.float32(value):g}"], make, **{name: array})
+    assert_raises(TypeError, [f"{name}='0.1' is no real number"], make, **{name: "0.1"})
+
+
+def test_an_unknown_variant_of_lars():
+    parts = ["variant='old'", "'updated'", "'literal'"]
+    assert_raises(ValueError, parts, ovsw.lars_sgd, 0.1, variant="old")
 
 
 PACKED_CANNOT_HOLD = {
