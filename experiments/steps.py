@@ -78,7 +78,7 @@ class Steps:
         self._train = jax.device_put((dataset.train_images, dataset.train_labels), everywhere)
         self._test = _padded_batches(dataset.test_images, dataset.test_labels)
         self._mean, self._std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
-        self._init = self._compiled(self._init_one, "mm")
+        self._init = self._compiled(self._init_one, "mmmm")
         self._shuffle = self._compiled(self._shuffle_one, "m")
         self._no_metrics = self._compiled(self._no_metrics_one, "m")
         self._train_step = self._compiled(self._train_one, "mmmama", donate=(0, 1))
@@ -92,7 +92,9 @@ class Steps:
 
     def init(self, seeds: Sequence[int], values: Values | None = None) -> TrainState:
         """Initial states for (members,) seeds and values of what varies."""
-        return self._init(jnp.asarray(seeds), dict(values or {}))
+        keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(jnp.asarray(seeds))
+        made = jax.device_put((*self._network.init(keys[:, 0]), keys), self._by_member)
+        return self._init(*made, dict(values or {}))
 
     def shuffle(self, state: TrainState) -> tuple[TrainState, jax.Array]:
         """A new order of the images: (members, steps_per_epoch, batch) indices.
@@ -171,12 +173,12 @@ class Steps:
         config = self._config.at(values)
         return make_optimizer(self._optimizer, config, self.steps_per_epoch)
 
-    def _init_one(self, seed: jax.Array, values: Values) -> TrainState:
-        init_key, key = jax.random.split(jax.random.key(seed))
-        params, statistics = self._network.init(init_key)
+    def _init_one(
+        self, params: Any, statistics: Any, keys: jax.Array, values: Values
+    ) -> TrainState:
         config = self._config.at(values)
-        params = initialise_latent(params, init_key, config.init, config.init_scale)
-        return TrainState(params, statistics, self._transform(values).init(params), key)
+        params = initialise_latent(params, keys[0], config.init, config.init_scale)
+        return TrainState(params, statistics, self._transform(values).init(params), keys[1])
 
     def _shuffle_one(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         next_key, order_key = jax.random.split(key)
