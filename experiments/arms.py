@@ -25,6 +25,7 @@ _FIELD_NAMES = {
     "init_scale": "gamma",
     "learning_rate": "lr",
     "adam_learning_rate": "lr",
+    "weight_decay": "wd",
     "bop_threshold": "threshold",
     "bop_adaptivity": "adaptivity",
     "threshold": "sigma",
@@ -40,8 +41,8 @@ def display_name(optimizer: str) -> str:
 def field_name(field: str) -> str:
     """Name of a field of the config, short enough for a label.
 
-    >>> field_name("init_scale"), field_name("weight_decay")
-    ('gamma', 'weight decay')
+    >>> field_name("init_scale"), field_name("warmup_epochs")
+    ('gamma', 'warmup epochs')
     """
     return _FIELD_NAMES.get(field, field.replace("_", " "))
 

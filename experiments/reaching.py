@@ -10,12 +10,20 @@ from experiments.records import TOP1, Run
 def reference(run: Run, arm: str) -> str | None:
     """The arm of SGD to compare with: its only one, or the one at the same point of the sweep.
 
-    None where there is no such arm or it has not finished.
+    None where there is no such arm or it has not finished. An arm of SGD compares with itself, if
+    another optimizer does.
     """
-    settings = run.known_arms[arm]
+    if run.known_arms[arm].optimizer != "sgd":
+        return _of_other(run, arm)
+    others = (other for other in run.arms if run.known_arms[other].optimizer != "sgd")
+    return arm if any(_of_other(run, other) == arm for other in others) else None
+
+
+def _of_other(run: Run, arm: str) -> str | None:
     candidates = run.arms_of("sgd")
     if len(candidates) != 1 or run.varied("sgd"):
-        candidates = [key for key in candidates if run.known_arms[key].point == settings.point]
+        point = run.known_arms[arm].point
+        candidates = [key for key in candidates if run.known_arms[key].point == point]
     return next((key for key in candidates if run.finished(key)), None)
 
 

@@ -9,10 +9,10 @@ from experiments.records import Run, display_name
 from experiments.summary_table import spread, summarise, table
 
 _CAPTIONS = {
-    "headline": "Never-flipped share and test top-1",
-    "convergence": "Training loss and test top-1 over the epochs",
-    "flips": "Flip ratio and silent ratio of each layer over the epochs",
-    "never_flipped": "Initial latent weights, and those whose sign never flipped",
+    "headline": "Ours: never-flipped share and test top-1",
+    "convergence": "Ours: training loss and test top-1 over the epochs",
+    "flips": "Ours: flip ratio and silent ratio of each layer over the epochs",
+    "never_flipped": "Ours: initial latent weights, and those whose sign never flipped",
     "gamma_accuracy": "Ours: top-1 by scale of the initial weights, as Fig. 9 of the paper",
     "gamma_convergence": "Ours: top-1 over the epochs for each scale, as Fig. 8 of the paper",
     "gamma_flip_rate": "Ours: flip rate by scale of the initial weights",
@@ -46,8 +46,11 @@ def page(run: Run) -> str:
 def _title(run: Run) -> str:
     names = [display_name(name) for name in run.optimizers]
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 2 else names)
-    settings = f", {len(run.known_arms)} settings," if run.is_sweep else ""
-    return listed + settings + (f" on {run.config['data']}" if "data" in run.config else "")
+    if run.is_sweep:
+        planned = max(len(run.planned_arms), len(run.arms))
+        of = "" if len(run.arms) == planned else f"{len(run.arms)} of "
+        listed += f", {of}{planned} settings,"
+    return listed + (f" on {run.config['data']}" if "data" in run.config else "")
 
 
 def _held_out(run: Run) -> list[str]:
@@ -95,7 +98,7 @@ def _convergence(run: Run) -> list[str]:
     rows = [
         f"| {run.name(arm)} | {100 * level:.1f} | {_share(reaching.shares(run, arm))} |"
         for arm in run.arms
-        if len(run.arms) > 1 and (level := reaching.level(run, arm)) is not None
+        if (level := reaching.level(run, arm)) is not None
     ]
     if not rows:
         return []

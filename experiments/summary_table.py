@@ -55,7 +55,7 @@ def _summary_of(run: Run, arm: str) -> dict[str, Any]:
         found["top1_epoch"] = run.top1_epoch(arm)
     if diverged := run.diverged(arm):
         found["diverged_seeds"] = diverged
-    if (level := reaching.level(run, arm)) is not None and len(run.arms) > 1:
+    if (level := reaching.level(run, arm)) is not None:
         found |= {"sgd_top1": level, "to_match_sgd": reaching.shares(run, arm)}
     return found
 
@@ -105,6 +105,8 @@ def print_table(source: Path | Summary, console: Console | None = None) -> None:
     best = _best(summary)
     rich_table = Table(title="Last epoch, mean ± std over seeds" + "; best in bold" * bool(best))
     for head, right in zip(*_heads(summary), strict=True):
+        if is_sweep(summary):
+            head = head.replace("never ", "never\n")  # narrow, for the names of the settings
         rich_table.add_column(head, justify="right" if right else "left", no_wrap=right)
     for arm, cells in _cells(summary):
         rich_table.add_row(*(cell for _, cell in cells), style="bold" if arm in best else None)

@@ -30,7 +30,7 @@ def points(run: Run) -> list[Point]:
 
 def _reached(run: Run, arm: str, found: list[Point]) -> list[Point]:
     level = reaching.level(run, arm)
-    if level is None or len(run.arms) < 2:
+    if level is None:
         return []
     start = arm_columns(run, arm)
     line = _select(found, start, TOP1)
@@ -102,7 +102,7 @@ def _draw_marks(axes: Axes, run: Run, marks: list[Point]) -> None:
             mark["mean"],
             looks[mark["optimizer"]].marker,
             color=looks[mark["optimizer"]].color,
-            markersize=9,
+            markersize=8,
             markerfacecolor="white",
             markeredgewidth=1.8,
             zorder=5,

@@ -112,7 +112,8 @@ def draw(
     looks = style.looks([curve.optimizer for curve in of])
     rests = list(dict.fromkeys(tuple(curve.rest.items()) for curve in of))
     for curve in of:
-        mine = select(found, metric, curve)
+        if not (mine := select(found, metric, curve)):
+            continue
         variant = rests.index(tuple(curve.rest.items()))
         look = looks[curve.optimizer]
         std = column(mine, "std")

@@ -19,6 +19,7 @@ _METRICS = (
     ("silent_ratio", "Silent\n(% of the layer's weights)"),
 )
 _MOST_NAMED = 6  # more layers than this get a colour bar instead of a legend
+_MOST_COLUMNS = 4  # optimizers side by side
 _MOST_TICKS = 20  # names beside the colour bar
 _LINESTYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 _MARKERS = ("o", "s", "^", "v", "D", "P")
@@ -36,26 +37,31 @@ def points(run: Run) -> list[Point]:
 
 
 def figure(run: Run) -> Figure:
-    """Small multiples: a row a metric, a column an optimizer, a line a layer (mean over seeds)."""
+    """Small multiples: a row a metric, a column an optimizer, a line a layer (mean over seeds).
+
+    Many optimizers are rows instead, so that the page stays as wide as others.
+    """
     names = run.arms
     layers = depth_order(list({layer for name in names for layer in run.layers(name)}))
     if not layers:
         raise style.NothingToDrawError("metrics.jsonl holds no per-layer values")
-    fig = style.new_figure(5.2, width=max(style.WIDTH, 2.6 * len(names)))
+    tall = len(names) > _MOST_COLUMNS
+    height, width = (1.4 + 1.3 * len(names), 0.0) if tall else (5.2, 2.6 * len(names))
+    fig = style.new_figure(height, width=max(style.WIDTH, width))
     style.set_title(fig, f"{style.run_title(run)}: sign flips and silent weights, layer by layer")
-    grid = fig.subplots(len(_METRICS), len(names), sharex=True, sharey="row", squeeze=False)
+    shape = (len(names), len(_METRICS)) if tall else (len(_METRICS), len(names))
+    grid = fig.subplots(*shape, sharex=True, sharey="col" if tall else "row", squeeze=False)
+    panels = grid.T if tall else grid  # by metric and optimizer
     colors = style.ordered_colors(len(layers))
-    for row, (metric, label) in zip(grid, _METRICS, strict=True):
-        for axes, name in zip(row, names, strict=True):
-            _draw_panel(axes, run, name, metric, layers, colors)
-        row[0].set_ylabel(label)
     last = max(run.last_epoch(name) for name in names)
-    for column, name in enumerate(names):
-        grid[0, column].set_title(style.arm_label(run, name, ", "), fontweight="bold")
-        for row in grid:
-            style.epoch_axis(row[column], 1, last)
-        grid[0, column].set_xlabel("")
-    _set_limits(grid)
+    for of_metric, (metric, _) in zip(panels, _METRICS, strict=True):
+        for axes, name in zip(of_metric, names, strict=True):
+            _draw_panel(axes, run, name, metric, layers, colors)
+            style.epoch_axis(axes, 1, last)
+    for axes in grid[:-1].ravel():
+        axes.set_xlabel("")
+    _name_panels(run, panels, tall)
+    _set_limits(panels)
     if len(layers) <= _MOST_NAMED:
         handles, _ = grid[0, 0].get_legend_handles_labels()
         labels = list(style.short_names(layers, 28).values())
@@ -69,6 +75,19 @@ def figure(run: Run) -> Figure:
     else:
         _add_colorbar(fig, grid, layers, colors)
     return fig
+
+
+def _name_panels(run: Run, panels: npt.NDArray[np.object_], tall: bool) -> None:
+    for of_metric, (_, label) in zip(panels, _METRICS, strict=True):
+        if tall:
+            of_metric[0].set_title(label)
+        else:
+            of_metric[0].set_ylabel(label)
+    for axes, arm in zip(panels[0], run.arms, strict=True):
+        if tall:
+            axes.set_ylabel(style.arm_label(run, arm), fontweight="bold")
+        else:
+            axes.set_title(style.arm_label(run, arm, ", "), fontweight="bold")
 
 
 def _draw_panel(

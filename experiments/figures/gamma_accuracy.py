@@ -29,5 +29,5 @@ def figure(run: Run) -> Figure:
     axes.set_xlabel(X_LABEL)
     axes.set_ylabel(style.top1_label(run))
     axes.grid(True)
-    style.legend_below(fig, axes, "Mean over seeds, bars: ± sample standard deviation")
+    style.legend_below(fig, axes, style.spread_title(run))
     return fig

@@ -32,6 +32,6 @@ def figure(run: Run) -> Figure:
     style.legend_below(
         fig,
         axes,
-        "Mean over epochs, then over seeds; bars: ± sample standard deviation over seeds",
+        f"Mean over the epochs. {style.spread_title(run)}",
     )
     return fig

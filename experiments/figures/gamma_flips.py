@@ -91,7 +91,7 @@ def _add_legend(fig: Figure, layers: Sequence[str], counts: str) -> None:
     fig.legend(
         handles=[*handles, total],
         loc="outside lower center",
-        ncols=6,
-        title=f"Layers from input (1, dark) to output ({len(layers)}, light); "
-        f"mean over seeds ({counts})",
+        ncols=6 if fig.get_figwidth() > 10 else 3,
+        title=(f"Layers from input (1, dark) to output ({len(layers)}, light); " if layers else "")
+        + f"mean over seeds ({counts})",
     )

@@ -39,7 +39,7 @@ def figure(run: Run) -> Figure:
     left.set_xlim(0, 100)
 
     _draw_panel(right, run, TOP1, bars=False)
-    right.set_title("Test accuracy")
+    right.set_title("Accuracy")
     right.tick_params(axis="y", labelleft=False)
     _zoom(right, run)
     from_zero = right.get_xlim()[0] == 0
@@ -59,6 +59,9 @@ def _draw_panel(axes: Axes, run: Run, metric: str, *, bars: bool) -> None:
     for y, (name, look) in enumerate(style.looks(names).items()):
         values = 100 * np.array(run.final(name, metric))
         mean, std = float(values.mean()), sample_std(values)
+        if np.isnan(mean):
+            _print_beside(axes, "not yet", y)
+            continue
         if bars:
             axes.barh(
                 y, mean, 2 * _HALF_HEIGHT, color=look.color, edgecolor="white", hatch=look.hatch
@@ -78,19 +81,24 @@ def _draw_panel(axes: Axes, run: Run, metric: str, *, bars: bool) -> None:
             zorder=4,
             clip_on=False,  # a seed at exactly 100 % stays whole
         )
-        axes.annotate(
-            style.percent_spread(mean / 100, None if std is None else float(std) / 100),
-            (1.03, y),
-            xycoords=axes.get_yaxis_transform(),
-            va="center",
-            annotation_clip=False,
-            fontsize=10,
-            fontweight="bold",
-        )
+        text = style.percent_spread(mean / 100, None if std is None else float(std) / 100)
+        _print_beside(axes, text, y)
     axes.set_yticks(range(len(names)), [style.arm_label(run, name) for name in names])
     axes.tick_params(axis="y", length=0, labelsize=10)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(True, axis="x")
+
+
+def _print_beside(axes: Axes, text: str, y: float) -> None:
+    axes.annotate(
+        text,
+        (1.03, y),
+        xycoords=axes.get_yaxis_transform(),
+        va="center",
+        annotation_clip=False,
+        fontsize=10,
+        fontweight="bold",
+    )
 
 
 def _zoom(axes: Axes, run: Run) -> None:
@@ -98,10 +106,14 @@ def _zoom(axes: Axes, run: Run) -> None:
     low, high = np.inf, -np.inf
     for name in run.arms:
         values = 100 * np.array(run.final(name, TOP1))
+        if np.isnan(values).any():
+            continue
         std = sample_std(values)
         spread = 0.0 if std is None else float(std)
         low = min(low, float(values.min()), float(values.mean()) - spread)
         high = max(high, float(values.max()), float(values.mean()) + spread)
+    if low > high:  # not evaluated yet
+        low, high = 0.0, 100.0
     margin = max(_MIN_SPAN - (high - low), 0.2 * (high - low)) / 2
     low, high = max(0.0, low - margin), high + margin
     axes.set_xlim(low, high)

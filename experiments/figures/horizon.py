@@ -71,9 +71,7 @@ def figure(run: Run) -> Figure:
     panels[-1].set_xlabel(
         "Silence horizon: optimizer steps until a weight counts as silent (log scale)"
     )
-    style.legend_below(
-        fig, panels[0], "Mean over seeds, bars and band: ± sample standard deviation"
-    )
+    style.legend_below(fig, panels, style.spread_title(run, "bars and band"))
     return fig
 
 

@@ -38,6 +38,8 @@ def points(run: Run) -> list[Point]:
 def figure(run: Run) -> Figure:
     """Two panels with one y axis; the best of each is named, SGD is a band."""
     found = points(run)
+    if not found:
+        raise style.NothingToDrawError("top-1 was not evaluated at any setting yet")
     fig = style.new_figure(4.3)
     style.set_title(fig, f"{style.run_title(run)}: LARS and AGS (ours)")
     panels = fig.subplots(1, 2, sharey=True)
@@ -56,7 +58,7 @@ def figure(run: Run) -> Figure:
         axes.grid(True)
     style.at_least(panels[0])
     panels[0].set_ylabel(style.top1_label(run))
-    style.legend_below(fig, panels, "Mean over seeds, bars and band: ± sample standard deviation")
+    style.legend_below(fig, panels, style.spread_title(run, "bars and band"))
     return fig
 
 

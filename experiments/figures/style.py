@@ -206,6 +206,13 @@ def legend_below(fig: Figure, axes: Axes | Sequence[Axes], title: str) -> None:
     )
 
 
+def spread_title(run: Run, drawn: str = "bars") -> str:
+    """Title of a legend: what the lines and the spread around them are."""
+    if all(len(run.seeds(arm)) == 1 for arm in run.arms):
+        return "One seed, so no spread is known"
+    return f"Mean over seeds, {drawn}: ± sample standard deviation"
+
+
 def hide_rest(panels: Sequence[Axes], used: int, columns: int) -> None:
     """Hides panels that hold nothing; the ones above them get the names of the x axis."""
     for number, axes in enumerate(panels):

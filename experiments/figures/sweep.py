@@ -58,7 +58,7 @@ def _lines(run: Run, field: str, of: Sequence[curves.Curve]) -> Figure:
         axes.set_xlabel(f"{field_name(field)} (log scale)")
         axes.set_ylabel(label)
         axes.grid(True)
-    style.legend_below(fig, panels, "Mean over seeds, bars and bands: ± sample standard deviation")
+    style.legend_below(fig, panels, style.spread_title(run, "bars and bands"))
     return fig
 
 
