@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import reaching
-from experiments.records import Run, display_name
+from experiments.records import TOP1, Run, display_name
 from experiments.summary_table import spread, summarise, table
 
 _CAPTIONS = {
@@ -96,9 +96,10 @@ def _interruptions(run: Run) -> list[str]:
 def _convergence(run: Run) -> list[str]:
     """Share of the training until each arm reaches SGD's final top-1, where SGD is in the run."""
     rows = [
-        f"| {run.name(arm)} | {100 * level:.1f} | {_share(reaching.shares(run, arm))} |"
+        f"| {run.name(arm)} | {spread(run.final(sgd, TOP1), count=False)} | "
+        f"{_share(reaching.shares(run, arm))} |"
         for arm in run.arms
-        if (level := reaching.level(run, arm)) is not None
+        if (sgd := reaching.reference(run, arm)) is not None
     ]
     if not rows:
         return []

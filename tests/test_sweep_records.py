@@ -229,8 +229,8 @@ def test_share_of_the_training_until_sgd_s_final_mean(tmp_path):
     written = summary.write_summary(folder)["ovsw"]
     assert written["to_match_sgd"] == [0.25, None]
     page = (folder / "summary.md").read_text()
-    assert "| OvSW | 50.0 | 25.0 (n = 1), 1 of 2 seeds |" in page
-    assert "| SGD | 50.0 | 87.5 ± 17.7 (n = 2) |" in page
+    assert "| OvSW | 50.0 ± 14.1 | 25.0 (n = 1), 1 of 2 seeds |" in page
+    assert "| SGD | 50.0 ± 14.1 | 87.5 ± 17.7 (n = 2) |" in page
 
 
 def test_nothing_is_compared_with_an_unfinished_sgd(tmp_path):

@@ -136,6 +136,7 @@ def _add_colorbar(
         ax=grid.ravel().tolist(),
         ticks=list(named),
         pad=0.02,
+        aspect=max(20, 8 * len(grid)),  # no wider beside many rows
     )
     short = list(style.short_names(layers, 20).values())
     bar.ax.set_yticklabels([f"{depth}  {short[depth - 1]}" for depth in named])

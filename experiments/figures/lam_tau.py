@@ -47,7 +47,8 @@ def figure(run: Run) -> Figure:
     what = f"mean ± sample std over seeds, {n}" if several else n
     style.set_title(
         fig,
-        f"{display_name(OPTIMIZER)}, {style.run_title(run, seeds=False)} ({what}; ours)",
+        f"{display_name(OPTIMIZER)}, {style.run_title(run, seeds=False)} "
+        f"({what}; framed: the best; ours)",
     )
     panels = fig.subplots(1, 2, sharey=True)
     titles = (style.top1_label(run), "Never flipped (% of binary weights)")
