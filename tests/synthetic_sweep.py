@@ -1,7 +1,6 @@
 """Made-up run folders of sweeps, for the tests of figures and summary."""
 
 import itertools
-import json
 import math
 import zlib
 from pathlib import Path
@@ -11,6 +10,23 @@ import synthetic_run
 
 GAMMAS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)
 GAMMA_GRID = "optimizer=sgd,ovsw init=normal,uniform init_scale=" + ",".join(map(str, GAMMAS))
+
+LARS_AGS = (
+    "optimizer=lars eta=0.001,0.003,0.01,0.02,0.05,0.1",
+    "optimizer=ags lam=0.005,0.01,0.02,0.04,0.08,0.16",
+    "optimizer=sgd",
+)
+LAM_TAU = "optimizer=ovsw lam=0.01,0.02,0.04,0.08 tau=0.0001,0.0003,0.0009"
+HORIZON = ("optimizer=ovsw threshold=1e-5,3e-5,1e-4,3e-4,9e-4", "optimizer=sgd")
+TUNING = (
+    "optimizer=sgd learning_rate=0.01,0.03,0.1 weight_decay=0.0005,0.00005",
+    "optimizer=adam adam_learning_rate=0.0001,0.0003,0.001,0.003,0.01,0.03",
+    "optimizer=lars eta=0.001,0.003,0.01,0.02,0.05,0.1",
+    "optimizer=bop bop_threshold=1e-8,1e-7,1e-6 bop_adaptivity=0.0001,0.001",
+    "optimizer=ags lam=0.005,0.01,0.02,0.04,0.08,0.16",
+    "optimizer=sad tau=0.0001,0.0003,0.0009,0.0027,0.008,0.01",
+    "optimizer=ovsw lam=0.01,0.04,0.16 tau=0.0003,0.0009",
+)
 
 
 def points(grids):
@@ -93,7 +109,3 @@ def _effect(point):
         flips = 0.0 if point["init_scale"] > 500 else flips
     shift += 0.02 * (point.get("init") == "uniform")
     return shift, flips
-
-
-def write(path: Path, text):
-    path.write_text(json.dumps(text))

@@ -1,6 +1,5 @@
-"""Figures of sweeps: chosen by what varies, right numbers, the same in the CSV, all readable."""
+"""Figures of sweeps: chosen by what varies, right numbers, odd runs."""
 
-import csv
 import itertools
 import math
 import statistics
@@ -9,87 +8,21 @@ import numpy as np
 import pytest
 import synthetic_run
 import synthetic_sweep
-from matplotlib.colors import to_rgb
-from matplotlib.container import ErrorbarContainer
-from test_figure_layout import assert_readable
+from figure_readings import bars, read_csv, values_of
+from synthetic_sweep import HORIZON, LAM_TAU, LARS_AGS, TUNING
 
 import ovsw_jax
 from experiments import figures
 from experiments.figures import (
     convergence,
     flips,
-    gamma_accuracy,
-    gamma_convergence,
-    gamma_flip_rate,
-    gamma_flips,
     headline,
     horizon,
     lam_tau,
     lars_ags,
-    scales,
-    style,
     sweep,
 )
 from experiments.records import read_run
-
-LARS_AGS = (
-    "optimizer=lars eta=0.001,0.003,0.01,0.02,0.05,0.1",
-    "optimizer=ags lam=0.005,0.01,0.02,0.04,0.08,0.16",
-    "optimizer=sgd",
-)
-LAM_TAU = "optimizer=ovsw lam=0.01,0.02,0.04,0.08 tau=0.0001,0.0003,0.0009"
-HORIZON = ("optimizer=ovsw threshold=1e-5,3e-5,1e-4,3e-4,9e-4", "optimizer=sgd")
-TUNING = (
-    "optimizer=sgd learning_rate=0.01,0.03,0.1 weight_decay=0.0005,0.00005",
-    "optimizer=adam adam_learning_rate=0.0001,0.0003,0.001,0.003,0.01,0.03",
-    "optimizer=lars eta=0.001,0.003,0.01,0.02,0.05,0.1",
-    "optimizer=bop bop_threshold=1e-8,1e-7,1e-6 bop_adaptivity=0.0001,0.001",
-    "optimizer=ags lam=0.005,0.01,0.02,0.04,0.08,0.16",
-    "optimizer=sad tau=0.0001,0.0003,0.0009,0.0027,0.008,0.01",
-    "optimizer=ovsw lam=0.01,0.04,0.16 tau=0.0003,0.0009",
-)
-
-
-@pytest.fixture(scope="module")
-def gamma(tmp_path_factory):
-    """8 gammas x 2 distributions x 2 optimizers x 3 seeds; SGD diverges at the largest gamma."""
-    return synthetic_sweep.write_sweep(
-        tmp_path_factory.mktemp("runs") / "gamma",
-        [synthetic_sweep.GAMMA_GRID],
-        epochs=7,
-        evaluate_every=3,
-        layers=("stem", *synthetic_run.DIGITS_LAYERS, "out/conv", "out/dense"),
-        data="cifar100",
-        network="resnet18",
-        diverging=lambda name, point: name == "sgd" and point["init_scale"] > 500,
-    )
-
-
-def values_of(folder, optimizer, point, key, epoch):
-    """Percentages of all seeds, read without the code under test."""
-    return [
-        100 * row[key]
-        for row in synthetic_run.read_rows(folder)
-        if (row["optimizer"], row["point"], row["epoch"]) == (optimizer, point, epoch)
-    ]
-
-
-def read_csv(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def bars(axes):
-    """(x, mean, std) of every curve with error bars, as drawn."""
-    found = []
-    for container in axes.containers:
-        assert isinstance(container, ErrorbarContainer)
-        line, _, segments = container
-        x, y = line.get_data()
-        half = [(s[1, 1] - s[0, 1]) / 2 for s in segments[0].get_segments()]
-        found.append((np.asarray(x, float), np.asarray(y, float), np.array(half)))
-    return found
-
 
 # --- which figures
 
@@ -111,125 +44,6 @@ def test_what_a_run_varies_chooses_its_figures(grids, names, tmp_path):
     drawn = figures.draw(folder, lambda _: None)
     assert [path.stem for path in drawn] == names
     assert all(path.with_suffix(".csv").is_file() for path in drawn)
-
-
-def test_a_sweep_of_gamma_gets_figures_for_each_claim(gamma):
-    assert [path.stem for path in figures.draw(gamma)] == [
-        "gamma_accuracy",
-        "gamma_convergence",
-        "gamma_flip_rate",
-        "gamma_flips_sgd",
-        "gamma_flips_ovsw",
-    ]
-
-
-# --- gamma
-
-
-def test_gamma_accuracy_has_a_line_for_each_optimizer_and_distribution(gamma):
-    axes = gamma_accuracy.figure(read_run(gamma)).axes[0]
-    lines = itertools.product(("sgd", "ovsw"), ("normal", "uniform"))
-    for (x, mean, std), (optimizer, init) in zip(bars(axes), lines, strict=True):
-        np.testing.assert_allclose(x, synthetic_sweep.GAMMAS)
-        for i, scale in enumerate(synthetic_sweep.GAMMAS):
-            point = {"init": init, "init_scale": scale}
-            values = values_of(gamma, optimizer, point, "test_top1", 7)
-            assert mean[i] == pytest.approx(statistics.mean(values))
-            assert std[i] == pytest.approx(statistics.stdev(values), abs=1e-9)
-    assert axes.get_xscale() == "log"
-    assert [label.get_text() for label in axes.figure.legends[0].get_texts()] == [
-        "SGD, Kaiming normal (n = 3)",
-        "SGD, Kaiming uniform (n = 3)",
-        "OvSW, Kaiming normal (n = 3)",
-        "OvSW, Kaiming uniform (n = 3)",
-    ]
-
-
-def test_flip_rate_is_the_mean_over_all_epochs_and_zero_is_on_the_axis(gamma):
-    axes = gamma_flip_rate.figure(read_run(gamma)).axes[0]
-    x, mean, std = bars(axes)[2]
-    for i, scale in enumerate(synthetic_sweep.GAMMAS):
-        point = {"init": "normal", "init_scale": scale}
-        by_epoch = [
-            values_of(gamma, "ovsw", point, "epoch_flip_ratio", epoch) for epoch in range(1, 8)
-        ]
-        seeds = [statistics.mean(values) for values in zip(*by_epoch, strict=True)]
-        assert mean[i] == pytest.approx(statistics.mean(seeds))
-        assert std[i] == pytest.approx(statistics.stdev(seeds), abs=1e-9)
-    assert mean[-1] == 0
-    assert axes.get_yscale() == "symlog"
-    assert axes.get_ylim()[0] < 0
-    assert 0 in axes.get_yticks()
-    assert "linear below" in axes.get_ylabel()
-    assert len(x) == 8
-
-
-def test_gamma_convergence_skips_epochs_that_were_not_evaluated(gamma):
-    fig = gamma_convergence.figure(read_run(gamma))
-    panels = [axes for axes in fig.axes if axes.get_visible()]
-    assert [axes.get_title() for axes in panels] == [
-        "SGD, Kaiming normal",
-        "SGD, Kaiming uniform",
-        "OvSW, Kaiming normal",
-        "OvSW, Kaiming uniform",
-    ]
-    for line, scale in zip(panels[3].lines, synthetic_sweep.GAMMAS, strict=True):
-        assert list(line.get_xdata()) == [3, 6, 7]
-        point = {"init": "uniform", "init_scale": scale}
-        expected = [
-            statistics.mean(values_of(gamma, "ovsw", point, "test_top1", epoch))
-            for epoch in (3, 6, 7)
-        ]
-        np.testing.assert_allclose(line.get_ydata(), expected)
-    looks = {(to_rgb(line.get_color()), line.get_marker()) for line in panels[3].lines}
-    assert len(looks) == 8
-    luminance = [to_rgb(line.get_color()) @ np.array([0.2, 0.7, 0.1]) for line in panels[0].lines]
-    assert np.all(np.diff(luminance) > 0)  # in order on a grey page
-
-
-def test_gamma_flips_show_every_layer_from_dark_to_light_and_the_total_in_black(gamma):
-    run = read_run(gamma)
-    fig = gamma_flips.figure(run, "ovsw")
-    assert len(fig.axes) == 16
-    layers = ["stem", *synthetic_run.DIGITS_LAYERS, "out/conv", "out/dense"]
-    layers = run.layers(run.arms[0])
-    for axes, (init, scale) in zip(
-        fig.axes, itertools.product(("normal", "uniform"), synthetic_sweep.GAMMAS), strict=True
-    ):
-        assert [line.get_label() for line in axes.lines] == [*layers, "total"]
-        total = axes.lines[-1]
-        assert to_rgb(total.get_color()) == (0, 0, 0)
-        point = {"init": init, "init_scale": scale}
-        expected = [
-            statistics.mean(values_of(gamma, "ovsw", point, "epoch_flip_ratio", epoch))
-            for epoch in range(1, 8)
-        ]
-        np.testing.assert_allclose(total.get_ydata(), expected)
-        assert axes.get_ylim() == fig.axes[0].get_ylim()
-    rows = [r for r in synthetic_run.read_rows(gamma) if r["optimizer"] == "ovsw"]
-    last = [
-        100 * row["layers"][layers[2]]["epoch_flip_ratio"]
-        for row in rows
-        if row["point"] == {"init": "normal", "init_scale": 1.0} and row["epoch"] == 7
-    ]
-    assert fig.axes[4].lines[2].get_ydata()[-1] == pytest.approx(statistics.mean(last))
-
-
-def test_the_csv_of_gamma_holds_what_is_drawn(gamma):
-    figures.draw(gamma)
-    rows = read_csv(gamma / "figures" / "gamma_accuracy.csv")
-    assert list(rows[0]) == ["optimizer", "init", "init_scale", "metric", "n", "mean", "std"]
-    axes = gamma_accuracy.figure(read_run(gamma)).axes[0]
-    drawn = [(x, mean, std) for curve in bars(axes) for x, mean, std in zip(*curve, strict=True)]
-    assert len(rows) == len(drawn) == 32
-    for row, expected in zip(rows, drawn, strict=True):
-        found = [float(row[key]) for key in ("init_scale", "mean", "std")]
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
-        assert row["n"] == "3"
-    rows = read_csv(gamma / "figures" / "gamma_flips_ovsw.csv")
-    fig = gamma_flips.figure(read_run(gamma), "ovsw")
-    drawn = [y for axes in fig.axes for line in axes.lines for y in line.get_ydata()]
-    np.testing.assert_allclose([float(row["mean"]) for row in rows], drawn, rtol=1e-5)
 
 
 # --- LARS and AGS
@@ -440,75 +254,3 @@ def test_the_csv_of_a_comparison_holds_what_is_drawn(tmp_path):
     with np.load(folder / "latent.npz") as latent:
         total = sum(latent[key].size for key in latent if key.endswith("initial"))
     assert sum(int(row["weights"]) for row in rows) == total
-
-
-# --- scales
-
-
-def test_a_swept_zero_has_a_place_left_of_the_smallest_value():
-    with style.applied():
-        axes = style.new_figure(3).subplots()
-        scales.swept_values(axes, [0.0, 0.01, 0.1], 6)
-        ticks = axes.transData.transform([(x, 0) for x in axes.get_xticks()])[:, 0]
-    assert list(axes.get_xticks()) == [0, 0.01, 0.1]
-    assert np.all(np.diff(ticks) > 20)
-
-
-@pytest.mark.parametrize("values", [[0.5], [0.0], [0.1, 0.2], list(np.geomspace(1e-4, 1, 60))])
-def test_ticks_of_swept_values_do_not_collide(values):
-    with style.applied():
-        fig = style.new_figure(3, width=4)
-        scales.swept_values(fig.subplots(), values, 3)
-        assert_readable(fig)
-
-
-def test_rates_that_are_all_zero_have_an_axis_too():
-    with style.applied():
-        axes = style.new_figure(3).subplots()
-        assert scales.rates(axes, np.zeros(3)) == "all zero"
-        low, high = axes.get_ylim()
-    assert low < 0 < high
-
-
-# --- layout
-
-SHAPES = {
-    "gamma": ([synthetic_sweep.GAMMA_GRID], {"layers": synthetic_run.RESNET20_LAYERS}),
-    "gamma of one optimizer": (
-        ["optimizer=ovsw init_scale=0.1,1"],
-        {"seeds": (0,), "layers": [f"encoder/blocks/{i}/attention/query" for i in range(30)]},
-    ),
-    "gamma beside another sweep": (
-        ["optimizer=sgd init_scale=0.1,1,10", "optimizer=adam adam_learning_rate=0.001,0.01"],
-        {},
-    ),
-    "LARS and AGS": (LARS_AGS, {}),
-    "LARS and AGS, one seed": (LARS_AGS[:2], {"seeds": (0,), "train_images": 20_000}),
-    "lam and tau": ([LAM_TAU], {}),
-    "many lam and tau": (
-        [
-            "optimizer=ovsw lam=0.001,0.002,0.005,0.01,0.02,0.04,0.08,0.16,0.32 "
-            "tau=0.00001,0.00002,0.0001,0.0003,0.0009,0.0027,0.0081"
-        ],
-        {"seeds": (0,)},
-    ),
-    "horizon": (HORIZON, {}),
-    "tuning": (TUNING, {"seeds": (0,), "held_out": 5000, "data": "/far/" + "images_" * 9}),
-    "lines": (["optimizer=sgd,ovsw,adam,bop learning_rate=0.01,0.03,0.1,0.3,1"], {}),
-    "words": (["optimizer=sgd,ovsw flip_state=packed,ema"], {}),
-}
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("stopped", [False, True])
-def test_labels_are_whole_apart_and_off_the_data(shape, stopped, tmp_path):
-    grids, settings = SHAPES[shape]
-    folder = synthetic_sweep.write_sweep(tmp_path, grids, epochs=3, **settings)
-    if stopped:
-        rows = synthetic_run.read_rows(folder)
-        synthetic_run.write_rows(folder, rows[: 2 * len(rows) // 3 + 1])
-    with style.applied():
-        built = figures.build(read_run(folder), lambda _: None)
-        assert built
-        for fig in built.values():
-            assert_readable(fig)
