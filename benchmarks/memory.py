@@ -10,7 +10,8 @@ Steps are compiled and never run, so every number is exact, for this backend and
 - *held*: what the compiled step takes in and gives back in place (donated): weights, optimizer
   state and the statistics of batch norm.
 - *temporary*: what it needs beyond that and is free again after it. Most of that are activations,
-  alike for all optimizers, so the table gives the difference to SGD.
+  alike for all optimizers, so the table gives the difference to SGD. Temporaries of an optimizer
+  reuse the room of activations: the larger the batch, the smaller the difference.
 
 `float32` trains in float32 throughout. `mixed` keeps float32 weights, of which the loss takes
 bfloat16 copies; the gradients are bfloat16 and become float32 in front of the optimizer.
