@@ -1,12 +1,16 @@
-"""Recipes by name; the first is the default job, those after it are comparisons and studies."""
+"""Recipes by name: the default job, then studies on a CPU, then the paper's scale."""
 
 from experiments.configs import (
+    cifar10_resnet18,
+    cifar10_resnet20,
     cifar10_resnet20_short,
     digits,
     gamma,
+    gamma_full,
     horizon,
     lam_tau,
     lars_ags,
+    lars_ags_full,
     rules,
     tuning,
 )
@@ -21,6 +25,10 @@ RECIPES: dict[str, Config] = {
     "horizon": horizon.config,
     "gamma": gamma.config,
     "lars-ags": lars_ags.config,
+    "gamma-full": gamma_full.config,
+    "lars-ags-full": lars_ags_full.config,
+    "cifar10-resnet20": cifar10_resnet20.config,
+    "cifar10-resnet18": cifar10_resnet18.config,
 }
 
 __all__ = ["RECIPES", "Config"]

@@ -1,0 +1,234 @@
+"""Sweeps: members in one program are the runs they stand for, and a stopped sweep goes on."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import ovsw_jax as ovsw
+from experiments import checkpoint, train, training
+from experiments.configs import Config
+from experiments.data import load
+from experiments.initialisation import initialise_latent
+from experiments.networks import NETWORKS, Network, find_network
+from experiments.optimizers import OPTIMIZERS
+from experiments.steps import Steps, latent_weights
+from experiments.training import Training
+
+ROOT = Path(__file__).parents[1]
+SWEEP = Config(
+    train_images=64,
+    batch_size=32,
+    epochs=3,
+    evaluate_every=2,
+    seeds=(0, 1),
+    members_at_once=2,
+    grids=("optimizer=ovsw lam=0.01,0.08", "optimizer=sgd"),
+)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", train_images=64)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Network(NETWORKS["small"], classes=10, in_channels=1)
+
+
+def one_step(network, digits, optimizer, config, values=None, members=1, devices=1):
+    """Parameters and optimizer state of each member after the first step."""
+    steps = Steps(network, optimizer, config, digits, devices=jax.devices()[:devices])
+    placed = steps.place(values or {})
+    state = steps.init([0] * members, placed)
+    state, order = steps.shuffle(state)
+    state, _ = steps.train_step(state, None, order, 0, placed)
+    return jax.device_get((state.params, ovsw.never_flipped_mask(state.opt_state)))
+
+
+VARIED = {
+    "sgd": {"learning_rate": 0.3, "momentum": 0.5, "weight_decay": 0.01, "init_scale": 10.0},
+    "adam": {"adam_learning_rate": 0.02},
+    "lars": {"eta": 0.5, "learning_rate": 0.3, "momentum": 0.5, "weight_decay": 0.01},
+    "bop": {"bop_threshold": 1e-3, "bop_adaptivity": 0.1, "adam_learning_rate": 0.02},
+    "ags": {"lam": 0.5},
+    "sad": {"tau": 0.5, "threshold": 5e-4, "flip_momentum": 0.99},
+    "ovsw": {"lam": 0.5, "tau": 0.5},
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_member_is_the_run_it_stands_for(optimizer, network, digits):
+    """Values that are traced, one of several, do what they do as numbers of the config."""
+    config = Config(batch_size=32)
+    values = VARIED[optimizer]
+    swept = {name: [getattr(config, name), value] for name, value in values.items()}
+    both = one_step(network, digits, optimizer, config, swept, members=2)
+    for i, alone in enumerate((config, config.at(values))):
+        expected = one_step(network, digits, optimizer, alone)
+        member = jax.tree.map(lambda x, i=i: x[i : i + 1], both)
+        chex.assert_trees_all_close(member, expected, rtol=2e-3, atol=2e-4)
+    params = both[0]["layer2"][0]["conv1"]["latent_kernel"]
+    assert np.abs(params[0] - params[1]).max() > 1e-4  # the values matter
+
+
+def test_devices_change_nothing_but_rounding(network, digits):
+    config, values = Config(batch_size=32), {"lam": [0.01, 0.02, 0.04, 0.08]}
+    one, four = (
+        one_step(network, digits, "ovsw", config, values, members=4, devices=d) for d in (1, 4)
+    )
+    chex.assert_trees_all_close(one, four, rtol=2e-3, atol=2e-4)
+
+
+def rows(folder):
+    """metrics.jsonl without what is timed, sorted by member and epoch."""
+    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in read:
+        del row["seconds"], row["images_per_second"]
+    return sorted(
+        read, key=lambda r: (r["optimizer"], sorted(r["point"].items()), r["seed"], r["epoch"])
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A sweep that was never stopped."""
+    folder = tmp_path_factory.mktemp("sweep") / "whole"
+    path, finished = train.train(SWEEP.at({"out": folder}))
+    assert finished
+    return path
+
+
+def test_every_member_has_every_epoch(whole):
+    assert [(r["optimizer"], r["point"], r["seed"], r["epoch"]) for r in rows(whole)] == [
+        *(("ovsw", {"lam": lam}, s, e) for lam in (0.01, 0.08) for s in (0, 1) for e in (1, 2, 3)),
+        *(("sgd", {}, s, e) for s in (0, 1) for e in (1, 2, 3)),
+    ]
+    assert {r["epoch"] for r in rows(whole) if "test_top1" in r} == {2, 3}
+    assert not (whole / "checkpoint.msgpack").exists()
+
+
+@pytest.mark.parametrize("epochs_before", [1, 2, 4])
+def test_a_stopped_sweep_goes_on_where_it_was(epochs_before, whole, tmp_path, monkeypatch):
+    """At an epoch of the first members or of later ones: the same numbers, none twice."""
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    written = Training._write
+    seen = []
+
+    def stop(self, epoch, *rest):
+        if len(seen) == epochs_before:
+            raise KeyboardInterrupt
+        seen.append(epoch)
+        written(self, epoch, *rest)
+
+    config = SWEEP.at({"out": tmp_path / "run"})
+    with monkeypatch.context() as stopping:
+        stopping.setattr(Training, "_write", stop)
+        assert train.train(config)[1] is False
+    trained = []
+    monkeypatch.setattr(
+        Training, "_write", lambda self, e, *rest: trained.append(e) or written(self, e, *rest)
+    )
+    assert train.train(config)[1] is True
+    assert len(trained) == 9 - epochs_before  # three pairs of members, three epochs each
+    for row, expected in zip(rows(tmp_path / "run"), rows(whole), strict=True):
+        assert row == expected
+
+
+def test_a_finished_sweep_trains_nothing_again(whole, monkeypatch):
+    before = (whole / "metrics.jsonl").read_bytes()
+    monkeypatch.setattr(Training, "run", None)
+    assert train.train(SWEEP.at({"out": whole, "members_at_once": 1}))[1]
+    assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_last_line_that_was_cut_off_is_trained_again(whole, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((whole / "config.json").read_bytes())
+    (folder / "metrics.jsonl").write_bytes((whole / "metrics.jsonl").read_bytes()[:-20])
+    assert train.train(SWEEP.at({"out": folder}))[1]
+    assert rows(folder) == rows(whole)
+
+
+def test_a_broken_line_is_named(whole, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((whole / "config.json").read_bytes())
+    (folder / "metrics.jsonl").write_text('{"optimizer": \n{}\n')
+    with pytest.raises(ValueError, match=r"line 1 of .*metrics.jsonl is no JSON.*another --out"):
+        train.train(SWEEP.at({"out": folder}))
+
+
+def test_checkpoints_of_other_code_are_refused(tmp_path):
+    state = {"a": np.arange(3.0), "key": jax.random.key(5)}
+    state = jax.tree.map(jax.numpy.asarray, state)
+    path = tmp_path / "checkpoint"
+    checkpoint.save(path, state, {"epoch": 2})
+    assert checkpoint.read_about(path) == {"epoch": 2}
+    back = checkpoint.restore(path, jax.tree.map(lambda x: x, state))
+    assert back["a"].tolist() == [0, 1, 2]
+    assert jax.random.key_data(back["key"]).tolist() == jax.random.key_data(state["key"]).tolist()
+    with pytest.raises(ValueError, match=r"does not fit this training.*Remove it"):
+        checkpoint.restore(path, {**state, "a": jax.numpy.zeros(4)})
+    path.write_bytes(path.read_bytes()[:40])
+    assert checkpoint.read_about(path) is None
+    assert checkpoint.read_about(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+def test_initial_weights_of_another_scale(distribution, network):
+    params = jax.tree.map(lambda x: x[0], network.init(jax.random.split(jax.random.key(0), 1))[0])
+    gamma = 0.01
+    made = initialise_latent(params, jax.random.key(1), distribution, gamma)
+    for name, weight in latent_weights(made).items():
+        fan_in = np.prod(weight.shape[:-1])
+        assert float(weight.std()) == pytest.approx(gamma * np.sqrt(2 / fan_in), rel=0.05), name
+        bound = gamma * np.sqrt(6 / fan_in)
+        inside = float(np.mean(np.abs(weight) <= bound))
+        assert inside == 1 if distribution == "uniform" else 0.85 < inside < 0.95
+    others = [p for p in jax.tree.leaves_with_path(params) if "latent_kernel" not in str(p[0])]
+    for path, leaf in others:
+        assert leaf is dict(jax.tree.leaves_with_path(made))[path]
+
+
+def test_held_out_images_are_not_trained_on():
+    whole = load("digits")
+    split = load("digits", train_images=100, held_out=50)
+    same = load("digits", train_images=100)
+    np.testing.assert_array_equal(split.train_images, same.train_images)
+    seen = {image.tobytes() for image in split.train_images}
+    held = {image.tobytes() for image in split.test_images}
+    assert (len(split.test_labels), len(held & seen)) == (50, 0)
+    assert held <= {image.tobytes() for image in whole.train_images}
+    assert np.bincount(split.test_labels).tolist() == [5] * 10
+    assert len(load("digits", held_out=37).train_labels) == 1437 - 37
+    for count in (1437, 1400):
+        with pytest.raises(ValueError, match=rf"held_out={count:,} beside .* lower held_out"):
+            load("digits", train_images=None if count == 1437 else 100, held_out=count)
+
+
+def test_a_network_of_the_user():
+    assert find_network("ovsw_jax.models:CifarResNet20") is ovsw.models.CifarResNet20
+    for name in ("no_such_module:Net", "ovsw_jax.models:NoNet", ":Net"):
+        with pytest.raises(ValueError, match=rf"network '{name}' can't be imported.*NNX module"):
+            find_network(name)
+
+
+def test_a_core_is_a_device():
+    code = (
+        "import jax; from experiments.devices import one_device_a_core; one_device_a_core();"
+        "one_device_a_core(); print(len(jax.devices()))"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == os.cpu_count()
