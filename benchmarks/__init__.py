@@ -1,1 +1,1 @@
-"""What is timed, each as a ratio within one run."""
+"""What is timed or weighed, each as a ratio within one run."""

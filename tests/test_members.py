@@ -53,7 +53,7 @@ def test_chunks_hold_every_member_once(points, seeds, size):
     planned = programs(Config(grids=(grid,), seeds=tuple(range(seeds))))
     cut = list(chunks(planned, size))
     assert all(0 < len(together) <= size for _, together in cut)
-    assert all(set(m.key for m in together) <= {m.key for m in p.members} for p, together in cut)
+    assert all({m.key for m in together} <= {m.key for m in p.members} for p, together in cut)
     keys = [m.key for _, together in cut for m in together]
     assert sorted(keys) == sorted(m.key for p in planned for m in p.members)
     # Of two chunks in a row, the optimizer changes: a run that is stopped compares them.

@@ -26,7 +26,7 @@ def batch_norm(features: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
 
 
 def stem(in_channels: int, features: int, rngs: nnx.Rngs, strides: int = 1) -> nnx.Conv:
-    """The first layer, a real-valued convolution: 3x3, or wide enough for its windows to overlap."""
+    """The first layer, a real-valued convolution: 3x3, or wider where its windows lie apart."""
     reach = max(1, strides - 1)
     return nnx.Conv(
         in_channels,
