@@ -41,6 +41,7 @@ class RunFolder:
             written.
         """
         self.path = config.out or _new_path(config)
+        self._command = command
         self._latent: dict[str, np.ndarray] = {}
         self._writers: dict[str, SummaryWriter] = {}
         try:
@@ -67,6 +68,14 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """File of the members in training."""
         return self._file("checkpoint.msgpack")
+
+    def note_continued(self) -> None:
+        """Versions may differ from those that the run began with; versions.json tells both."""
+        path = self._file("versions.json")
+        there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        here = {"command": self._command, **versions()}
+        there["continued"] = [*there.get("continued", []), here]
+        self._write_json("versions.json", there)
 
     def rows(self) -> list[dict[str, Any]]:
         """What metrics.jsonl holds; a last line that was cut off while it was written is not."""

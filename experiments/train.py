@@ -113,6 +113,8 @@ class _Run:
             self.console.print(f"{self.count - self.left} of {self.count} trainings are done")
         if not self.left:
             return
+        if self.run_folder.rows():
+            self.run_folder.note_continued()
         size = self.config.members_at_once or self._fitting()
         title = f"{self.count} trainings" if self.sweep else None
         with Bars(self.console, title, done=self.count - self.left, count=self.count) as bars:

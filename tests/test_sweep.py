@@ -140,6 +140,8 @@ def test_a_stopped_sweep_goes_on_where_it_was(epochs_before, whole, tmp_path, mo
     assert len(trained) == 9 - epochs_before  # three pairs of members, three epochs each
     for row, expected in zip(rows(tmp_path / "run"), rows(whole), strict=True):
         assert row == expected
+    versions = json.loads((tmp_path / "run" / "versions.json").read_text())
+    assert [v["jax"] for v in versions["continued"]] == [jax.__version__]
 
 
 def test_a_finished_sweep_trains_nothing_again(whole, monkeypatch):

@@ -16,6 +16,8 @@ from experiments.records import Run, depth_order
 METRIC = "epoch_flip_ratio"
 TOTAL = "total"  # in the column of the layers: all binary weights together
 
+_MOST_NAMED = 6  # layers in the legend
+
 
 def points(run: Run, optimizer: str) -> list[Point]:
     """A point a distribution, gamma, layer and epoch; the layer `total` is the whole network."""
@@ -85,7 +87,9 @@ def _add_legend(fig: Figure, layers: Sequence[str], counts: str) -> None:
     """Input, output and a few layers between them, by colour, and the total."""
     colors = style.ordered_colors(len(layers))
     short = style.short_names(layers, 24)
-    shown = sorted({int(i) for i in np.linspace(0, len(layers) - 1, 5).round()} if layers else ())
+    shown = sorted(
+        {int(i) for i in np.linspace(0, len(layers) - 1, _MOST_NAMED).round()} if layers else ()
+    )
     handles = [Line2D([], [], color=colors[i], label=f"{i + 1}  {short[layers[i]]}") for i in shown]
     total = Line2D([], [], color="black", linestyle="--", linewidth=1.8, label="all binary weights")
     fig.legend(

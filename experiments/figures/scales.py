@@ -11,7 +11,7 @@ from experiments.arms import value_text
 from experiments.records import FloatArray
 
 _LETTER = 0.075  # inches of a digit at 8 points, with its share of the gap between labels
-_SMALLEST_RATE = 1e-3  # %; below it a log axis would spend its decades on single weights
+_SMALLEST_RATE = 1e-4  # %; below it a log axis would spend its decades on single weights
 
 
 def swept_values(
@@ -62,14 +62,14 @@ def _value(place: float, smallest: float) -> float:
 def rates(axes: Axes, values: FloatArray) -> str:
     """Puts rates in % on a log y axis that shows zero too; returns what its label must add.
 
-    Symmetric log: linear from zero to the decade below the smallest rate, at least 0.001 %.
+    Symmetric log: linear from zero to the decade below the smallest rate, at least 0.0001 %.
     """
     finite = values[np.isfinite(values)]
     positive = finite[finite > 0]
     if positive.size == 0:
         axes.set_ylim(-0.02, 1)
         return "all zero"
-    low = max(math.floor(math.log10(positive.min())), round(math.log10(_SMALLEST_RATE)))
+    low = max(math.floor(math.log10(positive.min() / 2)), round(math.log10(_SMALLEST_RATE)))
     high = max(math.ceil(math.log10(positive.max() * 1.05)), low + 1)
     linear = bool(finite.min() < 10.0**low)
     if linear:
