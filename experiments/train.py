@@ -101,6 +101,10 @@ class _Run:
             dataclasses.replace(p, members=tuple(m for m in p.members if m.key not in done))
             for p in planned
         ]
+        # Members at most together: as many as before, also when fewer are left.
+        self.most = {
+            id(p): len(whole.members) for p, whole in zip(self.planned, planned, strict=True)
+        }
         self.count = sum(len(p.members) for p in planned)
         self.left = sum(len(p.members) for p in self.planned)
         # Several points an optimizer: a sweep.
@@ -119,7 +123,7 @@ class _Run:
         title = f"{self.count} trainings" if self.sweep else None
         with Bars(self.console, title, done=self.count - self.left, count=self.count) as bars:
             for program, members in chunks(self.planned, size):
-                together = self._together(program, members, min(size, len(program.members)))
+                together = self._together(program, members, min(size, self.most[id(program)]))
                 with bars.training(together, self.config.epochs) as (on_step, on_epoch):
                     Training(
                         self.config,
