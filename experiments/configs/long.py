@@ -1,0 +1,16 @@
+"""SGD and OvSW with the hyperparameters of the authors' code, at the longest of the CPU studies.
+
+    python -m experiments.train long
+
+Data: 8,000 of CIFAR-10's training images, all 10,000 test images.
+Cost: COST_long
+Expected: results/README.md.
+Hyperparameters: see cpu.py; 60 epochs, 7,500 steps, as many as 38 epochs of all of CIFAR-10 in
+batches of 256.
+"""
+
+import dataclasses
+
+from experiments.configs.cpu import base
+
+config = dataclasses.replace(base, seeds=(0, 1, 2, 3), epochs=60, warmup_epochs=5, evaluate_every=4)
