@@ -7,7 +7,6 @@ python -m experiments.train digits --grids "optimizer=sgd learning_rate=0.03,0.1
 python -m experiments.train --help
 """
 
-import dataclasses
 import shlex
 import signal
 import sys
@@ -96,34 +95,31 @@ class _Run:
         console: Console,
     ):
         self.config, self.dataset, self.run_folder, self.console = config, dataset, run, console
-        done = _trained(config, run)
-        self.planned = [
-            dataclasses.replace(p, members=tuple(m for m in p.members if m.key not in done))
-            for p in planned
-        ]
-        # Members at most together: as many as before, also when fewer are left.
-        self.most = {
-            id(p): len(whole.members) for p, whole in zip(self.planned, planned, strict=True)
-        }
+        self.planned = planned
+        self.done = {member_of(r).key for r in run.rows() if r["epoch"] == config.epochs}
         self.count = sum(len(p.members) for p in planned)
-        self.left = sum(len(p.members) for p in self.planned)
         # Several points an optimizer: a sweep.
         self.sweep = self.count > len(config.seeds) * len({p.optimizer for p in planned})
         self.networks: dict[str, Network] = {}
         self.steps: dict[int, Steps] = {}
 
     def train(self) -> None:
-        if self.left < self.count:
-            self.console.print(f"{self.count - self.left} of {self.count} trainings are done")
-        if not self.left:
+        if self.done:
+            self.console.print(f"{len(self.done)} of {self.count} trainings are done")
+        if len(self.done) == self.count:
             return
-        if self.run_folder.rows():
-            self.run_folder.note_continued()
         size = self.config.members_at_once or self._fitting()
+        # Cut before those that are done are left out: so the one that was stopped comes first.
+        left = [
+            (program, members)
+            for program, chunk in chunks(self.planned, size)
+            if (members := [m for m in chunk if m.key not in self.done])
+        ]
+        self._go_on(self._together(*left[0], size))
         title = f"{self.count} trainings" if self.sweep else None
-        with Bars(self.console, title, done=self.count - self.left, count=self.count) as bars:
-            for program, members in chunks(self.planned, size):
-                together = self._together(program, members, min(size, self.most[id(program)]))
+        with Bars(self.console, title, done=len(self.done), count=self.count) as bars:
+            for program, members in left:
+                together = self._together(program, members, size)
                 with bars.training(together, self.config.epochs) as (on_step, on_epoch):
                     Training(
                         self.config,
@@ -134,7 +130,29 @@ class _Run:
                         on_epoch=on_epoch,
                     ).run()
 
+    def _go_on(self, first: Together) -> None:
+        """Leaves of what was written what is done, and the epochs that a checkpoint goes on from.
+
+        So no epoch is there twice. A checkpoint of other members is of no use: theirs begin anew.
+        """
+        rows = self.run_folder.rows()
+        if not rows:
+            return
+        about = checkpoint.read_about(self.run_folder.checkpoint)
+        if about is None or about["members"] != first.keys:
+            self.run_folder.checkpoint.unlink(missing_ok=True)
+            about = {"epoch": 0}
+        started = {m.key for m in first.members}
+        self.run_folder.keep_rows(
+            row
+            for row in rows
+            if (key := member_of(row).key) in self.done
+            or (key in started and row["epoch"] <= about["epoch"])
+        )
+        self.run_folder.note_continued()
+
     def _together(self, program: Program, members: Sequence[Member], size: int) -> Together:
+        size = min(size, len(program.members))
         if id(program) not in self.steps:  # compiled once a program
             devices = devices_for(size, jax.devices())
             self.steps[id(program)] = self._steps(program, devices)
@@ -150,29 +168,10 @@ class _Run:
         )
 
     def _fitting(self) -> int:
-        program = next(p for p in self.planned if p.members)
+        program = self.planned[0]
         steps = self._steps(program, jax.devices()[:1])
         values = steps.place({name: [0.0] for name in program.varying})
         return members_that_fit(steps, values, jax.devices())
-
-
-def _trained(config: Config, run: RunFolder) -> set[object]:
-    """Members that came to their last epoch; rows of the others go, but for those of a checkpoint.
-
-    So no epoch is there twice when a run goes on.
-    """
-    rows = run.rows()
-    if not rows:
-        return set()
-    done = {member_of(row).key for row in rows if row["epoch"] == config.epochs}
-    about = checkpoint.read_about(run.checkpoint) or {"members": [], "epoch": 0}
-    saved = {Member(*member).key for member in about["members"]} - done
-    run.keep_rows(
-        row
-        for row in rows
-        if (key := member_of(row).key) in done or (key in saved and row["epoch"] <= about["epoch"])
-    )
-    return set(done)
 
 
 def _check_batch(config: Config, dataset: Dataset) -> None:

@@ -16,7 +16,7 @@ from experiments import checkpoint, train, training
 from experiments.configs import Config
 from experiments.data import load
 from experiments.initialisation import initialise_latent
-from experiments.networks import NETWORKS, Network, find_network
+from experiments.networks import Network, find_network
 from experiments.optimizers import OPTIMIZERS
 from experiments.steps import Steps, latent_weights
 from experiments.training import Training
@@ -30,7 +30,30 @@ SWEEP = Config(
     seeds=(0, 1),
     members_at_once=2,
     grids=("optimizer=ovsw lam=0.01,0.08", "optimizer=sgd"),
+    network="test_sweep:OneStage",
 )
+
+
+class OneStage(ovsw.models.SmallResNet):
+    """A user's own network, quick to compile: two binary convolutions."""
+
+    def __init__(self, classes, *, in_channels, rngs):
+        super().__init__(classes, in_channels=in_channels, widths=(8,), rngs=rngs)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+    """The same programs are run again and again here; compiling them is most of the time."""
+    names = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in names.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +63,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def network():
-    return Network(NETWORKS["small"], classes=10, in_channels=1)
+    return Network(OneStage, classes=10, in_channels=1)
 
 
 def one_step(network, digits, optimizer, config, values=None, members=1, devices=1):
@@ -71,11 +94,10 @@ def test_a_member_is_the_run_it_stands_for(optimizer, network, digits):
     values = VARIED[optimizer]
     swept = {name: [getattr(config, name), value] for name, value in values.items()}
     both = one_step(network, digits, optimizer, config, swept, members=2)
-    for i, alone in enumerate((config, config.at(values))):
-        expected = one_step(network, digits, optimizer, alone)
-        member = jax.tree.map(lambda x, i=i: x[i : i + 1], both)
-        chex.assert_trees_all_close(member, expected, rtol=2e-3, atol=2e-4)
-    params = both[0]["layer2"][0]["conv1"]["latent_kernel"]
+    expected = one_step(network, digits, optimizer, config.at(values))
+    second = jax.tree.map(lambda x: x[1:], both)
+    chex.assert_trees_all_close(second, expected, rtol=2e-3, atol=2e-4)
+    params = both[0]["layer1"][0]["conv1"]["latent_kernel"]
     assert np.abs(params[0] - params[1]).max() > 1e-4  # the values matter
 
 
@@ -115,7 +137,7 @@ def test_every_member_has_every_epoch(whole):
     assert not (whole / "checkpoint.msgpack").exists()
 
 
-@pytest.mark.parametrize("epochs_before", [1, 2, 4])
+@pytest.mark.parametrize("epochs_before", [1, 4])
 def test_a_stopped_sweep_goes_on_where_it_was(epochs_before, whole, tmp_path, monkeypatch):
     """At an epoch of the first members or of later ones: the same numbers, none twice."""
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
@@ -192,10 +214,10 @@ def test_initial_weights_of_another_scale(distribution, network):
     made = initialise_latent(params, jax.random.key(1), distribution, gamma)
     for name, weight in latent_weights(made).items():
         fan_in = np.prod(weight.shape[:-1])
-        assert float(weight.std()) == pytest.approx(gamma * np.sqrt(2 / fan_in), rel=0.05), name
+        assert float(weight.std()) == pytest.approx(gamma * np.sqrt(2 / fan_in), rel=0.12), name
         bound = gamma * np.sqrt(6 / fan_in)
         inside = float(np.mean(np.abs(weight) <= bound))
-        assert inside == 1 if distribution == "uniform" else 0.85 < inside < 0.95
+        assert inside == 1 if distribution == "uniform" else 0.85 < inside < 0.97
     others = [p for p in jax.tree.leaves_with_path(params) if "latent_kernel" not in str(p[0])]
     for path, leaf in others:
         assert leaf is dict(jax.tree.leaves_with_path(made))[path]
