@@ -26,20 +26,20 @@ class Bars:
     Where the output is no terminal, a line an epoch, or of a sweep a line when members are done.
     """
 
-    def __init__(self, console: Console, title: str | None, *, done: int, count: int):
+    def __init__(self, console: Console, sweep: bool, *, done: int, count: int):
         """Shows nothing yet; use as a context manager.
 
         Args:
           console: where to draw.
-          title: name of the one bar of a sweep; None for a bar an optimizer.
+          sweep: draw one bar, which counts members, not a bar an optimizer.
           done: members trained before.
           count: all members.
         """
-        self._console, self._title, self._done, self._count = console, title, done, count
-        self._sweep: TaskID | None = None
+        self._console, self._sweep, self._done, self._count = console, sweep, done, count
+        self._sweep_bar: TaskID | None = None
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=8),
+            BarColumn(bar_width=6),
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(compact=True),
             console=console,
@@ -65,17 +65,17 @@ class Bars:
         """Callbacks for members that train together: of steps, and of epochs."""
         steps = epochs * together.steps.steps_per_epoch
         name = display_name(together.members[0].optimizer)
-        task, start = self._task(name, steps, together.count)
+        task, start = self._task(name, steps)
         seeds = sorted({m.seed for m in together.members})
         label = f"{name} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
 
         def on_step(step: int, numbers: Mapping[str, float]) -> None:
-            done = start + step * together.count if self._title else step
+            done = start + step * together.count if self._sweep else step
             self._progress.update(task, completed=done, numbers=describe(numbers))
 
         def on_epoch(epoch: int, numbers: Mapping[str, float]) -> None:
             on_step(epoch * together.steps.steps_per_epoch, numbers)
-            if self._title is None:
+            if not self._sweep:
                 self._line(f"{label}  epoch {epoch}/{epochs}  {describe(numbers)}")
             elif epoch == epochs:
                 done = self._done + together.count
@@ -83,20 +83,20 @@ class Bars:
 
         yield on_step, on_epoch
         self._done += together.count
-        if self._title:
-            self._progress.update(task, description=f"{self._done}/{self._count} trainings")
+        if self._sweep:
+            self._progress.update(task, description=f"{self._done}/{self._count}")
 
-    def _task(self, name: str, steps: int, members: int) -> tuple[TaskID, int]:
+    def _task(self, name: str, steps: int) -> tuple[TaskID, int]:
         """The bar, and where these members start on it."""
-        if self._title is None:
+        if not self._sweep:
             return self._progress.add_task(name, total=steps, numbers="compiling"), 0
         start = self._done * steps
-        if self._sweep is None:
-            text = f"{self._done}/{self._count} trainings"
-            self._sweep = self._progress.add_task(
+        if self._sweep_bar is None:
+            text = f"{self._done}/{self._count}"  # short: all of it must fit 80 columns
+            self._sweep_bar = self._progress.add_task(
                 text, total=self._count * steps, completed=start, numbers="compiling"
             )
-        return self._sweep, start
+        return self._sweep_bar, start
 
     def _line(self, text: str) -> None:
         if not self._console.is_terminal:
@@ -108,10 +108,10 @@ def describe(numbers: Mapping[str, float]) -> str:
 
     >>> describe({"loss": 0.5, "top1": 0.91, "images_per_second": 1200.0, "flip_ratio": 0.001,
     ...           "silent_ratio": 0.8})
-    'loss 0.500 top-1 91.0% 1,200 images/s flip 0.10% silent 80.0%'
+    'loss 0.500 top-1 91.0% 1,200 img/s flip 0.10% silent 80.0%'
     """
     return (
         f"loss {numbers['loss']:.3f} top-1 {numbers['top1']:.1%} "
-        f"{numbers['images_per_second']:,.0f} images/s flip {numbers['flip_ratio']:.2%} "
+        f"{numbers['images_per_second']:,.0f} img/s flip {numbers['flip_ratio']:.2%} "
         f"silent {numbers['silent_ratio']:.1%}"
     )

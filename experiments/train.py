@@ -116,8 +116,7 @@ class _Run:
             if (members := [m for m in chunk if m.key not in self.done])
         ]
         self._go_on(self._together(*left[0], size))
-        title = f"{self.count} trainings" if self.sweep else None
-        with Bars(self.console, title, done=len(self.done), count=self.count) as bars:
+        with Bars(self.console, self.sweep, done=len(self.done), count=self.count) as bars:
             for program, members in left:
                 together = self._together(program, members, size)
                 with bars.training(together, self.config.epochs) as (on_step, on_epoch):

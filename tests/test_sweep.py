@@ -1,23 +1,28 @@
 """Sweeps: members in one program are the runs they stand for, and a stopped sweep goes on."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import chex
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 import ovsw_jax as ovsw
 from experiments import checkpoint, train, training
 from experiments.configs import Config
 from experiments.data import load
 from experiments.initialisation import initialise_latent
+from experiments.members import Member
 from experiments.networks import Network, find_network
 from experiments.optimizers import OPTIMIZERS
+from experiments.progress import Bars
 from experiments.steps import Steps, latent_weights
 from experiments.training import Training
 
@@ -256,3 +261,26 @@ def test_a_core_is_a_device():
         [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
     )
     assert int(done.stdout) == os.cpu_count()
+
+
+def test_a_sweep_shows_one_bar_that_fits_80_columns():
+    """Beside two members that were done before, two and then one train together."""
+    numbers = {"loss": 2.345, "top1": 0.456, "images_per_second": 12345.0}
+    numbers |= {"flip_ratio": 0.0012, "silent_ratio": 1.0}
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, color_system=None)
+    with Bars(console, sweep=True, done=2, count=5) as bars:
+        for count in (2, 1):
+            members = [Member("ovsw", {}, seed) for seed in range(count)]
+            steps = SimpleNamespace(steps_per_epoch=7)
+            together = SimpleNamespace(steps=steps, members=members, count=count)
+            with bars.training(together, epochs=3) as (on_step, on_epoch):
+                for epoch in (1, 2, 3):
+                    on_step(7 * epoch - 3, numbers)
+                    on_epoch(epoch, numbers)
+        (bar,) = bars._progress.tasks
+        assert (bar.completed, bar.total) == (5 * 21, 5 * 21)
+    shown = screen.getvalue()
+    assert "5/5 " in shown
+    assert "silent 100.0%" in shown
+    assert "…" not in shown
