@@ -95,7 +95,7 @@ def _add_legend(fig: Figure, layers: Sequence[str], counts: str) -> None:
     fig.legend(
         handles=[*handles, total],
         loc="outside lower center",
-        ncols=6 if fig.get_figwidth() > 10 else 3,
+        ncols=4 if fig.get_figwidth() > 10 else 3,
         title=(f"Layers from input (1, dark) to output ({len(layers)}, light); " if layers else "")
         + f"mean over seeds ({counts})",
     )
