@@ -57,7 +57,7 @@ def figure(run: Run) -> Figure:
         _draw_map(axes, mine, lams, taus, highest=metric is curves.TOP1_METRIC)
         axes.set_title(title, fontweight="bold")
         axes.set_xlabel("lam: floor of ‖gradient‖ / ‖weights‖ (AGS)")
-    panels[0].set_ylabel("tau: decay of silent\nweights a step (SAD)")
+    panels[0].set_ylabel("tau: decay of silent\nweights (SAD)")
     return fig
 
 
