@@ -26,7 +26,7 @@ def test_ci_runs_the_readmes_test_command():
 
 
 def test_commands_name_modules_and_recipes_that_exist():
-    commands = re.findall(r"python -m ((?:experiments|benchmarks)\.\w+)(.*)", README)
+    commands = re.findall(r"python -m ((?:experiments|benchmarks)(?:\.\w+)+)([^`\n]*)", README)
     assert len(commands) >= 6
     for module, rest in commands:
         path = ROOT / module.replace(".", "/")

@@ -7,7 +7,7 @@ Data: 8,000 training images of CIFAR-10 or CIFAR-100, all 10,000 test images.
 Cost: COST_comparison
 Expected: results/README.md.
 Hyperparameters: see cpu.py; those below were chosen on held-out images of CIFAR-10, see
-results/cpu/tuning. 20 epochs and four seeds, which tuning did not use.
+results/cpu/tuning. Four seeds, which tuning did not use.
 """
 
 import dataclasses
@@ -17,7 +17,6 @@ from experiments.configs.cpu import base
 config = dataclasses.replace(
     base,
     seeds=(0, 1, 2, 3),
-    epochs=20,
     grids=(
         "optimizer=sgd learning_rate=0.3",
         "optimizer=adam adam_learning_rate=0.01",
