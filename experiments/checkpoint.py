@@ -9,10 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import serialization
 
+Snapshot = dict[str, np.ndarray]
 
-def save(path: Path, state: Any, about: dict[str, Any]) -> None:
-    """Writes a pytree of arrays and random keys with a JSON description, whole or not at all."""
-    leaves = {str(i): np.asarray(_plain(x)) for i, x in enumerate(jax.tree.leaves(state))}
+
+def snapshot(state: Any) -> Snapshot:
+    """A copy in host memory of a pytree of arrays and random keys."""
+    return {str(i): np.array(_plain(x)) for i, x in enumerate(jax.tree.leaves(state))}
+
+
+def save(path: Path, leaves: Snapshot, about: dict[str, Any]) -> None:
+    """Writes a snapshot with a JSON description, whole or not at all."""
     content = {"about": json.dumps(about), "leaves": leaves}
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_bytes(serialization.msgpack_serialize(content))
@@ -20,11 +26,20 @@ def save(path: Path, state: Any, about: dict[str, Any]) -> None:
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
-    """The description; None if there is no file, or one that can't be read."""
+    """The description; None if there is no file.
+
+    Raises:
+      ValueError: if the file can't be read.
+    """
+    if not path.exists():
+        return None
     try:
         return dict(json.loads(_read(path)["about"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    except Exception as error:  # msgpack raises many kinds
+        raise ValueError(
+            f"checkpoint {path} is damaged ({type(error).__name__}: {error}). Put back a copy, or "
+            "remove it: the members that were in training then begin anew."
+        ) from error
 
 
 def restore(path: Path, like: Any) -> Any:

@@ -7,8 +7,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def choose(kind: str, name: str, known: Mapping[str, T]) -> T:
-    """The thing called `name`.
+def choose(kind: str, name: str, known: Mapping[str, T], more: str = "") -> T:
+    """The thing called `name`; an error lists those `known`, and says what `more` can be given.
 
     Raises:
       ValueError: if there is none, with the nearest names.
@@ -17,4 +17,6 @@ def choose(kind: str, name: str, known: Mapping[str, T]) -> T:
         return known[name]
     nearest = difflib.get_close_matches(name.lower(), known, cutoff=0.4)
     hint = f"Did you mean {' or '.join(map(repr, nearest))}? " if nearest else ""
-    raise ValueError(f"{kind} {name!r} is unknown. {hint}Known: {', '.join(known)}.")
+    raise ValueError(
+        f"{kind} {name!r} is unknown. {hint}Known: {', '.join(known)}{', ' * bool(more)}{more}."
+    )

@@ -7,7 +7,7 @@ only, share one compiled program.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,19 @@ Value = float | str
 # Fields of a Config that a grid may vary beside its numbers; each value is a program of its own.
 _WORDS = ("init", "network", "flip_state")
 _NUMBERS = tuple(f.name for f in dataclasses.fields(Config) if f.type in (float, "float"))
+# Numbers that only some optimizers have; every optimizer has the others.
+_SGD = ("sgd", "ags", "sad", "ovsw", "lars")
+_OF = {
+    "learning_rate": _SGD,
+    "momentum": _SGD,
+    "weight_decay": _SGD,
+    "lam": ("ags", "ovsw"),
+    "tau": ("sad", "ovsw"),
+    "eta": ("lars",),
+    "adam_learning_rate": ("adam", "bop"),
+    "bop_threshold": ("bop",),
+    "bop_adaptivity": ("bop",),
+}
 VARIABLE = {name: name for name in ("optimizer", *_WORDS, *_NUMBERS)}
 
 
@@ -95,12 +108,28 @@ def _program(config: Config, group: Sequence[tuple[str, Mapping[str, Value]]]) -
 
 
 def _points(config: Config) -> Iterator[tuple[str, Mapping[str, Value]]]:
+    if any(not grid.split() for grid in config.grids):
+        raise ValueError(
+            f"grids={config.grids} hold an empty grid: write what varies, such as "
+            "'optimizer=ovsw lam=0.01,0.04', or give no --grids."
+        )
     for grid in config.grids or ("",):
         values = _parse(grid)
         optimizers = values.pop("optimizer", config.optimizers)
         for name in optimizers:
+            _check_used(grid, str(name), values)
             for point in itertools.product(*values.values()):
                 yield str(name), dict(zip(values, point, strict=True))
+
+
+def _check_used(grid: str, optimizer: str, fields: Iterable[str]) -> None:
+    for field in fields:
+        if optimizer not in _OF.get(field, (optimizer,)):
+            raise ValueError(
+                f"grid {grid!r} varies {field}, which {optimizer} does not have: all its trainings "
+                f"would be the same. Give {' and '.join(_OF[field])} a grid of their own, as "
+                f"'optimizer={_OF[field][0]} {field}=...'."
+            )
 
 
 def _parse(grid: str) -> dict[str, tuple[Value, ...]]:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 import ovsw_jax as ovsw
@@ -30,7 +31,7 @@ def find_network(name: str) -> Callable[..., nnx.Module]:
     """
     module, colon, attribute = name.partition(":")
     if not colon:
-        return choose("network", name, NETWORKS)
+        return choose("network", name, NETWORKS, "or your own, as package.module:Class")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -48,18 +49,48 @@ class Network:
     `nnx.jit` a step. All optimizers share one network, so its initialisation compiles once.
     """
 
-    def __init__(self, make: Callable[..., nnx.Module], classes: int, in_channels: int):
-        """Describes the network; nothing is computed yet."""
-        self._make = partial(make, classes, in_channels=in_channels)
-        abstract = nnx.eval_shape(lambda: self._make(rngs=nnx.Rngs(0)))
-        self._graph = nnx.split(abstract, nnx.Param, ...)[0]
+    def __init__(self, name: str, classes: int, image_shape: tuple[int, ...]):
+        """Describes the network; nothing is computed yet.
+
+        Args:
+          name: as for `find_network`.
+          classes: number of logits.
+          image_shape: (height, width, channels) of the images.
+
+        Raises:
+          ValueError: if there is no such network, it can't be made or called, or gives no
+            (batch, classes) logits, or has no latent weights.
+        """
+        self._make = partial(find_network(name), classes, in_channels=image_shape[-1])
+        try:
+            abstract = nnx.eval_shape(lambda: self._make(rngs=nnx.Rngs(0)))
+            self._graph = nnx.split(abstract, nnx.Param, ...)[0]
+            params, statistics = jax.eval_shape(self.init, jax.random.split(jax.random.key(0), 1))
+            first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params)
+            rest = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), statistics)
+            images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+            logits = jax.eval_shape(self.train, first, rest, images)[0].shape
+            ovsw.latent_mask(first)
+        except Exception as error:  # of the user's code: of any kind
+            raise ValueError(
+                f"network {name!r} can't be trained on images of {image_shape}: "
+                f"{type(error).__name__}: {error}. It must be an NNX module with binary layers, "
+                "made as Class(classes, in_channels=..., rngs=...), that takes (batch, height, "
+                "width, channels)."
+            ) from error
+        if logits != (2, classes):
+            raise ValueError(
+                f"network {name!r} gives {logits} for 2 images of {classes} classes; it must give "
+                f"logits of shape {(2, classes)}."
+            )
 
     @partial(jax.jit, static_argnums=0)
     def init(self, keys: jax.Array) -> tuple[Any, Any]:
         """Parameters and statistics for (n,) random keys; every leaf has a leading axis of n."""
 
         def init_one(key: jax.Array) -> tuple[Any, Any]:
-            model = self._make(rngs=nnx.Rngs(params=key))
+            # Dropout and the like draw from the default stream.
+            model = self._make(rngs=nnx.Rngs(jax.random.fold_in(key, 0), params=key))
             statistics = nnx.state(model, nnx.Not(nnx.Param))
             return nnx.to_pure_dict(nnx.state(model, nnx.Param)), nnx.to_pure_dict(statistics)
 

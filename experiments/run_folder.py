@@ -14,18 +14,20 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from filelock import FileLock, Timeout
 from tensorboardX import SummaryWriter
 
 from experiments.configs import Config
 from experiments.members import Member, Value
 
 PACKAGES = ("ovsw-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+LOCK = ".lock"
 # Fields that may differ when a run goes on: where it runs, not what is run.
 _PLACE = ("out", "data_dir", "members_at_once")
 
@@ -42,27 +44,42 @@ class RunFolder:
         """
         self.path = config.out or _new_path(config)
         self._command = command
+        self._lock = FileLock(self.path / LOCK)  # let go when the process ends, however it does
         self._latent: dict[str, np.ndarray] = {}
         self._writers: dict[str, SummaryWriter] = {}
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if self._file("config.json").exists():
-                self._check_same(config)
-                self._read_latent()
-            elif any(self.path.iterdir()):
-                raise ValueError(
-                    f"run folder {self.path} is not empty and holds no run; a run overwrites "
-                    "nothing. Give another --out, or leave --out away for a new folder under runs/."
-                )
-            else:
-                self._write_json("versions.json", {"command": command, **versions()})
-                self._write_json("config.json", dataclasses.asdict(config))
-            self._metrics = self._file("metrics.jsonl").open("a", encoding="utf-8")
+            self._open(config)
+        except Timeout as error:
+            raise ValueError(
+                f"another process is writing to run folder {self.path}: wait for it to end, or "
+                "give another --out."
+            ) from error
         except OSError as error:
+            self._lock.release()
             raise ValueError(
                 f"run folder {self.path} cannot be written: {error.strerror or error}. Give an "
                 "--out that does not exist yet, in a folder that you may write to."
             ) from error
+        except ValueError:
+            self._lock.release()
+            raise
+
+    def _open(self, config: Config) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        new = not self._file("config.json").exists()
+        if new and any(self.path.iterdir()):
+            raise ValueError(
+                f"run folder {self.path} is not empty and holds no run; a run overwrites "
+                "nothing. Give another --out, or leave --out away for a new folder under runs/."
+            )
+        self._lock.acquire(timeout=0)
+        if new:
+            self._write_json("versions.json", {"command": self._command, **versions()})
+            self._write_json("config.json", dataclasses.asdict(config))
+        else:
+            self._check_same(config)
+            self._read_latent()
+        self._metrics = self._file("metrics.jsonl").open("a", encoding="utf-8")
 
     @property
     def checkpoint(self) -> Path:
@@ -72,28 +89,41 @@ class RunFolder:
     def note_continued(self) -> None:
         """Versions may differ from those that the run began with; versions.json tells both."""
         path = self._file("versions.json")
-        there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        there = self._read_json("versions.json") if path.exists() else {}
         here = {"command": self._command, **versions()}
         there["continued"] = [*there.get("continued", []), here]
         self._write_json("versions.json", there)
 
     def rows(self) -> list[dict[str, Any]]:
-        """What metrics.jsonl holds; a last line that was cut off while it was written is not."""
-        lines = self._file("metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        """What metrics.jsonl holds; a last line that was cut off while it was written is not.
+
+        Raises:
+          ValueError: if another line is no row.
+        """
+        lines = self._file("metrics.jsonl").read_bytes().splitlines()
         rows = []
         for number, line in enumerate(lines, start=1):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                if number < len(lines):
-                    raise ValueError(
-                        f"line {number} of {self._file('metrics.jsonl')} is no JSON ({error}): "
-                        "the run can't go on. Mend or remove the line, or give another --out."
-                    ) from error
+                row = json.loads(line)
+                member_of(row), int(row["epoch"])
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                if number == len(lines):
+                    break
+                raise ValueError(
+                    f"line {number} of {self._file('metrics.jsonl')} is no row of a run "
+                    f"({type(error).__name__}: {error}): the run can't go on. Mend or remove the "
+                    "line, or give another --out."
+                ) from error
+            rows.append(row)
         return rows
 
-    def keep_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Replaces metrics.jsonl, whole or not at all."""
+    def keep_rows(
+        self, rows: Iterable[Mapping[str, Any]], dropped: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Replaces metrics.jsonl, whole or not at all; what goes is kept beside it."""
+        if dropped:
+            with self._file("metrics.dropped.jsonl").open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in dropped)
         self._metrics.close()
         unfinished = self._file(".metrics.jsonl")
         text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -136,6 +166,7 @@ class RunFolder:
         self.write_latent()
         self._metrics.close()
         self.close_events()
+        self._lock.release()
 
     def _writer(self, name: str) -> SummaryWriter:
         if name not in self._writers:
@@ -143,11 +174,7 @@ class RunFolder:
         return self._writers[name]
 
     def _check_same(self, config: Config) -> None:
-        path = self._file("config.json")
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is no JSON ({error}). Give another --out.") from error
+        there = self._read_json("config.json")
         here = json.loads(json.dumps(dataclasses.asdict(config), default=str))
         different = [
             f"{name} is {there.get(name)} there and {here.get(name)} here"
@@ -161,10 +188,27 @@ class RunFolder:
                 "under runs/."
             )
 
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self._file(name)
+        try:
+            return dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path} is no JSON object ({error}): the run can't go on. Mend it, or give "
+                "another --out."
+            ) from error
+
     def _read_latent(self) -> None:
-        if self._file("latent.npz").exists():
-            with np.load(self._file("latent.npz")) as arrays:
-                self._latent = dict(arrays)
+        path = self._file("latent.npz")
+        if path.exists():
+            try:
+                with np.load(path) as arrays:
+                    self._latent = dict(arrays)
+            except Exception as error:  # zipfile, zlib and NumPy raise many kinds
+                raise ValueError(
+                    f"{path} is damaged ({type(error).__name__}): the run can't go on. Remove it "
+                    "to go on without its histograms, or give another --out."
+                ) from error
 
     def _file(self, name: str) -> Path:
         return self.path / name
@@ -176,7 +220,7 @@ class RunFolder:
 
 def member_of(row: Mapping[str, Any]) -> Member:
     """Whose row of metrics.jsonl it is."""
-    return Member(row["optimizer"], row.get("point", {}), row["seed"])
+    return Member(str(row["optimizer"]), row.get("point", {}), int(row["seed"]))
 
 
 def _short(value: Value) -> str:

@@ -157,6 +157,6 @@ def _best(summary: Summary) -> set[str]:
     by_optimizer: dict[str, dict[str, float]] = {}
     for arm, result in summary.items():
         known = [value for value in result["top1"] if value is not None]
-        if result.get("point") and known:
+        if result.get("point") and known and "diverged_seeds" not in result:
             by_optimizer.setdefault(result["optimizer"], {})[arm] = sum(known) / len(known)
     return {max(means, key=means.__getitem__) for means in by_optimizer.values()}

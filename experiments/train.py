@@ -7,11 +7,13 @@ python -m experiments.train digits --grids "optimizer=sgd learning_rate=0.03,0.1
 python -m experiments.train --help
 """
 
+import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import tyro
@@ -23,7 +25,7 @@ from experiments.configs import RECIPES, Config
 from experiments.data import Dataset, load
 from experiments.devices import devices_for, members_that_fit, one_device_a_core
 from experiments.members import Member, Program, chunks, programs
-from experiments.networks import Network, find_network
+from experiments.networks import Network
 from experiments.optimizers import OPTIMIZERS, make_optimizer
 from experiments.progress import Bars
 from experiments.run_folder import RunFolder, member_of
@@ -54,7 +56,6 @@ def train(
     planned = programs(config)
     for program in planned:
         choose("optimizer", program.optimizer, OPTIMIZERS)
-        find_network(program.config.network)
     dataset = load(
         config.data,
         data_dir=config.data_dir,
@@ -62,6 +63,10 @@ def train(
         held_out=config.held_out,
     )
     _check_batch(config, dataset)
+    networks = {
+        name: Network(name, len(dataset.classes), dataset.train_images.shape[1:])
+        for name in dict.fromkeys(p.config.network for p in planned)
+    }
     for program in planned:  # before the folder: a bad hyperparameter leaves nothing behind
         for member in program.members:
             at_point = program.config.at(member.point)
@@ -70,7 +75,7 @@ def train(
     console.print(f"{dataset!r}\nwriting to {run.path}", highlight=False, soft_wrap=True)
     finished = False
     try:
-        _Run(config, planned, dataset, run, console).train()
+        _Run(config, planned, networks, dataset, run, console).train()
         finished = True
     except KeyboardInterrupt:
         console.print(
@@ -90,6 +95,7 @@ class _Run:
         self,
         config: Config,
         planned: Sequence[Program],
+        networks: Mapping[str, Network],
         dataset: Dataset,
         run: RunFolder,
         console: Console,
@@ -100,7 +106,7 @@ class _Run:
         self.count = sum(len(p.members) for p in planned)
         # Several points an optimizer: a sweep.
         self.sweep = self.count > len(config.seeds) * len({p.optimizer for p in planned})
-        self.networks: dict[str, Network] = {}
+        self.networks = networks
         self.steps: dict[int, Steps] = {}
 
     def train(self) -> None:
@@ -132,23 +138,36 @@ class _Run:
     def _go_on(self, first: Together) -> None:
         """Leaves of what was written what is done, and the epochs that a checkpoint goes on from.
 
-        So no epoch is there twice. A checkpoint of other members is of no use: theirs begin anew.
+        So no epoch is there twice. Rows that go are kept in metrics.dropped.jsonl.
         """
         rows = self.run_folder.rows()
-        if not rows:
-            return
         about = checkpoint.read_about(self.run_folder.checkpoint)
-        if about is None or about["members"] != first.keys:
-            self.run_folder.checkpoint.unlink(missing_ok=True)
-            about = {"epoch": 0}
+        if not rows and about is None:
+            return
         started = {m.key for m in first.members}
-        self.run_folder.keep_rows(
-            row
-            for row in rows
-            if (key := member_of(row).key) in self.done
-            or (key in started and row["epoch"] <= about["epoch"])
-        )
-        self.run_folder.note_continued()
+        epochs = {(key, r["epoch"]) for r in rows if (key := member_of(r).key) in started}
+        reached = about["epoch"] if about and about["members"] == first.keys else 0
+        if any((key, e) not in epochs for key in started for e in range(1, reached + 1)):
+            reached = 0
+        if about and not reached:
+            self.run_folder.checkpoint.unlink()
+            self.console.print(
+                "the checkpoint is not of the members that come next, with all of their epochs in "
+                "metrics.jsonl (was --members-at-once or the number of devices another?)"
+            )
+        kept: list[Any] = []
+        dropped: list[Any] = []
+        for row in rows:
+            key = member_of(row).key
+            keep = key in self.done or (key in started and row["epoch"] <= reached)
+            (kept if keep else dropped).append(row)
+        if rows:
+            self.run_folder.note_continued()
+            self.console.print(
+                f"going on after epoch {reached} of {self.config.epochs} of those in training; "
+                f"{len(dropped)} rows are measured again"
+            )
+        self.run_folder.keep_rows(kept, dropped)
 
     def _together(self, program: Program, members: Sequence[Member], size: int) -> Together:
         size = min(size, len(program.members))
@@ -158,13 +177,8 @@ class _Run:
         return repeated(self.steps[id(program)], members, size, program.varying)
 
     def _steps(self, program: Program, devices: Sequence[jax.Device]) -> Steps:
-        name = program.config.network
-        if name not in self.networks:
-            channels = self.dataset.train_images.shape[-1]
-            self.networks[name] = Network(find_network(name), len(self.dataset.classes), channels)
-        return Steps(
-            self.networks[name], program.optimizer, program.config, self.dataset, devices=devices
-        )
+        network = self.networks[program.config.network]
+        return Steps(network, program.optimizer, program.config, self.dataset, devices=devices)
 
     def _fitting(self) -> int:
         program = self.planned[0]
@@ -211,6 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if config.members_at_once is None:
             one_device_a_core()
         path, finished = train(config, console, command)
+        if not (path / "metrics.jsonl").stat().st_size:
+            return INTERRUPTED  # before the first epoch: nothing to show
         drawn = figures.draw(path)  # first, since the summary shows them
         written = summary.write_summary(path)
     except ValueError as error:
@@ -225,4 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     # A shell starts background jobs with Ctrl-C ignored; `kill -INT` must end them all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: XLA crashes in its exit handlers if a compilation was interrupted.
+    os._exit(status)

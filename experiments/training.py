@@ -75,11 +75,22 @@ class Training:
         self.config, self.run_folder = config, run
         self.together, self.steps, self.values = together, together.steps, together.values
         self.on_step, self.on_epoch = on_step, on_epoch
+        self.latest: tuple[checkpoint.Snapshot, int] | None = None  # and its epoch
         self.keeps_latent = keep_latent and together.members[0].seed == config.seeds[0]
 
     def run(self) -> None:
         """From the checkpoint, if it is of these members, to the last epoch."""
         state, done = self._start()
+        try:
+            self._train(state, done)
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        self.run_folder.write_latent()
+        self.run_folder.close_events()
+        self.run_folder.checkpoint.unlink(missing_ok=True)
+
+    def _train(self, state: TrainState, done: int) -> None:
         saved = time.monotonic()
         for epoch in range(done + 1, self.config.epochs + 1):
             signs = _signs(state)
@@ -90,12 +101,11 @@ class Training:
             self._write(epoch, measured, _changed(signs, _signs(state)))
             top1 = measured.get("test_top1", measured["train_top1"])
             self.on_epoch(epoch, self._shown({**measured, "top1": top1}))
+            # In memory, since a step overwrites the state: an interrupt writes this one.
+            self.latest = checkpoint.snapshot(state), epoch
             if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                self._save(state, epoch)
+                self._save()
                 saved = time.monotonic()
-        self.run_folder.write_latent()
-        self.run_folder.close_events()
-        self.run_folder.checkpoint.unlink(missing_ok=True)
 
     def _start(self) -> tuple[TrainState, int]:
         seeds = [m.seed for m in self.together.members]
@@ -106,10 +116,12 @@ class Training:
         self._keep_latent("initial", latent_weights(state.params))
         return state, 0
 
-    def _save(self, state: TrainState, epoch: int) -> None:
-        self.run_folder.write_latent()
-        about = {"members": self.together.keys, "epoch": epoch}
-        checkpoint.save(self.run_folder.checkpoint, state, about)
+    def _save(self) -> None:
+        if self.latest is not None:
+            self.run_folder.write_latent()
+            leaves, epoch = self.latest
+            about = {"members": self.together.keys, "epoch": epoch}
+            checkpoint.save(self.run_folder.checkpoint, leaves, about)
 
     def _epoch(
         self, state: TrainState, epoch: int, *, first: bool

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from rich.console import Console
 
 import ovsw_jax as ovsw
@@ -23,6 +25,7 @@ from experiments.members import Member
 from experiments.networks import Network, find_network
 from experiments.optimizers import OPTIMIZERS
 from experiments.progress import Bars
+from experiments.run_folder import RunFolder
 from experiments.steps import Steps, latent_weights
 from experiments.training import Training
 
@@ -68,7 +71,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def network():
-    return Network(OneStage, classes=10, in_channels=1)
+    return Network("test_sweep:OneStage", 10, (8, 8, 1))
 
 
 def one_step(network, digits, optimizer, config, values=None, members=1, devices=1):
@@ -192,15 +195,117 @@ def test_a_broken_line_is_named(whole, tmp_path):
     folder.mkdir()
     (folder / "config.json").write_bytes((whole / "config.json").read_bytes())
     (folder / "metrics.jsonl").write_text('{"optimizer": \n{}\n')
-    with pytest.raises(ValueError, match=r"line 1 of .*metrics.jsonl is no JSON.*another --out"):
+    with pytest.raises(
+        ValueError, match=r"line 1 of .*metrics.jsonl is no row of a run .*another --out"
+    ):
         train.train(SWEEP.at({"out": folder}))
+
+
+def interrupted(tmp_path, monkeypatch, epochs=2):
+    """The folder of a sweep that was stopped in the epoch after `epochs` of its first members."""
+    written = Training._write
+
+    def stop(self, epoch, *rest):
+        if epoch > epochs:
+            raise KeyboardInterrupt
+        written(self, epoch, *rest)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(Training, "_write", stop)
+        assert train.train(SWEEP.at({"out": tmp_path / "run"}))[1] is False
+    return tmp_path / "run"
+
+
+def test_rows_that_a_checkpoint_lacks_begin_anew_and_are_kept(whole, tmp_path, monkeypatch, capsys):
+    folder = interrupted(tmp_path, monkeypatch)
+    (folder / "checkpoint.msgpack").unlink()
+    before = len(rows(folder))
+    assert train.train(SWEEP.at({"out": folder}))[1]
+    assert (
+        "going on after epoch 0 of 3 of those in training; 4 rows are measured again"
+        in " ".join(capsys.readouterr().out.split())
+    )
+    assert len((folder / "metrics.dropped.jsonl").read_text().splitlines()) == before == 4
+    assert rows(folder) == rows(whole)
+
+
+def test_a_checkpoint_without_its_rows_begins_anew(whole, tmp_path, monkeypatch, capsys):
+    folder = interrupted(tmp_path, monkeypatch)
+    (folder / "metrics.jsonl").write_text("")
+    assert train.train(SWEEP.at({"out": folder}))[1]
+    assert "the checkpoint is not of the members that come next" in capsys.readouterr().out
+    assert rows(folder) == rows(whole)
+
+
+def test_a_folder_that_is_written_to_is_left_alone(whole):
+    open_run = RunFolder(SWEEP.at({"out": whole}))
+    with pytest.raises(
+        ValueError, match=r"another process is writing to run folder .*another --out"
+    ):
+        RunFolder(SWEEP.at({"out": whole}))
+    open_run.close()
+    RunFolder(SWEEP.at({"out": whole})).close()
+
+
+DAMAGED = {
+    "config.json": (b"[]x", r"config.json is no JSON object .*another --out"),
+    "versions.json": (b"\xff", r"versions.json is no JSON object .*another --out"),
+    "latent.npz": (b"PK nothing", r"latent.npz is damaged .*Remove it"),
+    "checkpoint.msgpack": (b"\x00\x01", r"checkpoint .*checkpoint.msgpack is damaged .*remove it"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files_are_named_and_nothing_is_lost(name, whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    some = b"".join((whole / "metrics.jsonl").read_bytes().splitlines(keepends=True)[:4])
+    (folder / "metrics.jsonl").write_bytes(some)
+    content, message = DAMAGED[name]
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        train.train(SWEEP.at({"out": folder}))
+    assert (folder / "metrics.jsonl").read_bytes() == some
+
+
+class TwoLogits(OneStage):
+    def __init__(self, classes, *, in_channels, rngs):
+        super().__init__(2, in_channels=in_channels, rngs=rngs)
+
+
+class RealValued(nnx.Module):
+    def __init__(self, classes, *, in_channels, rngs):
+        self.head = nnx.Linear(in_channels, classes, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(x.mean((1, 2)))
+
+
+class OnlyRngs(nnx.Module):
+    def __init__(self, rngs):
+        pass
+
+
+BAD_NETWORKS = {
+    "TwoLogits": r"gives \(2, 2\) for 2 images of 10 classes; it must give .*\(2, 10\)",
+    "RealValued": r"can't be trained .*mask selects none.*binary layers",
+    "OnlyRngs": r"can't be trained .*TypeError.*made as Class\(classes, in_channels",
+}
+
+
+@pytest.mark.parametrize("name", BAD_NETWORKS)
+def test_networks_that_cannot_be_trained_leave_nothing_behind(name, tmp_path):
+    config = SWEEP.at({"out": tmp_path / "run", "network": f"test_sweep:{name}"})
+    with pytest.raises(ValueError, match=BAD_NETWORKS[name]):
+        train.train(config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_checkpoints_of_other_code_are_refused(tmp_path):
     state = {"a": np.arange(3.0), "key": jax.random.key(5)}
     state = jax.tree.map(jax.numpy.asarray, state)
     path = tmp_path / "checkpoint"
-    checkpoint.save(path, state, {"epoch": 2})
+    checkpoint.save(path, checkpoint.snapshot(state), {"epoch": 2})
     assert checkpoint.read_about(path) == {"epoch": 2}
     back = checkpoint.restore(path, jax.tree.map(lambda x: x, state))
     assert back["a"].tolist() == [0, 1, 2]
@@ -208,7 +313,8 @@ def test_checkpoints_of_other_code_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"does not fit this training.*Remove it"):
         checkpoint.restore(path, {**state, "a": jax.numpy.zeros(4)})
     path.write_bytes(path.read_bytes()[:40])
-    assert checkpoint.read_about(path) is None
+    with pytest.raises(ValueError, match=r"checkpoint .* is damaged .* remove it"):
+        checkpoint.read_about(path)
     assert checkpoint.read_about(tmp_path / "none") is None
 
 
@@ -240,7 +346,9 @@ def test_held_out_images_are_not_trained_on():
     assert np.bincount(split.test_labels).tolist() == [5] * 10
     assert len(load("digits", held_out=37).train_labels) == 1437 - 37
     for count in (1437, 1400):
-        with pytest.raises(ValueError, match=rf"held_out={count:,} beside .* lower held_out"):
+        with pytest.raises(
+            ValueError, match=rf"held_out={count:,} and .* not to be had .* lower held_out"
+        ):
             load("digits", train_images=None if count == 1437 else 100, held_out=count)
 
 

@@ -18,7 +18,7 @@ from experiments import train
 from experiments.augment import PADDING, crop_and_flip, standardise
 from experiments.configs import RECIPES, Config
 from experiments.data import Dataset, load
-from experiments.networks import NETWORKS, Network
+from experiments.networks import Network
 from experiments.steps import Steps, latent_weights, never_flipped
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +105,7 @@ def tiny_dataset(images=48):
 
 
 def tiny_network():
-    return Network(NETWORKS["small"], classes=3, in_channels=1)
+    return Network("small", 3, (8, 8, 1))
 
 
 def steps_of(optimizer="ovsw", devices=1, **fields):

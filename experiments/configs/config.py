@@ -111,7 +111,7 @@ class Config:
                 f"0 to epochs={self.epochs}",
                 lambda v: 0 <= v <= self.epochs,
             ),
-            ("seeds", "one or more different integers >= 0", _distinct),
+            ("seeds", "one or more different integers from 0 to 2147483647", _distinct),
             ("optimizers", "one or more different names", _distinct),
         )
 
@@ -125,5 +125,5 @@ def _positive(value: float) -> bool:
 
 
 def _distinct(values: tuple[int, ...] | tuple[str, ...]) -> bool:
-    natural = all(not isinstance(v, int) or v >= 0 for v in values)
+    natural = all(not isinstance(v, int) or 0 <= v < 2**31 for v in values)
     return bool(values) and len(set(values)) == len(values) and natural

@@ -3,7 +3,7 @@
     python -m experiments.train gamma
 
 Data: 8,000 of CIFAR-10's training images, all 10,000 test images.
-Cost: COST_gamma
+Cost: 96 trainings; 30 minutes on two CPU cores that had other work too.
 Expected: results/README.md.
 Hyperparameters: see cpu.py.
 """

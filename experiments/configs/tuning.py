@@ -3,7 +3,7 @@
     python -m experiments.train tuning
 
 Data: 8,000 of CIFAR-10's training images, 2,000 others to choose by; the test split is not used.
-Cost: COST_t
+Cost: 42 trainings; 8 minutes on two CPU cores that had other work too.
 Expected: results/README.md.
 Hyperparameters: see cpu.py.
 """

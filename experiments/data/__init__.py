@@ -154,8 +154,9 @@ def _with_held_out(data: Dataset, count: int, held_out: int) -> Dataset:
     available = len(data.train_labels)
     if count + held_out > available or count < 1:
         raise ValueError(
-            f"held_out={held_out:,} beside {max(count, 0):,} images to train on is more than the "
-            f"{available:,} training images of {data.name!r}: lower held_out or train_images"
+            f"held_out={held_out:,} and {max(count, 1):,} or more images to train on are not to be "
+            f"had of the {available:,} training images of {data.name!r}: lower held_out or "
+            "train_images"
         )
     # The larger subset contains the smaller, so that the rest is no image that is trained on.
     both = balanced_subset(data.train_labels, count + held_out)

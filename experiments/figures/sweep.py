@@ -101,7 +101,8 @@ def _rows(run: Run) -> Figure:
 
 
 def _label(run: Run, arm: str) -> str:
-    return ", ".join(run.known_arms[arm].labels) or "as configured"
+    label = ", ".join(run.known_arms[arm].labels) or "as configured"
+    return label + (" (diverged)" if run.diverged(arm) else "")
 
 
 def _ranked(found: Sequence[Point], name: str) -> list[Point]:
