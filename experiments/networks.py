@@ -70,7 +70,8 @@ class Network:
             rest = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), statistics)
             images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
             logits = jax.eval_shape(self.train, first, rest, images)[0].shape
-            ovsw.latent_mask(first)
+            if not any(jax.tree.leaves(ovsw.latent_mask(first))):
+                raise ValueError("no binary layer: none of its parameters is a latent_kernel")
         except Exception as error:  # of the user's code: of any kind
             raise ValueError(
                 f"network {name!r} can't be trained on images of {image_shape}: "

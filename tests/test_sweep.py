@@ -195,9 +195,7 @@ def test_a_broken_line_is_named(whole, tmp_path):
     folder.mkdir()
     (folder / "config.json").write_bytes((whole / "config.json").read_bytes())
     (folder / "metrics.jsonl").write_text('{"optimizer": \n{}\n')
-    with pytest.raises(
-        ValueError, match=r"line 1 of .*metrics.jsonl is no row of a run .*another --out"
-    ):
+    with pytest.raises(ValueError, match=r"line 1 of .*metrics.jsonl is no row.*another --out"):
         train.train(SWEEP.at({"out": folder}))
 
 
@@ -239,9 +237,7 @@ def test_a_checkpoint_without_its_rows_begins_anew(whole, tmp_path, monkeypatch,
 
 def test_a_folder_that_is_written_to_is_left_alone(whole):
     open_run = RunFolder(SWEEP.at({"out": whole}))
-    with pytest.raises(
-        ValueError, match=r"another process is writing to run folder .*another --out"
-    ):
+    with pytest.raises(ValueError, match=r"another process is writing to .*another --out"):
         RunFolder(SWEEP.at({"out": whole}))
     open_run.close()
     RunFolder(SWEEP.at({"out": whole})).close()
@@ -288,7 +284,7 @@ class OnlyRngs(nnx.Module):
 
 BAD_NETWORKS = {
     "TwoLogits": r"gives \(2, 2\) for 2 images of 10 classes; it must give .*\(2, 10\)",
-    "RealValued": r"can't be trained .*mask selects none.*binary layers",
+    "RealValued": r"can't be trained .*no binary layer: none .* latent_kernel",
     "OnlyRngs": r"can't be trained .*TypeError.*made as Class\(classes, in_channels",
 }
 
@@ -346,9 +342,7 @@ def test_held_out_images_are_not_trained_on():
     assert np.bincount(split.test_labels).tolist() == [5] * 10
     assert len(load("digits", held_out=37).train_labels) == 1437 - 37
     for count in (1437, 1400):
-        with pytest.raises(
-            ValueError, match=rf"held_out={count:,} and .* not to be had .* lower held_out"
-        ):
+        with pytest.raises(ValueError, match=rf"held_out={count:,} and .* lower held_out"):
             load("digits", train_images=None if count == 1437 else 100, held_out=count)
 
 
