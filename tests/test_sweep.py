@@ -20,6 +20,7 @@ import ovsw_jax as ovsw
 from experiments import checkpoint, train, training
 from experiments.configs import Config
 from experiments.data import load
+from experiments.devices import members_that_fit
 from experiments.initialisation import initialise_latent
 from experiments.members import Member
 from experiments.networks import Network, find_network
@@ -386,3 +387,18 @@ def test_a_sweep_shows_one_bar_that_fits_80_columns():
     assert "5/5 " in shown
     assert "silent 100.0%" in shown
     assert "…" not in shown
+
+
+def test_an_accelerator_takes_as_many_members_as_its_memory_holds(network, digits):
+    steps = Steps(network, "ovsw", Config(batch_size=32), digits)
+    values = steps.place({"lam": [0.04]})
+    one = steps.bytes_a_member(values)
+    params = jax.eval_shape(steps.init, [0], values).params
+    assert one > 2 * sum(4 * p.size for p in jax.tree.leaves(params))
+
+    def gpu(limit):
+        return SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": limit})
+
+    assert members_that_fit(steps, values, [gpu(10 * one)] * 3) == 3 * 8
+    assert members_that_fit(steps, values, [gpu(0)]) == 1
+    assert members_that_fit(steps, values, jax.devices()[:2]) == 2

@@ -190,7 +190,10 @@ def test_no_figure_of_a_sweep_needs_top1(grids, tmp_path):
     folder = synthetic_sweep.write_sweep(tmp_path, grids, epochs=4, evaluate_every=4, seeds=(0,))
     rows = [row for row in synthetic_run.read_rows(folder) if row["epoch"] < 3]
     synthetic_run.write_rows(folder, rows)
-    figures.draw(folder, lambda _: None)
+    said = []
+    drawn = figures.draw(folder, said.append)
+    assert drawn or any("left out: top-1 was not evaluated" in sentence for sentence in said)
+    assert all(path.stat().st_size > 5_000 for path in drawn)
 
 
 def test_a_comparison_without_top1_yet(tmp_path):
