@@ -1,5 +1,7 @@
 """Binarised layers for Flax linen, over the same arithmetic as `ovsw_jax.nn`."""
 
+from ovsw_jax.linen.activations import PReLU, RPReLU
 from ovsw_jax.linen.layers import BinaryConv, BinaryDense
+from ovsw_jax.linen.threshold import LearnedThresholdSign
 
-__all__ = ["BinaryConv", "BinaryDense"]
+__all__ = ["BinaryConv", "BinaryDense", "LearnedThresholdSign", "PReLU", "RPReLU"]

@@ -7,18 +7,17 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
+from ovsw_jax.linen.threshold import LearnedThresholdSign
 from ovsw_jax.nn.arithmetic import (
-    Scale,
     binary_conv,
     binary_dense,
     check_input,
-    check_scale,
-    mean_magnitude,
+    check_signs,
     result_dtype,
-    standardized_scale,
 )
 from ovsw_jax.nn.convolution import Padding, make_window
 from ovsw_jax.nn.layers import kaiming_normal
+from ovsw_jax.nn.scale import Scale, check_scale, factor, initial_scale
 from ovsw_jax.nn.signs import Sign, approx_sign, ste_sign
 
 Initializer = Callable[..., jax.Array]
@@ -28,23 +27,28 @@ class _BinaryLayer(linen.Module):
     """What BinaryConv and BinaryDense share: parameters and factor."""
 
     def _arguments(self: Any, x: jax.Array, kernel_shape: tuple[int, ...]) -> dict[str, Any]:
-        check_scale(self.scale)
-        latent = self.param("latent_kernel", self.kernel_init, kernel_shape, self.param_dtype)
-        bias = scale = None
+        check_scale(self.scale, self.kernel_sign)
+        check_signs(
+            self.input_sign,
+            self.kernel_sign,
+            normalize_input=self.normalize_input,
+            learns_threshold=isinstance(self.input_sign, LearnedThresholdSign),
+        )
+        name = "kernel" if self.kernel_sign is None else "latent_kernel"
+        kernel = self.param(name, self.kernel_init, kernel_shape, self.param_dtype)
+        bias = learned = None
         if self.use_bias:
             bias = self.param("bias", self.bias_init, kernel_shape[-1:], self.param_dtype)
-        if self.scale == "standardized":
-            scale = standardized_scale(latent)
-        elif self.scale == "learned":
-            scale = self.param("filter_scale", lambda _: mean_magnitude(latent))
+        if self.scale == "learned":
+            learned = self.param("filter_scale", lambda _: initial_scale(kernel, self.kernel_sign))
         return {
             "x": x,
-            "latent": latent,
+            "latent": kernel,
             "bias": bias,
-            "scale": scale,
+            "scale": factor(self.scale, kernel, learned),
             "input_sign": self.input_sign,
             "kernel_sign": self.kernel_sign,
-            "dtype": result_dtype(x, latent, self.dtype),
+            "dtype": result_dtype(x, kernel, self.dtype),
         }
 
 
@@ -61,9 +65,10 @@ class BinaryConv(_BinaryLayer):
       kernel_dilation: an integer, or one entry a spatial axis.
       feature_group_count: groups.
       use_bias: adds a bias, before the factor.
-      scale: `"standardized"`, `"learned"` or None.
-      input_sign: sign of the activations.
-      kernel_sign: sign of the latent weights.
+      scale: `"standardized"`, `"learned"`, a function of the kernel, or None.
+      input_sign: sign of the activations, a module such as `LearnedThresholdSign`, or None.
+      kernel_sign: sign of the latent weights, or None.
+      normalize_input: divide each sample by its standard deviation in training.
       kernel_init: initialiser of the latent weights.
       bias_init: initialiser of the bias.
       dtype: of the products and the output; None: that of input and parameters.
@@ -88,8 +93,9 @@ class BinaryConv(_BinaryLayer):
     feature_group_count: int = 1
     use_bias: bool = False
     scale: Scale = "standardized"
-    input_sign: Sign = approx_sign
-    kernel_sign: Sign = ste_sign
+    input_sign: Sign | linen.Module | None = approx_sign
+    kernel_sign: Sign | None = ste_sign
+    normalize_input: bool = True
     kernel_init: Initializer = kaiming_normal
     bias_init: Initializer = linen.initializers.zeros_init()
     dtype: jax.typing.DTypeLike | None = None
@@ -121,7 +127,7 @@ class BinaryConv(_BinaryLayer):
         check_input(x, x.shape[-1], min_rank=len(window.kernel_size) + 1)
         in_features = x.shape[-1] // self.feature_group_count
         arguments = self._arguments(x, (*window.kernel_size, in_features, self.features))
-        return binary_conv(**arguments, window=window, normalize=train)
+        return binary_conv(**arguments, window=window, normalize=self.normalize_input and train)
 
 
 class BinaryDense(_BinaryLayer):
@@ -130,9 +136,10 @@ class BinaryDense(_BinaryLayer):
     Attributes:
       features: features of the output.
       use_bias: adds a bias, before the factor.
-      scale: `"standardized"`, `"learned"` or None.
-      input_sign: sign of the activations.
-      kernel_sign: sign of the latent weights.
+      scale: `"standardized"`, `"learned"`, a function of the kernel, or None.
+      input_sign: sign of the activations, a module such as `LearnedThresholdSign`, or None.
+      kernel_sign: sign of the latent weights, or None.
+      normalize_input: divide each sample by its standard deviation in training.
       kernel_init: initialiser of the latent weights.
       bias_init: initialiser of the bias.
       dtype: of the products and the output; None: that of input and parameters.
@@ -151,8 +158,9 @@ class BinaryDense(_BinaryLayer):
     features: int
     use_bias: bool = False
     scale: Scale = "standardized"
-    input_sign: Sign = approx_sign
-    kernel_sign: Sign = ste_sign
+    input_sign: Sign | linen.Module | None = approx_sign
+    kernel_sign: Sign | None = ste_sign
+    normalize_input: bool = True
     kernel_init: Initializer = kaiming_normal
     bias_init: Initializer = linen.initializers.zeros_init()
     dtype: jax.typing.DTypeLike | None = None
@@ -170,7 +178,10 @@ class BinaryDense(_BinaryLayer):
           (..., features).
 
         Raises:
-          ValueError: if `scale` is unknown.
+          ValueError: as `ovsw_jax.nn.BinaryDense`.
         """
         check_input(x, x.shape[-1] if x.ndim else 1, min_rank=1)
-        return binary_dense(**self._arguments(x, (x.shape[-1], self.features)), normalize=train)
+        return binary_dense(
+            **self._arguments(x, (x.shape[-1], self.features)),
+            normalize=self.normalize_input and train,
+        )

@@ -1,13 +1,22 @@
-"""Binarised layers for Flax NNX, and the signs with their gradients."""
+"""Binarised layers for Flax NNX, the signs with their gradients, factors and activations."""
 
+from ovsw_jax.nn.activations import PReLU, RPReLU
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
+from ovsw_jax.nn.scale import mean_magnitude, standardize_kernel, standardized_scale
 from ovsw_jax.nn.signs import approx_sign, clipped_ste_sign, sign, ste_sign
+from ovsw_jax.nn.threshold import LearnedThresholdSign
 
 __all__ = [
     "BinaryConv",
     "BinaryDense",
+    "LearnedThresholdSign",
+    "PReLU",
+    "RPReLU",
     "approx_sign",
     "clipped_ste_sign",
+    "mean_magnitude",
     "sign",
+    "standardize_kernel",
+    "standardized_scale",
     "ste_sign",
 ]

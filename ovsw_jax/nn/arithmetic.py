@@ -4,26 +4,30 @@ train: x <- x / sqrt(var(x over one sample, unbiased) + 1e-5)
 y = (conv(sign(x), sign(W)) + bias) * alpha
 """
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from ovsw_jax.latent import accurate_dtype
 from ovsw_jax.nn.convolution import Window, convolve
+from ovsw_jax.nn.scale import EPSILON
 from ovsw_jax.nn.signs import Sign
 
-Scale = Literal["standardized", "learned"] | None
 
-EPSILON = 1e-5
-
-
-def check_scale(scale: object) -> None:
-    """Raises ValueError unless `scale` is a kind of factor."""
-    if scale not in ("standardized", "learned", None):
+def check_signs(
+    input_sign: object, kernel_sign: object, *, normalize_input: bool, learns_threshold: bool
+) -> None:
+    """Raises ValueError unless something is binary, and the same in training and evaluation."""
+    if input_sign is None and kernel_sign is None:
         raise ValueError(
-            f"scale={scale!r} is unknown: use 'standardized', 'learned', or None for no factor."
+            "input_sign=None and kernel_sign=None leave nothing binary: give one of them a sign, "
+            "or use Flax's own real-valued layer."
+        )
+    if learns_threshold and normalize_input:
+        raise ValueError(
+            "normalize_input=True divides the input by its deviation in training only, so a "
+            "LearnedThresholdSign would compare other numbers in evaluation: pass "
+            "normalize_input=False with it."
         )
 
 
@@ -75,42 +79,6 @@ def normalize_sample(x: jax.Array, sample_axes: int) -> jax.Array:
     return x / deviation.astype(x.dtype)
 
 
-def mean_magnitude(latent: jax.Array) -> jax.Array:
-    """Mean |W| of each filter: where the learned factor starts.
-
-    Args:
-      latent: latent weights, (..., out_features).
-
-    Returns:
-      (out_features,) array.
-    """
-    return jnp.mean(jnp.abs(latent), axis=tuple(range(latent.ndim - 1)))
-
-
-def standardized_scale(latent: jax.Array) -> jax.Array:
-    """alpha_i: mean magnitude of the standardised latent weights of filter i, without gradient.
-
-    Args:
-      latent: latent weights, (..., out_features).
-
-    Returns:
-      (out_features,) array: mean |W_i - mean W_i| / sqrt(var W_i + 1e-5) with the unbiased
-      variance; 0 for a constant filter. A filter of one weight has nothing to standardise and no
-      unbiased variance: its factor is 1.
-    """
-    latent = lax.stop_gradient(latent)
-    axes = tuple(range(latent.ndim - 1))
-    if latent.size == latent.shape[-1]:
-        return jnp.ones(latent.shape[-1], latent.dtype)
-    wide = latent.astype(accurate_dtype(latent))
-    centered = wide - jnp.mean(wide, axis=axes)
-    # Twice: a rounding error of the mean is no deviation of a constant filter from it.
-    centered = centered - jnp.mean(centered, axis=axes)
-    variance = jnp.sum(jnp.square(centered), axis=axes) / (wide.size / wide.shape[-1] - 1)
-    deviation = jnp.sqrt(variance + EPSILON)
-    return mean_magnitude(centered / deviation).astype(latent.dtype)
-
-
 def binary_conv(
     x: jax.Array,
     latent: jax.Array,
@@ -118,8 +86,8 @@ def binary_conv(
     scale: jax.Array | None,
     *,
     window: Window,
-    input_sign: Sign,
-    kernel_sign: Sign,
+    input_sign: Sign | None,
+    kernel_sign: Sign | None,
     normalize: bool,
     dtype: jax.typing.DTypeLike,
 ) -> jax.Array:
@@ -131,8 +99,8 @@ def binary_conv(
       bias: (out_features,) or None, added before the factor.
       scale: (out_features,) factor alpha or None.
       window: geometry. Padding is of the signs: a zero-padded border adds nothing.
-      input_sign: sign of the activations.
-      kernel_sign: sign of the latent weights.
+      input_sign: sign of the activations; None takes them as they are, without a division.
+      kernel_sign: sign of the latent weights; None takes them as they are.
       normalize: divide each sample by its standard deviation first (training).
       dtype: of the products and the result. Sums are taken in float32 at least, so products of
         signs are exact in bfloat16.
@@ -155,8 +123,8 @@ def binary_dense(
     bias: jax.Array | None,
     scale: jax.Array | None,
     *,
-    input_sign: Sign,
-    kernel_sign: Sign,
+    input_sign: Sign | None,
+    kernel_sign: Sign | None,
     normalize: bool,
     dtype: jax.typing.DTypeLike,
 ) -> jax.Array:
@@ -167,8 +135,8 @@ def binary_dense(
       latent: (in_features, out_features).
       bias: (out_features,) or None.
       scale: (out_features,) or None.
-      input_sign: sign of the activations.
-      kernel_sign: sign of the latent weights.
+      input_sign: sign of the activations, or None.
+      kernel_sign: sign of the latent weights, or None.
       normalize: divide each sample by its standard deviation first.
       dtype: of the products and the result.
 
@@ -182,14 +150,15 @@ def binary_dense(
 def _signs(
     x: jax.Array,
     latent: jax.Array,
-    input_sign: Sign,
-    kernel_sign: Sign,
+    input_sign: Sign | None,
+    kernel_sign: Sign | None,
     normalized_axes: int,
     dtype: jax.typing.DTypeLike,
 ) -> tuple[jax.Array, jax.Array]:
-    if normalized_axes:
-        x = normalize_sample(x, normalized_axes)
-    return input_sign(x).astype(dtype), kernel_sign(latent).astype(dtype)
+    if input_sign is not None:
+        x = input_sign(normalize_sample(x, normalized_axes) if normalized_axes else x)
+    kernel = latent if kernel_sign is None else kernel_sign(latent)
+    return x.astype(dtype), kernel.astype(dtype)
 
 
 def _affine(

@@ -8,17 +8,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovsw_jax.nn.arithmetic import (
-    Scale,
     binary_conv,
     binary_dense,
     check_input,
-    check_scale,
-    mean_magnitude,
+    check_signs,
     result_dtype,
-    standardized_scale,
 )
 from ovsw_jax.nn.convolution import Padding, make_window
+from ovsw_jax.nn.scale import Scale, check_scale, factor, initial_scale
 from ovsw_jax.nn.signs import Sign, approx_sign, ste_sign
+from ovsw_jax.nn.threshold import LearnedThresholdSign
 
 kaiming_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -32,45 +31,53 @@ class _BinaryLayer(nnx.Module):
         *,
         use_bias: bool,
         scale: Scale,
-        input_sign: Sign,
-        kernel_sign: Sign,
+        input_sign: Sign | nnx.Module | None,
+        kernel_sign: Sign | None,
+        normalize_input: bool,
         kernel_init: nnx.Initializer,
         bias_init: nnx.Initializer,
         dtype: jax.typing.DTypeLike | None,
         param_dtype: jax.typing.DTypeLike,
         rngs: nnx.Rngs,
     ):
-        check_scale(scale)
+        check_scale(scale, kernel_sign)
+        check_signs(
+            input_sign,
+            kernel_sign,
+            normalize_input=normalize_input,
+            learns_threshold=isinstance(input_sign, LearnedThresholdSign),
+        )
         out_features = kernel_shape[-1]
-        latent = kernel_init(rngs.params(), kernel_shape, param_dtype)
-        self.latent_kernel = nnx.Param(latent)
+        kernel = kernel_init(rngs.params(), kernel_shape, param_dtype)
+        # By this name the transforms know what is behind a sign: real weights have another.
+        if kernel_sign is None:
+            self.kernel = nnx.Param(kernel)
+        else:
+            self.latent_kernel = nnx.Param(kernel)
         self.bias = nnx.data(
             nnx.Param(bias_init(rngs.params(), (out_features,), param_dtype)) if use_bias else None
         )
         self.filter_scale = nnx.data(
-            nnx.Param(mean_magnitude(latent)) if scale == "learned" else None
+            nnx.Param(initial_scale(kernel, kernel_sign)) if scale == "learned" else None
         )
         self.scale = scale
         self.input_sign, self.kernel_sign = input_sign, kernel_sign
+        self.normalize_input = normalize_input
         self.dtype, self.param_dtype = dtype, param_dtype
         self.deterministic = False  # set by model.train() and model.eval()
 
     def _arguments(self, x: jax.Array) -> dict[str, Any]:
-        latent = self.latent_kernel[...]
-        scale = None
-        if self.scale == "standardized":
-            scale = standardized_scale(latent)
-        elif self.filter_scale is not None:
-            scale = self.filter_scale[...]
+        kernel = (self.kernel if self.kernel_sign is None else self.latent_kernel)[...]
+        learned = None if self.filter_scale is None else self.filter_scale[...]
         return {
             "x": x,
-            "latent": latent,
+            "latent": kernel,
             "bias": None if self.bias is None else self.bias[...],
-            "scale": scale,
+            "scale": factor(self.scale, kernel, learned),
             "input_sign": self.input_sign,
             "kernel_sign": self.kernel_sign,
-            "normalize": not self.deterministic,
-            "dtype": result_dtype(x, latent, self.dtype),
+            "normalize": self.normalize_input and not self.deterministic,
+            "dtype": result_dtype(x, kernel, self.dtype),
         }
 
 
@@ -85,8 +92,12 @@ class BinaryConv(_BinaryLayer):
     signs. A latent weight starts as Kaiming normal, fan-in. A sign hides NaN: check losses and
     gradients for it, where it still shows.
 
+    Without one of its signs the layer is binary in its activations alone (`kernel_sign=None`), or
+    in its weights alone (`input_sign=None`): then what has no sign is multiplied as it is.
+
     Attributes:
-      latent_kernel: `nnx.Param`, (*kernel_size, in_features // groups, out_features).
+      latent_kernel: `nnx.Param`, (*kernel_size, in_features // groups, out_features). With
+        `kernel_sign=None` it is called `kernel`, and `ovsw.latent_mask` passes over it.
       bias: `nnx.Param`, (out_features,), or None.
       filter_scale: `nnx.Param`, (out_features,), the learned factor; None unless asked for.
 
@@ -112,8 +123,9 @@ class BinaryConv(_BinaryLayer):
         feature_group_count: int = 1,
         use_bias: bool = False,
         scale: Scale = "standardized",
-        input_sign: Sign = approx_sign,
-        kernel_sign: Sign = ste_sign,
+        input_sign: Sign | nnx.Module | None = approx_sign,
+        kernel_sign: Sign | None = ste_sign,
+        normalize_input: bool = True,
         kernel_init: nnx.Initializer = kaiming_normal,
         bias_init: nnx.Initializer = nnx.initializers.zeros_init(),
         dtype: jax.typing.DTypeLike | None = None,
@@ -135,9 +147,14 @@ class BinaryConv(_BinaryLayer):
           use_bias: adds a bias, before the factor.
           scale: the factor alpha of each filter. `"standardized"`: mean magnitude of its
             standardised latent weights, without gradient (1 if it has a single weight);
-            `"learned"`: a parameter, starting at mean |W|; None: no factor.
-          input_sign: sign of the activations, with its pseudo-gradient.
-          kernel_sign: sign of the latent weights, with its pseudo-gradient.
+            `"learned"`: a parameter, starting at mean |W| (at 1 for real weights); a function
+            from the kernel to (out_features,), such as `ovsw.nn.mean_magnitude`; None: no factor.
+          input_sign: sign of the activations, with its pseudo-gradient: a function, or a module
+            such as `LearnedThresholdSign`. None: real activations, never normalised.
+          kernel_sign: sign of the latent weights, with its pseudo-gradient. None: real weights;
+            `scale` must be `"learned"` or None then.
+          normalize_input: divide each sample by its standard deviation in training. False with a
+            `LearnedThresholdSign`, whose input must not differ between training and evaluation.
           kernel_init: initialiser of the latent weights.
           bias_init: initialiser of the bias.
           dtype: of the products and the output; None: that of input and parameters. Signs are
@@ -146,8 +163,9 @@ class BinaryConv(_BinaryLayer):
           rngs: random state, for `params`.
 
         Raises:
-          ValueError: if `scale` or `padding` is unknown, the groups don't divide the features, or
-            a geometric argument has not one entry for each spatial axis.
+          ValueError: if `scale` or `padding` is unknown, the groups don't divide the features, a
+            geometric argument has not one entry for each spatial axis, both signs are None, or
+            `scale` or `normalize_input` does not go with the signs.
         """
         self.window = make_window(
             in_features,
@@ -164,6 +182,7 @@ class BinaryConv(_BinaryLayer):
             scale=scale,
             input_sign=input_sign,
             kernel_sign=kernel_sign,
+            normalize_input=normalize_input,
             kernel_init=kernel_init,
             bias_init=bias_init,
             dtype=dtype,
@@ -197,7 +216,7 @@ class BinaryDense(_BinaryLayer):
     Otherwise as `BinaryConv`; one sample is one vector of features.
 
     Attributes:
-      latent_kernel: `nnx.Param`, (in_features, out_features).
+      latent_kernel: `nnx.Param`, (in_features, out_features); called `kernel` if it has no sign.
       bias: `nnx.Param`, (out_features,), or None.
       filter_scale: `nnx.Param`, (out_features,), the learned factor; None unless asked for.
 
@@ -219,8 +238,9 @@ class BinaryDense(_BinaryLayer):
         *,
         use_bias: bool = False,
         scale: Scale = "standardized",
-        input_sign: Sign = approx_sign,
-        kernel_sign: Sign = ste_sign,
+        input_sign: Sign | nnx.Module | None = approx_sign,
+        kernel_sign: Sign | None = ste_sign,
+        normalize_input: bool = True,
         kernel_init: nnx.Initializer = kaiming_normal,
         bias_init: nnx.Initializer = nnx.initializers.zeros_init(),
         dtype: jax.typing.DTypeLike | None = None,
@@ -233,9 +253,10 @@ class BinaryDense(_BinaryLayer):
           in_features: features of the input.
           out_features: features of the output.
           use_bias: adds a bias, before the factor.
-          scale: `"standardized"`, `"learned"` or None.
-          input_sign: sign of the activations.
-          kernel_sign: sign of the latent weights.
+          scale: `"standardized"`, `"learned"`, a function of the kernel, or None.
+          input_sign: sign of the activations, a module such as `LearnedThresholdSign`, or None.
+          kernel_sign: sign of the latent weights, or None.
+          normalize_input: divide each sample by its standard deviation in training.
           kernel_init: initialiser of the latent weights.
           bias_init: initialiser of the bias.
           dtype: of the products and the output.
@@ -243,7 +264,7 @@ class BinaryDense(_BinaryLayer):
           rngs: random state, for `params`.
 
         Raises:
-          ValueError: if `scale` is unknown.
+          ValueError: if `scale` is unknown, or the signs don't go together as in `BinaryConv`.
         """
         super().__init__(
             (in_features, out_features),
@@ -251,6 +272,7 @@ class BinaryDense(_BinaryLayer):
             scale=scale,
             input_sign=input_sign,
             kernel_sign=kernel_sign,
+            normalize_input=normalize_input,
             kernel_init=kernel_init,
             bias_init=bias_init,
             dtype=dtype,

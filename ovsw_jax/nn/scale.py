@@ -1,0 +1,142 @@
+"""Factors: what a layer multiplies each filter's sums by; and the standardised kernel."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ovsw_jax.latent import accurate_dtype
+
+Scale = Literal["standardized", "learned"] | Callable[[jax.Array], jax.Array] | None
+
+EPSILON = 1e-5
+
+
+def check_scale(scale: object, kernel_sign: object) -> None:
+    """Raises ValueError unless `scale` is a kind of factor, and one for such a kernel."""
+    if not callable(scale) and scale not in ("standardized", "learned", None):
+        raise ValueError(
+            f"scale={scale!r} is unknown: use 'standardized', 'learned', a function of the kernel "
+            "such as ovsw.nn.mean_magnitude, or None for no factor."
+        )
+    if kernel_sign is None and scale not in ("learned", None):
+        raise ValueError(
+            f"scale={scale!r} gives signs the magnitude of the weights behind them, which the real "
+            "weights of kernel_sign=None have themselves: use scale=None or scale='learned'."
+        )
+
+
+def initial_scale(kernel: jax.Array, kernel_sign: object) -> jax.Array:
+    """Where the learned factor starts: mean |W| of each filter, or 1 if the weights are real."""
+    if kernel_sign is None:
+        return jnp.ones(kernel.shape[-1], kernel.dtype)
+    return mean_magnitude(kernel)
+
+
+def factor(scale: Scale, kernel: jax.Array, learned: jax.Array | None) -> jax.Array | None:
+    """The factor of each filter, (out_features,), or None.
+
+    Args:
+      scale: kind of factor.
+      kernel: weights, (..., out_features).
+      learned: the parameter of the learned factor.
+
+    Raises:
+      ValueError: if `scale` is a function that gives another shape.
+    """
+    if scale == "standardized":
+        return standardized_scale(kernel)
+    if not callable(scale):
+        return learned
+    factors = scale(kernel)
+    if factors.shape != kernel.shape[-1:]:
+        raise ValueError(
+            f"scale={scale!r} gave factors of shape {factors.shape} for a kernel of shape "
+            f"{kernel.shape}: it must give one a filter, {kernel.shape[-1:]}."
+        )
+    return factors
+
+
+def mean_magnitude(kernel: jax.Array) -> jax.Array:
+    r"""Mean |W| of each filter, without gradient: the factor of XNOR-Net and ReActNet.
+
+    .. math::
+      \alpha_i = \operatorname{mean} |W_i|,
+
+    of all alpha the one with the least :math:`\|W_i - \alpha \operatorname{sign} W_i\|_2`. The
+    backward pass holds it constant. XNOR-Net differentiates it: for that, pass
+    `scale=lambda W: jnp.abs(W).mean(tuple(range(W.ndim - 1)))`.
+
+    Args:
+      kernel: latent weights, (..., out_features).
+
+    Returns:
+      (out_features,) array, with the dtype of `kernel`.
+
+    >>> mean_magnitude(jnp.array([[1.0, -0.5], [-3.0, 0.0]])).tolist()
+    [2.0, 0.25]
+
+    Source: Rastegari et al. 2016, XNOR-Net, Sec. 3.1; Liu et al. 2020, ReActNet.
+    """
+    kernel = lax.stop_gradient(kernel)
+    return jnp.mean(jnp.abs(kernel), axis=tuple(range(kernel.ndim - 1)))
+
+
+def standardize_kernel(kernel: jax.Array) -> jax.Array:
+    r"""Weight standardisation: each filter with mean 0 and variance 1; differentiable.
+
+    .. math::
+      \hat W_i = \frac{W_i - \operatorname{mean} W_i}{\sqrt{\operatorname{var} W_i + 10^{-5}}}
+
+    with the unbiased variance. A sign behind it splits each filter near its mean instead of at 0;
+    `standardized_sign` is that. Sums are taken in float32 at least.
+
+    Args:
+      kernel: weights, (..., out_features).
+
+    Returns:
+      Array of the shape and dtype of `kernel`; 0 for a constant filter. A filter of one weight,
+      which has no variance, comes back as it is.
+
+    >>> standardize_kernel(jnp.array([[1.0], [2.0], [3.0]])).round(3).ravel().tolist()
+    [-1.0, 0.0, 1.0]
+
+    Source: Qiao et al. 2019, Weight Standardization; Qin et al. 2020, IR-Net, before signs.
+    """
+    if kernel.size == kernel.shape[-1]:
+        return kernel
+    return _standardize(kernel).astype(kernel.dtype)
+
+
+def standardized_scale(latent: jax.Array) -> jax.Array:
+    """alpha_i: mean magnitude of the standardised latent weights of filter i, without gradient.
+
+    Args:
+      latent: latent weights, (..., out_features).
+
+    Returns:
+      (out_features,) array: mean |W_i - mean W_i| / sqrt(var W_i + 1e-5) with the unbiased
+      variance; 0 for a constant filter. A filter of one weight has nothing to standardise and no
+      unbiased variance: its factor is 1.
+
+    >>> standardized_scale(jnp.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])).round(3)
+    Array([0.667, 0.   ], dtype=float32)
+
+    Source: the OvSW authors' code (facts only).
+    """
+    latent = lax.stop_gradient(latent)
+    if latent.size == latent.shape[-1]:
+        return jnp.ones(latent.shape[-1], latent.dtype)
+    return mean_magnitude(_standardize(latent)).astype(latent.dtype)
+
+
+def _standardize(kernel: jax.Array) -> jax.Array:
+    axes = tuple(range(kernel.ndim - 1))
+    wide = kernel.astype(accurate_dtype(kernel))
+    centered = wide - jnp.mean(wide, axis=axes)
+    # Twice: a rounding error of the mean is no deviation of a constant filter from it.
+    centered = centered - jnp.mean(centered, axis=axes)
+    variance = jnp.sum(jnp.square(centered), axis=axes) / (wide.size / wide.shape[-1] - 1)
+    return centered / jnp.sqrt(variance + EPSILON)

@@ -1,0 +1,76 @@
+"""A sign whose threshold is learned: one for each channel."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ovsw_jax.latent import accurate_dtype
+from ovsw_jax.nn.channels import check_channels
+from ovsw_jax.nn.signs import Sign, approx_sign
+
+
+class LearnedThresholdSign(nnx.Module):
+    r"""Sign with a learned threshold for each channel (ReActNet's RSign).
+
+    .. math::
+      y = \operatorname{sign}(x - \theta)
+
+    The pseudo-gradient is that of `sign` at :math:`x - \theta`; for :math:`\theta` it is the
+    negative of the same, summed over all but the channels. Use it as the `input_sign` of a layer,
+    with `normalize_input=False`, or on its own.
+
+    Attributes:
+      threshold: `nnx.Param`, (features,), the :math:`\theta`; 0 at first.
+
+    Example:
+      >>> import jax.numpy as jnp, ovsw_jax as ovsw
+      >>> from flax import nnx
+      >>> sign = ovsw.nn.LearnedThresholdSign(2, rngs=nnx.Rngs(0))
+      >>> sign.threshold[...] = jnp.array([0.5, -0.5])
+      >>> sign(jnp.array([[0.2, 0.2], [0.5, -0.7]])).tolist()
+      [[-1.0, 1.0], [1.0, -1.0]]
+
+    Source: Liu et al. 2020, ReActNet.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        sign: Sign = approx_sign,
+        param_dtype: jax.typing.DTypeLike = jnp.float32,
+        rngs: nnx.Rngs | None = None,
+    ):
+        """Makes the sign, with all thresholds 0.
+
+        Args:
+          features: channels, the last axis of the input.
+          sign: the sign of what is left, with its pseudo-gradient.
+          param_dtype: of the thresholds.
+          rngs: not drawn from, as nothing starts at random; layers are made with one.
+        """
+        del rngs
+        self.threshold = nnx.Param(jnp.zeros(features, param_dtype))
+        self.sign = sign
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the sign.
+
+        Args:
+          x: (..., features), real floating-point.
+
+        Returns:
+          +1 or -1; shape and dtype of `x`. The difference is taken in float32 at least.
+
+        Raises:
+          ValueError: if the last axis of `x` has another size.
+          TypeError: if `x` is not real floating-point.
+        """
+        return threshold_sign(x, self.threshold[...], self.sign)
+
+
+def threshold_sign(x: jax.Array, threshold: jax.Array, sign: Sign) -> jax.Array:
+    """sign(x - threshold) in the dtype of `x`; arguments as for `LearnedThresholdSign`."""
+    check_channels(x, threshold)
+    dtype = accurate_dtype(x, threshold)
+    return sign(x.astype(dtype) - threshold.astype(dtype)).astype(x.dtype)
