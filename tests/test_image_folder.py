@@ -113,10 +113,10 @@ def test_sixteen_bits_are_refused(tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_split_is_missing(folder, split):
-    (folder / split).rename(folder / "validation")
+    (folder / split).rename(folder / "elsewhere")
     with pytest.raises(
         ValueError,
-        match=rf"pictures has no folder '{split}' \(it holds: .*validation.*\); an image ",
+        match=rf"pictures has no folder '{split}' \(it holds: .*elsewhere.*\); an image ",
     ):
         data.load(str(folder))
 

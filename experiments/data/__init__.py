@@ -15,6 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.data import cifar, image_folder, tfds_source
+from experiments.data.streamed import StreamedDataset, load_streamed
+from experiments.data.subset import SEED, balanced_subset, train_and_held_out
+
+__all__ = [
+    "NAMES",
+    "Dataset",
+    "StreamedDataset",
+    "balanced_subset",
+    "channel_statistics",
+    "load",
+    "load_streamed",
+]
 
 NAMES = ("digits", *cifar.BY_NAME)
 
@@ -23,7 +35,6 @@ _CIFAR10_MEAN = (0.491, 0.482, 0.447)
 _CIFAR10_STD = (0.247, 0.243, 0.262)
 
 _DIGITS_TEST = 360  # of 1,797, a fifth
-_SEED = 0  # of the digits' split and of every subset: part of the data, not of a run
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
@@ -94,24 +105,9 @@ def load(
         data = _cifar(cifar.BY_NAME[name], data_dir)
     else:
         data = _image_folder(name)
-    kept = len(data.train_labels) - held_out if train_images is None else train_images
-    if held_out:
-        return _with_held_out(data, kept, held_out)
-    return data if train_images is None else _with_train_images(data, kept)
-
-
-def balanced_subset(labels: NDArray[np.integer], count: int) -> NDArray[np.intp]:
-    """Indices, ascending, of `count` examples spread over the classes as evenly as they allow.
-
-    Every class puts its examples in a fixed random order; the subset takes all first ones, then all
-    second ones, and so on. So it is deterministic, and contained in every larger one.
-    """
-    shuffled = np.random.default_rng(_SEED).permutation(len(labels))
-    rank = np.empty(len(labels), np.intp)  # place of an example among its class
-    for label in np.unique(labels):
-        members = shuffled[labels[shuffled] == label]
-        rank[members] = np.arange(len(members))
-    return np.sort(np.lexsort((labels, rank))[:count])
+    if train_images is None and held_out == 0:
+        return data
+    return _with_subset(data, train_images, held_out)
 
 
 def channel_statistics(
@@ -131,41 +127,15 @@ def channel_statistics(
     return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)
 
 
-def _with_train_images(data: Dataset, count: int) -> Dataset:
-    available = len(data.train_labels)
-    if count > available:
-        raise ValueError(
-            f"train_images={count:,} is more than the {available:,} training images of "
-            f"{data.name!r}: ask for at most that many"
-        )
-    if count < len(data.classes):
-        raise ValueError(
-            f"train_images={count:,} is less than one image for each of the {len(data.classes)} "
-            f"classes of {data.name!r}: ask for at least {len(data.classes)}"
-        )
-    kept = balanced_subset(data.train_labels, count)
-    return dataclasses.replace(
-        data, train_images=data.train_images[kept], train_labels=data.train_labels[kept]
+def _with_subset(data: Dataset, train_images: int | None, held_out: int) -> Dataset:
+    trained, others = train_and_held_out(
+        data.name, data.train_labels, len(data.classes), train_images, held_out
     )
-
-
-def _with_held_out(data: Dataset, count: int, held_out: int) -> Dataset:
-    """Training images that are not trained on, in place of the test split."""
-    available = len(data.train_labels)
-    if count + held_out > available or count < 1:
-        raise ValueError(
-            f"held_out={held_out:,} and {max(count, 1):,} or more images to train on are not to be "
-            f"had of the {available:,} training images of {data.name!r}: lower held_out or "
-            "train_images"
-        )
-    # The larger subset contains the smaller, so that the rest is no image that is trained on.
-    both = balanced_subset(data.train_labels, count + held_out)
-    others = np.setdiff1d(both, balanced_subset(data.train_labels, count))
-    return dataclasses.replace(
-        _with_train_images(data, count),
-        test_images=data.train_images[others],
-        test_labels=data.train_labels[others],
-    )
+    images, labels = data.train_images, data.train_labels
+    kept = dataclasses.replace(data, train_images=images[trained], train_labels=labels[trained])
+    if held_out == 0:
+        return kept
+    return dataclasses.replace(kept, test_images=images[others], test_labels=labels[others])
 
 
 def _digits() -> Dataset:
@@ -182,7 +152,7 @@ def _digits() -> Dataset:
         labels.astype(np.int32),
         test_size=_DIGITS_TEST,
         stratify=labels,
-        random_state=_SEED,
+        random_state=SEED,
     )
     classes = tuple(str(digit) for digit in range(10))
     mean, std = channel_statistics(train_x)

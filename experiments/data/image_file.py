@@ -1,8 +1,11 @@
 """One image file: bytes -> pixels, with hostile and damaged files refused."""
 
+import contextlib
 import io
+import math
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,10 @@ LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})  # webp can be either
 _GRAY = frozenset({"1", "L", "LA", "La"})
 _WIDE = ("I", "F")  # I, I;16, I;16B, F: more than 8 bits a pixel
 
+_REDUCING_GAP = 3.0  # Pillow: with 3.0 the result is almost that of resizing in one step
+
+Box = tuple[int, int, int, int]  # left, upper, right, lower; the last two lie outside
+
 
 def decode(file: Path | bytes, name: str | None = None) -> NDArray[np.uint8]:
     """The pixels of one image, gray or RGB.
@@ -41,15 +48,91 @@ def decode(file: Path | bytes, name: str | None = None) -> NDArray[np.uint8]:
       ValueError: the file is damaged, no image of a known format, has more than 8 bits a channel,
         or announces so many pixels that decoding it could exhaust memory.
     """
+    with warnings.catch_warnings():
+        silence_pillow()
+        with _opened(file, name) as image:
+            image.load()
+            return _to_array(image)
+
+
+def decode_crop(
+    file: Path | bytes, name: str | None, choose: Callable[[int, int], Box], size: int
+) -> NDArray[np.uint8]:
+    """A rectangle of one image, resized to a square (bilinear); always RGB.
+
+    May run in several threads at once. A JPEG is decoded at a half, a quarter or an eighth of its
+    size where the rectangle then still has more pixels than the square.
+
+    Args:
+      file: path of an image file, or its bytes.
+      name: what error messages call the image; None is the path.
+      choose: (width, height) of the image -> the rectangle.
+      size: side of the square in pixels.
+
+    Returns:
+      uint8 (size, size, 3).
+
+    Raises:
+      ValueError: as for `decode`.
+    """
+    with _opened(file, name) as image:
+        box = _decode_smaller(image, choose(*image.size), size)
+        square = _resizable(image).resize(
+            (size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP
+        )
+        return np.asarray(square.convert("RGB"))
+
+
+def decode_centre(
+    file: Path | bytes, name: str | None, shorter: int, size: int
+) -> NDArray[np.uint8]:
+    """The central square of one image whose shorter side is first resized (bilinear); always RGB.
+
+    May run in several threads at once.
+
+    Args:
+      file: path of an image file, or its bytes.
+      name: what error messages call the image; None is the path.
+      shorter: the shorter side after resizing, in pixels.
+      size: side of the square in pixels, at most `shorter`.
+
+    Returns:
+      uint8 (size, size, 3).
+
+    Raises:
+      ValueError: as for `decode`.
+    """
+    with _opened(file, name) as image:
+        scale = shorter / min(image.size)
+        width, height = (round(side * scale) for side in image.size)
+        resized = _resizable(image).resize((width, height), Image.Resampling.BILINEAR)
+        left, upper = (width - size) // 2, (height - size) // 2
+        square = resized.crop((left, upper, left + size, upper + size))
+        return np.asarray(square.convert("RGB"))
+
+
+def silence_pillow() -> None:
+    """Switches off Pillow's warnings, of odd metadata and of sizes, which are checked here.
+
+    For the whole process, as warnings can only be caught for all threads together.
+    """
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+@contextlib.contextmanager
+def _opened(file: Path | bytes, name: str | None) -> Iterator[Image.Image]:
+    """The opened image; whatever it raises, then or while it is decoded, names the file."""
     name = name if name is not None else str(file)
+    handle = io.BytesIO(file) if isinstance(file, bytes) else os.fspath(file)
     try:
-        with warnings.catch_warnings():
-            # Pillow's limit against decompression bombs is a mere warning up to twice its size.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            handle = io.BytesIO(file) if isinstance(file, bytes) else os.fspath(file)
-            with Image.open(handle, formats=tuple(_SUFFIXES)) as image:
-                image.load()
-                return _to_array(image)
+        with Image.open(handle, formats=tuple(_SUFFIXES)) as image:
+            # Up to twice its limit against decompression bombs Pillow itself merely warns.
+            if math.prod(image.size) > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise Image.DecompressionBombError
+            if image.mode.startswith(_WIDE):  # converting would clip silently
+                raise _WideError(image.mode)
+            yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{name} announces more pixels than the limit against decompression bombs allows "
@@ -70,10 +153,29 @@ class _WideError(Exception):
 
 
 def _to_array(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode.startswith(_WIDE):  # converting would clip silently
-        raise _WideError(image.mode)
     if image.mode in _GRAY:
         return np.asarray(image.convert("L"))[..., None]
+    return np.asarray(_to_rgb(image))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("P", "PA"):  # straight to RGB warns where the palette has transparency
         image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
+    return image.convert("RGB")
+
+
+def _resizable(image: Image.Image) -> Image.Image:
+    """Gray or RGB: in other modes a mean of two pixels is not the colour between them."""
+    if image.mode in _GRAY:
+        return image.convert("L")
+    return image if image.mode == "RGB" else _to_rgb(image)
+
+
+def _decode_smaller(image: Image.Image, box: Box, size: int) -> tuple[float, float, float, float]:
+    """Sets the scale at which a JPEG is decoded; returns the box on that scale."""
+    width, height = image.size
+    left, upper, right, lower = box
+    needed = math.ceil(width * size / (right - left)), math.ceil(height * size / (lower - upper))
+    draft = image.draft(None, needed)  # None for other formats
+    scale = 1.0 if draft is None else draft[1][2] / width
+    return left * scale, upper * scale, right * scale, lower * scale

@@ -5,6 +5,7 @@ slower (4.2 k images/s for 13 k), since most of the time is spent in Python.
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from numpy.typing import NDArray
 from experiments.data import image_file
 
 SPLITS = ("train", "test")
-LAYOUT = "an image folder is laid out as ROOT/{train,test}/CLASS/FILE"
+TEST_FOLDERS = ("test", "val", "validation")
+LAYOUT = (
+    "an image folder is laid out as ROOT/{train,test}/CLASS/FILE (val or validation will do for "
+    "test)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,27 +42,31 @@ class ImageFolder:
 def scan(root: Path) -> ImageFolder:
     """Lists the images of `root` without opening them.
 
-    Hidden files and folders and files with another suffix than an image's are skipped.
+    Hidden files and folders and files with another suffix than an image's are skipped. The test
+    split is the first of `test`, `val` and `validation` that has class folders: ImageNet's own
+    `test` has none, since its labels are not published.
 
     Raises:
       ValueError: a split's folder is missing or has no images, a training class is empty, there is
         one class only, or a class of the test split is not in the training split.
     """
-    found = {split: _class_files(root, split) for split in SPLITS}
+    folders = {"train": root / "train", "test": _test_folder(root)}
+    found = {split: _class_files(folder, split) for split, folder in folders.items()}
     classes = tuple(sorted(found["train"]))
     if len(classes) == 1:
         raise ValueError(
-            f"{root / 'train'} holds one class only ({classes[0]!r}): "
+            f"{folders['train']} holds one class only ({classes[0]!r}): "
             f"a classifier needs at least two; {LAYOUT}"
         )
     unknown = sorted(set(found["test"]) - set(classes))
     if unknown:
         raise ValueError(
-            f"{root / 'test'} has classes that {root / 'train'} has not: {', '.join(unknown)}; "
-            "rename or remove them, or add training images"
+            f"{folders['test']} has classes that {folders['train']} has not: "
+            f"{', '.join(unknown)}; rename or remove them, or add training images"
         )
+    number = {name: label for label, name in enumerate(classes)}
     pairs = {
-        split: [(file, classes.index(name)) for name in sorted(of) for file in of[name]]
+        split: [(file, number[name]) for name in sorted(of) for file in of[name]]
         for split, of in found.items()
     }
     return ImageFolder(
@@ -83,10 +92,16 @@ def read(folder: ImageFolder) -> dict[str, NDArray[np.uint8]]:
     return {split: _with_channels(array, channels) for split, array in images.items()}
 
 
-def _class_files(root: Path, split: str) -> dict[str, list[Path]]:
+def _test_folder(root: Path) -> Path:
+    present = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
+    with_classes = [folder for folder in present if any(p.is_dir() for p in _visible(folder))]
+    return [*with_classes, *present, root / "test"][0]
+
+
+def _class_files(folder: Path, split: str) -> dict[str, list[Path]]:
     """Class -> its image files, sorted by name."""
-    folder = root / split
     if not folder.is_dir():
+        root = folder.parent
         inside = ", ".join(sorted(path.name for path in _visible(root))[:8]) or "nothing"
         raise ValueError(f"{root} has no folder {split!r} (it holds: {inside}); {LAYOUT}")
     classes = {path.name: _images(path) for path in _visible(folder) if path.is_dir()}
@@ -105,15 +120,24 @@ def _class_files(root: Path, split: str) -> dict[str, list[Path]]:
 
 def _visible(folder: Path) -> list[Path]:
     """What a person would see: neither .DS_Store and the like nor macOS's shadow of a zip file."""
-    return [p for p in folder.iterdir() if not p.name.startswith(".") and p.name != "__MACOSX"]
+    return [folder / name for name in _visible_names(folder)]
+
+
+def _visible_names(folder: Path, *, files: bool = False) -> list[str]:
+    with os.scandir(folder) as entries:  # tells a file without asking for it: ImageNet has 1.3 M
+        return [
+            entry.name
+            for entry in entries
+            if not entry.name.startswith(".")
+            and entry.name != "__MACOSX"
+            and (entry.is_file() or not files)
+        ]
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in _visible(folder)
-        if path.suffix.lower() in image_file.SUFFIXES and path.is_file()
-    )
+    names = _visible_names(folder, files=True)
+    suffixes = image_file.SUFFIXES
+    return [folder / n for n in sorted(names) if os.path.splitext(n)[1].lower() in suffixes]
 
 
 def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:
@@ -129,7 +153,8 @@ def _read_split(files: Sequence[Path], first: Path, size: tuple[int, int]) -> ND
             raise ValueError(
                 "all images of a folder must have one size (width x height), but "
                 f"{first} is {width}x{height} and {file} is {pixels.shape[1]}x{pixels.shape[0]}: "
-                "resize or crop them to one size"
+                "resize or crop them to one size, or have them cropped while they are read with "
+                "--image-size 224"
             )
         if pixels.shape[-1] > images.shape[-1]:  # the first image in colour: so all become RGB
             images = _with_channels(images, pixels.shape[-1])

@@ -1,0 +1,94 @@
+"""ImageNet (ILSVRC 2012) as TensorFlow Datasets keeps it on disk, read without TensorFlow.
+
+Nothing here opens a connection: where the prepared set is missing, that is said at once.
+"""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.data.streamed_source import Encoded, Source, Split
+from experiments.data.tfds_source import default_data_dir
+
+NAME = "imagenet2012"
+_SPLITS = {"train": "train", "test": "validation"}  # TFDS's `test` has no labels
+
+
+def open_source(data_dir: Path | None) -> Source:
+    """Opens the prepared set; its 1,281,167 + 50,000 images stay on disk.
+
+    The labels stand in the records beside the images, so that they are not known beforehand.
+
+    Args:
+      data_dir: TFDS's data folder; None is TFDS's own default.
+
+    Raises:
+      ValueError: it is not prepared there (says what to put where, and the command), it is in a
+        format that needs TensorFlow, or damaged.
+    """
+    import tensorflow_datasets as tfds  # half a second, which image folders need not wait for
+
+    root = default_data_dir() if data_dir is None else data_dir.expanduser()
+    folder = root / NAME / str(tfds.builder_cls(NAME).VERSION)
+    if not (folder / "dataset_info.json").is_file():
+        raise ValueError(_missing_message(root, folder))
+    builder = tfds.builder(NAME, data_dir=os.fspath(root))
+    _check_format(tfds, builder, folder)
+    missing = [split for split in _SPLITS.values() if split not in builder.info.splits]
+    if missing:
+        raise ValueError(
+            f"{folder} was prepared without the split {missing[0]!r}: prepare it again with both "
+            "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
+        )
+    splits = {split: _split(tfds, builder, stored) for split, stored in _SPLITS.items()}
+    return Source(tuple(builder.info.features["label"].names), splits["train"], splits["test"])
+
+
+def _split(tfds: Any, builder: Any, split: str) -> Split:
+    try:
+        stored = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        count = len(stored)
+    except Exception as error:  # whatever a missing shard makes the reader raise
+        raise ValueError(f"{builder.data_dir} is damaged ({error}): prepare it again") from error
+
+    def read(index: int) -> Encoded:
+        try:
+            record = stored[index]
+        except Exception as error:  # whatever a damaged shard makes the reader raise
+            raise ValueError(
+                f"image {index} of {split} in {builder.data_dir} cannot be read ({error}): "
+                "the set is damaged; prepare it again"
+            ) from error
+        name = record["file_name"]
+        name = name.decode() if isinstance(name, bytes) else name
+        where = f"{name} (image {index} of {split} in {builder.data_dir})"
+        return Encoded(record["image"], where, int(record["label"]))
+
+    return Split(count, read, labels=np.zeros(count, np.int32))
+
+
+def _check_format(tfds: Any, builder: Any, folder: Path) -> None:
+    formats = builder.info.available_file_formats()
+    if not formats & tfds.core.FileFormat.with_random_access():
+        raise ValueError(
+            f"{folder} was prepared as {', '.join(sorted(f.value for f in formats))}, which only "
+            "TensorFlow can read: convert it once, in an environment that has TensorFlow, with\n"
+            f"    tfds convert_format --dataset_version_dir={shlex.quote(os.fspath(folder))} "
+            f"--out_file_format=array_record --out_dir=DIR/{NAME}/{folder.name}\n"
+            "and name DIR with --data-dir"
+        )
+
+
+def _missing_message(root: Path, folder: Path) -> str:
+    return (
+        f"{NAME} is not prepared: {folder} does not hold it, and nothing is downloaded. "
+        "Put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar "
+        "(https://image-net.org/download-images, after registration) into a folder TARS and run, "
+        "in an environment that has TensorFlow,\n"
+        f"    tfds build {NAME} --file_format=array_record --manual_dir=TARS "
+        f"--data_dir={shlex.quote(os.fspath(root))}\n"
+        "or name, in place of the data set, an image folder ROOT/{train,val}/CLASS/FILE"
+    )

@@ -1,0 +1,242 @@
+"""Images that are read from disk while a network trains: ImageNet, and folders of any sizes.
+
+    python -c "from experiments import data; print(data.load_streamed('FOLDER', image_size=224))"
+
+Threads decode, crop and resize single images, one more puts them together to batches; the training
+thread takes batches that are finished.
+"""
+
+import dataclasses
+import difflib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.data import crops, image_file, imagenet
+from experiments.data.streamed_source import Source, Split, open_folder
+from experiments.data.subset import train_and_held_out
+
+Batch = tuple[NDArray[np.uint8], NDArray[np.int32]]  # images (B, size, size, 3), labels (B,)
+
+# Of ImageNet's training pixels, scale 0..1, red green blue, as torchvision publishes them for its
+# pretrained networks (https://docs.pytorch.org/vision/stable/models.html).
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+CENTRE = 0.875  # side of the test crop / shorter side of the resized image: 224 / 256
+NO_LABEL = -1  # of the places that fill up the last test batch
+
+_BATCHES_AHEAD = 2  # finished ones that wait for the training thread
+_IMAGES_AHEAD = 4  # a worker, beyond those
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StreamedDataset:
+    """A labelled set of images on disk, with its two splits.
+
+    Attributes:
+      name: as given to `load_streamed`.
+      classes: names of the classes.
+      image_shape: (height, width, 3) of every image that comes out; height and width are equal.
+      workers: threads that decode.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    workers: int
+    _train: Split = dataclasses.field(repr=False)
+    _test: Split = dataclasses.field(repr=False)
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """float32 (3,), ImageNet's mean of each channel, on the scale 0..1."""
+        return np.array(MEAN, np.float32)
+
+    @property
+    def std(self) -> NDArray[np.float32]:
+        """float32 (3,), ImageNet's standard deviation of each channel, likewise."""
+        return np.array(STD, np.float32)
+
+    @property
+    def train_count(self) -> int:
+        """Number of training images."""
+        return self._train.count
+
+    @property
+    def test_count(self) -> int:
+        """Number of test images."""
+        return self._test.count
+
+    def __repr__(self) -> str:
+        return (
+            f"StreamedDataset({self.name!r}, train {(self.train_count, *self.image_shape)}, "
+            f"test {(self.test_count, *self.image_shape)}, {len(self.classes)} classes)"
+        )
+
+    def train_batches(self, seed: int, epoch: int, batch_size: int) -> Iterator[Batch]:
+        """The training images of one epoch, shuffled, each cropped at random and resized.
+
+        Order and crops follow from `seed` and `epoch` alone. The images of a last batch that would
+        not be full are left out.
+
+        Args:
+          seed: of the run, at least 0.
+          epoch: its number, at least 0.
+          batch_size: images in a batch, at most `train_count`.
+
+        Returns:
+          An iterator over (uint8 (batch_size, height, width, 3), int32 (batch_size,)). Its
+          `close()` stops the workers; at its end and at an error they stop by themselves.
+
+        Raises:
+          ValueError: `batch_size` does not fit, here; an image that cannot be decoded, named, while
+            iterating.
+        """
+        _check_batch_size(batch_size)
+        if batch_size > self.train_count:
+            raise ValueError(
+                f"batch_size={batch_size:,} is more than the {self.train_count:,} training images "
+                f"of {self.name!r}: lower it"
+            )
+        order = np.random.default_rng((seed, epoch, 0)).permutation(self.train_count)
+        order = order[: self.train_count // batch_size * batch_size]
+        size = self.image_shape[0]
+
+        def load(position: int) -> tuple[NDArray[np.uint8], int]:
+            index = int(order[position])
+            rng = np.random.default_rng((seed, epoch, 1, index))
+            image = self._train.read(index)
+            box = lambda width, height: crops.random_box(rng, width, height)  # noqa: E731
+            return image_file.decode_crop(image.file, image.name, box, size), image.label
+
+        return _batches(load, len(order), batch_size, self.workers)
+
+    def test_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every test image once, in order: the central square, resized.
+
+        The shorter side is resized to `size / 0.875`, the square of side `size` cut out of its
+        middle. The last batch is filled up with zeros of label -1.
+
+        Args:
+          batch_size: images in a batch.
+
+        Returns:
+          An iterator as of `train_batches`.
+
+        Raises:
+          ValueError: as `train_batches`.
+        """
+        _check_batch_size(batch_size)
+        size = self.image_shape[0]
+        shorter = round(size / CENTRE)
+
+        def load(index: int) -> tuple[NDArray[np.uint8], int]:
+            image = self._test.read(index)
+            return image_file.decode_centre(image.file, image.name, shorter, size), image.label
+
+        return _batches(load, self.test_count, batch_size, self.workers)
+
+
+def load_streamed(
+    name: str,
+    *,
+    image_size: int,
+    data_dir: str | Path | None = None,
+    train_images: int | None = None,
+    held_out: int = 0,
+    workers: int | None = None,
+) -> StreamedDataset:
+    """Opens a data set whose images stay on disk and are cropped to one size while they are read.
+
+    Args:
+      name: 'imagenet2012', or the path of an image folder ROOT/{train,test}/CLASS/FILE whose images
+        may have any sizes.
+      image_size: side of the square images that come out, in pixels.
+      data_dir: TFDS's data folder, for imagenet2012; None is TFDS's own default
+        ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
+      train_images: as for `load`; of imagenet2012, whose labels are not known before an image is
+        read, the draw is one over all images instead of one class by class.
+      held_out: as for `load`, drawn likewise.
+      workers: threads that decode; None is one for every core this process may run on. They change
+        nothing but the speed.
+
+    Raises:
+      ValueError: unknown name, an image folder that breaks a rule, imagenet2012 that is not
+        prepared (says what to put where) or needs TensorFlow, or a number that is out of range.
+    """
+    for option, value in (("image_size", image_size), ("workers", workers)):
+        if value is not None and value < 1:
+            raise ValueError(f"{option}={value} is not at least 1")
+    source = _open(name, None if data_dir is None else Path(data_dir))
+    trained, others = train_and_held_out(
+        name, source.train.labels, len(source.classes), train_images, held_out
+    )
+    return StreamedDataset(
+        name=name,
+        classes=source.classes,
+        image_shape=(image_size, image_size, 3),
+        workers=workers or len(os.sched_getaffinity(0)),
+        _train=source.train.subset(trained),
+        _test=source.train.subset(others) if held_out else source.test,
+    )
+
+
+def _open(name: str, data_dir: Path | None) -> Source:
+    if name == imagenet.NAME:
+        return imagenet.open_source(data_dir)
+    root = Path(name).expanduser()
+    if root.is_dir():
+        return open_folder(root)
+    near = difflib.get_close_matches(name.lower(), [imagenet.NAME, "imagenet"])
+    hint = f"; did you mean {imagenet.NAME}?" if near else ""
+    problem = "it is a file" if root.is_file() else "there is no such folder"
+    raise ValueError(
+        f"unknown data set {name!r}: only {imagenet.NAME} and image folders "
+        f"ROOT/{{train,test}}/CLASS/FILE are streamed ({problem}){hint}"
+    )
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} is not at least 1")
+
+
+def _batches(
+    load: Callable[[int], tuple[NDArray[np.uint8], int]], count: int, batch_size: int, workers: int
+) -> Iterator[Batch]:
+    """Calls `load` on 0, 1, ... in `workers` threads; yields what it returns, in order."""
+    import grain  # more than a second, which data sets in memory need not wait for
+
+    def put_together(examples: Sequence[tuple[NDArray[np.uint8], int]]) -> Batch:
+        images = np.zeros((batch_size, *examples[0][0].shape), np.uint8)
+        labels = np.full(batch_size, NO_LABEL, np.int32)
+        for i, (image, label) in enumerate(examples):
+            images[i], labels[i] = image, label
+        return images, labels
+
+    stopped = threading.Event()
+
+    def load_unless_stopped(index: int) -> tuple[NDArray[np.uint8], int]:
+        if stopped.is_set():  # closing waits for the batch that is being put together
+            raise InterruptedError
+        return load(index)
+
+    image_file.silence_pillow()
+    options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=_IMAGES_AHEAD * workers)
+    images: Any = grain.MapDataset.range(count).map(load_unless_stopped).to_iter_dataset(options)
+    batches = images.batch(batch_size, batch_fn=put_together)
+    ahead = grain.experimental.ThreadPrefetchIterDataset(
+        batches, prefetch_buffer_size=_BATCHES_AHEAD
+    )
+    iterator = iter(ahead)
+    try:
+        yield from iterator
+    finally:
+        stopped.set()
+        iterator.close()
