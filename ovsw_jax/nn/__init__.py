@@ -1,9 +1,17 @@
 """Binarised layers for Flax NNX, the signs with their gradients, factors and activations."""
 
 from ovsw_jax.nn.activations import PReLU, RPReLU
+from ovsw_jax.nn.filter_signs import magnitude_aware_sign, standardized_sign
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
 from ovsw_jax.nn.scale import mean_magnitude, standardize_kernel, standardized_scale
-from ovsw_jax.nn.signs import approx_sign, clipped_ste_sign, sign, ste_sign
+from ovsw_jax.nn.signs import (
+    approx_sign,
+    clipped_ste_sign,
+    sign,
+    ste_sign,
+    swish_sign,
+    tanh_sign,
+)
 from ovsw_jax.nn.threshold import LearnedThresholdSign
 
 __all__ = [
@@ -14,9 +22,13 @@ __all__ = [
     "RPReLU",
     "approx_sign",
     "clipped_ste_sign",
+    "magnitude_aware_sign",
     "mean_magnitude",
     "sign",
     "standardize_kernel",
     "standardized_scale",
+    "standardized_sign",
     "ste_sign",
+    "swish_sign",
+    "tanh_sign",
 ]

@@ -121,8 +121,9 @@ def standardized_scale(latent: jax.Array) -> jax.Array:
       variance; 0 for a constant filter. A filter of one weight has nothing to standardise and no
       unbiased variance: its factor is 1.
 
-    >>> standardized_scale(jnp.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])).round(3)
-    Array([0.667, 0.   ], dtype=float32)
+    >>> factors = standardized_scale(jnp.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]]))
+    >>> [round(factor, 3) for factor in factors.tolist()]
+    [0.667, 0.0]
 
     Source: the OvSW authors' code (facts only).
     """

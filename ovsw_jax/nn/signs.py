@@ -2,7 +2,7 @@
 
 The derivative of a sign is zero almost everywhere, so each of these puts a pseudo-gradient in its
 place; all give the same +1 and -1 in the forward pass. sign(0) = sign(-0.0) = +1, since a binary
-weight is one bit. NaN gives -1; a pseudo-gradient that reads x stays NaN there.
+weight is one bit. NaN gives -1, and its pseudo-gradient is NaN, unless that is the same for all x.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from ovsw_jax.latent import accurate_dtype
 
 Sign = Callable[[jax.Array], jax.Array]
 
@@ -90,14 +92,100 @@ def approx_sign(x: jax.Array) -> jax.Array:
     return sign(x)
 
 
-def _define_gradient(f: Any, derivative: Callable[[jax.Array], jax.Array]) -> None:
-    def jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-        (x,), (tangent,) = primals, tangents
-        return sign(x), derivative(x) * tangent
+def swish_sign(x: jax.Array, beta: jax.typing.ArrayLike = 5.0) -> jax.Array:
+    r"""Sign with the gradient of SignSwish, a smooth sign that overshoots.
+
+    Forward sign(x); pseudo-gradient
+
+    .. math::
+      \frac{\beta (2 - \beta x \tanh(\beta x / 2))}{1 + \cosh(\beta x)},
+
+    which is :math:`\beta` at 0 and a little below 0 where :math:`\beta |x| > 2.4`: a sign that is
+    sure of itself is pulled back. It is computed in float32 at least.
+
+    Args:
+      x: real array of any shape.
+      beta: sharpness, above 0; may be traced, so it may grow in training. It gets no gradient.
+
+    Returns:
+      +1 or -1; shape and dtype of `x`.
+
+    >>> jax.vmap(jax.grad(swish_sign))(jnp.array([0.0, 100.0])).tolist()
+    [5.0, 0.0]
+
+    Source: Darabi et al. 2018, BNN+.
+    """
+    return _swish_sign(x, beta)
+
+
+def tanh_sign(x: jax.Array, sharpness: jax.typing.ArrayLike = 1.0) -> jax.Array:
+    r"""Sign with the gradient of a tanh, which sharpens as training goes on.
+
+    Forward sign(x); pseudo-gradient that of :math:`k \tanh(t x)`,
+
+    .. math::
+      k t (1 - \tanh^2(t x)), \quad k = \max(1 / t, 1).
+
+    IR-Net lets t grow from 0.1, where nearly every x has gradient 1, to 10, where few have any:
+    t = 0.1 * 100 ** (epoch / epochs). It is computed in float32 at least.
+
+    Args:
+      x: real array of any shape.
+      sharpness: t, above 0; may be traced. It gets no gradient.
+
+    Returns:
+      +1 or -1; shape and dtype of `x`.
+
+    >>> jax.grad(tanh_sign)(0.0, 10.0).item()
+    10.0
+
+    Source: Qin et al. 2020, IR-Net (error decay estimator).
+    """
+    return _tanh_sign(x, sharpness)
+
+
+@jax.custom_jvp
+def _swish_sign(x: jax.Array, beta: jax.typing.ArrayLike) -> jax.Array:
+    return sign(x)
+
+
+@jax.custom_jvp
+def _tanh_sign(x: jax.Array, sharpness: jax.typing.ArrayLike) -> jax.Array:
+    return sign(x)
+
+
+def _define_gradient(f: Any, derivative: Callable[..., jax.Array]) -> None:
+    """Gives f(x, *constants) the gradient derivative(x, *constants) in x, and none otherwise."""
+
+    def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+        x = jnp.asarray(primals[0])
+        return sign(x), derivative(x, *primals[1:]).astype(x.dtype) * tangents[0]
 
     f.defjvp(jvp)
 
 
+def _clipped_ste(x: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isnan(x), x, (jnp.abs(x) <= 1).astype(x.dtype))
+
+
+def _swish(x: jax.Array, beta: jax.typing.ArrayLike) -> jax.Array:
+    dtype = accurate_dtype(x)
+    beta = jnp.asarray(beta, dtype)
+    # By exp(-z), which can't overflow as cosh does; beyond 1000 it is 0 in float64 as well.
+    z = jnp.minimum(beta * jnp.abs(x).astype(dtype), 1000)
+    decay = jnp.exp(-z)
+    tanh = (1 - decay) / (1 + decay)
+    return beta * (2 - z * tanh) * 2 * decay / jnp.square(1 + decay)
+
+
+def _tanh(x: jax.Array, sharpness: jax.typing.ArrayLike) -> jax.Array:
+    dtype = accurate_dtype(x)
+    t = jnp.asarray(sharpness, dtype)
+    return jnp.maximum(t, 1) * (1 - jnp.square(jnp.tanh(t * x.astype(dtype))))
+
+
 ste_sign.defjvp(lambda primals, tangents: (sign(*primals), *tangents))
-_define_gradient(clipped_ste_sign, lambda x: (jnp.abs(x) <= 1).astype(x.dtype))
+_define_gradient(clipped_ste_sign, _clipped_ste)
 _define_gradient(approx_sign, lambda x: jnp.maximum(2 - 2 * jnp.abs(x), 0))
+_define_gradient(_swish_sign, _swish)
+_define_gradient(_tanh_sign, _tanh)
