@@ -3,42 +3,18 @@
 import jax
 from flax import nnx
 
-from ovsw_jax.models.parts import batch_norm, check_images, global_average_pool, hardtanh, stem
-from ovsw_jax.nn.layers import BinaryConv, kaiming_normal
-
-
-class BasicBlock(nnx.Module):
-    """conv - BN - hardtanh - conv - BN, one skip around it all, hardtanh.
-
-    Where the shape changes, the skip is a binary 1x1 convolution with batch norm.
-    """
-
-    def __init__(self, in_features: int, features: int, strides: int, *, rngs: nnx.Rngs):
-        """Makes the block; strides of 2 halve the resolution."""
-        self.conv1 = BinaryConv(
-            in_features, features, (3, 3), strides=strides, padding=1, rngs=rngs
-        )
-        self.bn1 = batch_norm(features, rngs)
-        self.conv2 = BinaryConv(features, features, (3, 3), padding=1, rngs=rngs)
-        self.bn2 = batch_norm(features, rngs)
-        self.shortcut: nnx.List[nnx.Module] = nnx.List([])
-        if strides > 1 or in_features != features:
-            self.shortcut = nnx.List(
-                [
-                    BinaryConv(
-                        in_features, features, (1, 1), strides=strides, padding=0, rngs=rngs
-                    ),
-                    batch_norm(features, rngs),
-                ]
-            )
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(batch, height, width, in_features) to (batch, height', width', features)."""
-        skip = x
-        for layer in self.shortcut:
-            skip = layer(skip)
-        x = hardtanh(self.bn1(self.conv1(x)))
-        return hardtanh(self.bn2(self.conv2(x)) + skip)
+from ovsw_jax.models.basic_block import BasicBlock
+from ovsw_jax.models.initializers import torch_uniform, torch_uniform_bias
+from ovsw_jax.models.parts import (
+    Activation,
+    ConvFactory,
+    batch_norm,
+    check_images,
+    global_average_pool,
+    hardtanh,
+    stem,
+)
+from ovsw_jax.nn.layers import BinaryConv
 
 
 class CifarResNet18(nnx.Module):
@@ -56,27 +32,56 @@ class CifarResNet18(nnx.Module):
     Source: the network of the OvSW authors' code (facts only); He et al. 2016 for ResNet18.
     """
 
-    def __init__(self, num_classes: int = 10, *, in_channels: int = 3, rngs: nnx.Rngs):
-        """Makes the network with Kaiming-normal weights."""
-        self.conv1 = stem(in_channels, 64, rngs)
-        self.bn1 = batch_norm(64, rngs)
+    def __init__(
+        self,
+        num_classes: int = 10,
+        *,
+        in_channels: int = 3,
+        conv: ConvFactory = BinaryConv,
+        activation: Activation = hardtanh,
+        dtype: jax.typing.DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """Makes the network.
+
+        Args:
+          num_classes: number of logits.
+          in_channels: channels of the images.
+          conv: makes every convolution but the first and the last, those of the skips too.
+          activation: of the blocks; the stem has none.
+          dtype: of the arithmetic; None: that of input and parameters. Parameters are float32,
+            logits float32 at least.
+          rngs: random state, for `params`.
+        """
+        self.conv1 = stem(in_channels, 64, kernel_init=torch_uniform, dtype=dtype, rngs=rngs)
+        self.bn1 = batch_norm(64, rngs, dtype=dtype)
         self.in_channels = in_channels
         features = 64
         for number, width in enumerate((64, 128, 256, 512), start=1):
-            strides = 1 if number == 1 else 2
-            setattr(
-                self,
-                f"layer{number}",
-                nnx.List(
-                    [
-                        BasicBlock(features, width, strides, rngs=rngs),
-                        BasicBlock(width, width, 1, rngs=rngs),
-                    ]
-                ),
-            )
-            features = width
+            layers = []
+            for strides in (1 if number == 1 else 2, 1):
+                layers.append(
+                    BasicBlock(
+                        features,
+                        width,
+                        strides,
+                        conv=conv,
+                        activation=activation,
+                        dtype=dtype,
+                        rngs=rngs,
+                    )
+                )
+                features = width
+            setattr(self, f"layer{number}", nnx.List(layers))
         self.bn2 = batch_norm(features, rngs)
-        self.fc = nnx.Conv(features, num_classes, (1, 1), kernel_init=kaiming_normal, rngs=rngs)
+        self.fc = nnx.Conv(
+            features,
+            num_classes,
+            (1, 1),
+            kernel_init=torch_uniform,
+            bias_init=torch_uniform_bias(features),
+            rngs=rngs,
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Images (batch, height, width, in_channels) to logits (batch, num_classes).

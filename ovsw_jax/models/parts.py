@@ -1,11 +1,37 @@
-"""What the networks share."""
+"""What the networks share: the kinds of layers they are made of, and their real-valued parts."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from ovsw_jax.nn.layers import kaiming_normal
+from ovsw_jax.latent import accurate_dtype
+
+Activation = Callable[[jax.Array], jax.Array]
+
+
+class ConvFactory(Protocol):
+    """Makes the convolutions that are binary by default.
+
+    `ovsw_jax.nn.BinaryConv` is one, so is `partial(BinaryConv, scale="learned")`, or
+    `partial(nnx.Conv, use_bias=False)` for the real-valued twin of a network.
+    """
+
+    def __call__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: tuple[int, int],
+        *,
+        strides: int,
+        padding: int,
+        dtype: jax.typing.DTypeLike | None,
+        rngs: nnx.Rngs,
+    ) -> Callable[[jax.Array], jax.Array]:
+        """A layer from (batch, height, width, in_features) to (..., out_features)."""
 
 
 def hardtanh(x: jax.Array) -> jax.Array:
@@ -17,25 +43,53 @@ def hardtanh(x: jax.Array) -> jax.Array:
     return jnp.where(jnp.abs(x) < 1, x, jnp.clip(lax.stop_gradient(x), -1, 1))
 
 
-def batch_norm(features: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
+def batch_norm(
+    features: int, rngs: nnx.Rngs, *, dtype: jax.typing.DTypeLike | None = None
+) -> nnx.BatchNorm:
     """Batch norm with PyTorch's decay (0.1) and epsilon (1e-5).
 
-    Flax keeps the biased variance as its running statistic, PyTorch the unbiased one.
+    Flax keeps the biased variance as its running statistic, PyTorch the unbiased one. All is
+    computed in float32 at least, and only the result rounded to `dtype`: Flax alone would round
+    the running statistics too.
     """
-    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+    return nnx.BatchNorm(
+        features,
+        momentum=0.9,
+        epsilon=1e-5,
+        use_fast_variance=False,
+        dtype=dtype,
+        promote_dtype=_widen,
+        rngs=rngs,
+    )
 
 
-def stem(in_channels: int, features: int, rngs: nnx.Rngs, strides: int = 1) -> nnx.Conv:
-    """The first layer, a real-valued convolution: 3x3, or wider where its windows lie apart."""
-    reach = max(1, strides - 1)
+def _widen(arrays: Any, /, *, dtype: object = None, inexact: bool = True) -> Any:
+    """Brings all arrays to float32, or to float64 if one is; `dtype` is left for the result."""
+    del dtype, inexact
+    wide = accurate_dtype(*(x for x in arrays if x is not None))
+    return tuple(None if x is None else jnp.asarray(x, wide) for x in arrays)
+
+
+def stem(
+    in_channels: int,
+    features: int,
+    *,
+    kernel_init: nnx.Initializer,
+    kernel_size: int = 3,
+    strides: int = 1,
+    dtype: jax.typing.DTypeLike | None,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """The first layer: a real-valued convolution without bias, its windows centred."""
     return nnx.Conv(
         in_channels,
         features,
-        (2 * reach + 1, 2 * reach + 1),
+        (kernel_size, kernel_size),
         strides=strides,
-        padding=reach,
+        padding=(kernel_size - 1) // 2,
         use_bias=False,
-        kernel_init=kaiming_normal,
+        kernel_init=kernel_init,
+        dtype=dtype,
         rngs=rngs,
     )
 
@@ -49,6 +103,11 @@ def check_images(x: jax.Array, channels: int, multiple: int) -> None:
         )
 
 
+def widen(x: jax.Array) -> jax.Array:
+    """`x` in float32 at least: what the last layers compute in, so that logits are not rounded."""
+    return x.astype(accurate_dtype(x))
+
+
 def global_average_pool(x: jax.Array) -> jax.Array:
-    """(batch, height, width, features) to (batch, features)."""
-    return jnp.mean(x, axis=(1, 2))
+    """(batch, height, width, features) to (batch, features), in float32 at least."""
+    return jnp.mean(widen(x), axis=(1, 2))

@@ -1,0 +1,185 @@
+"""ResNet18 and ResNet34 for ImageNet, with a skip around every binary convolution."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+from ovsw_jax.models.bireal_block import BiRealBlock
+from ovsw_jax.models.initializers import torch_linear, torch_uniform
+from ovsw_jax.models.parts import (
+    Activation,
+    ConvFactory,
+    batch_norm,
+    check_images,
+    global_average_pool,
+    stem,
+)
+from ovsw_jax.nn.layers import BinaryConv
+
+
+# Called as block(in_features, features, strides, conv=..., dtype=..., rngs=...), and with
+# activation=... where the network was given one.
+BlockFactory = Callable[..., nnx.Module]
+
+
+class ResNet(nnx.Module):
+    """Stages of blocks behind a 7x7 convolution and a max-pool that each halve the resolution.
+
+    `ResNet18` and `ResNet34` name its depths.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        depths: Sequence[int],
+        widths: Sequence[int] = (64, 128, 256, 512),
+        in_channels: int = 3,
+        block: BlockFactory = BiRealBlock,
+        norm_scale: float = 1e-8,
+        conv: ConvFactory = BinaryConv,
+        activation: Activation | None = None,
+        dtype: jax.typing.DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """Makes the network.
+
+        Args:
+          num_classes: number of logits.
+          depths: blocks of each stage.
+          widths: channels of each stage; every stage but the first halves the resolution.
+          in_channels: channels of the images.
+          block: makes the blocks.
+          norm_scale: what the scales of all batch norms but the last start at.
+          conv: makes the convolutions of the blocks.
+          activation: of the blocks; None: the block's own.
+          dtype: of the arithmetic; None: that of input and parameters. Parameters are float32,
+            logits float32 at least.
+          rngs: random state, for `params`.
+        """
+        arguments: dict[str, Any] = {"conv": conv, "dtype": dtype, "rngs": rngs}
+        if activation is not None:
+            arguments["activation"] = activation
+        self.conv1 = stem(
+            in_channels,
+            widths[0],
+            kernel_init=torch_uniform,
+            kernel_size=7,
+            strides=2,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.bn1 = batch_norm(widths[0], rngs, dtype=dtype)
+        self.stages, self.in_channels = len(widths), in_channels
+        self.multiple = 4 * 2 ** (self.stages - 1)
+        features = widths[0]
+        for number, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
+            layers = []
+            for position in range(depth):
+                strides = 2 if number > 1 and position == 0 else 1
+                layers.append(block(features, width, strides, **arguments))
+                features = width
+            setattr(self, f"layer{number}", nnx.List(layers))
+        for _, module in nnx.iter_modules(self):
+            if isinstance(module, nnx.BatchNorm) and module.scale is not None:
+                module.scale[...] = module.scale[...] * norm_scale
+        self.bn2 = batch_norm(features, rngs)
+        self.fc = torch_linear(features, num_classes, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Images (batch, height, width, in_channels) to logits (batch, num_classes).
+
+        Raises:
+          ValueError: if the images have another shape, or can't be halved from stage to stage.
+        """
+        check_images(x, self.in_channels, self.multiple)
+        x = self.bn1(self.conv1(x))
+        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for number in range(1, self.stages + 1):
+            for block in getattr(self, f"layer{number}"):
+                x = block(x)
+        return self.fc(self.bn2(global_average_pool(x)))
+
+
+class ResNet18(ResNet):
+    """ResNet18 for 224x224 images: 64-128-256-512 channels, two blocks a stage.
+
+    16 binary convolutions with 10.99 million latent weights.
+
+    Example:
+      >>> import jax.numpy as jnp, ovsw_jax as ovsw
+      >>> from flax import nnx
+      >>> model = nnx.eval_shape(lambda: ovsw.models.ResNet18(rngs=nnx.Rngs(0)))
+      >>> nnx.eval_shape(lambda m, x: m(x), model, jnp.ones((2, 224, 224, 3))).shape
+      (2, 1000)
+
+    Source: the network of the OvSW authors' code (facts only); Liu et al. 2018, Bi-Real Net.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        *,
+        in_channels: int = 3,
+        block: BlockFactory = BiRealBlock,
+        norm_scale: float = 1e-8,
+        conv: ConvFactory = BinaryConv,
+        activation: Activation | None = None,
+        dtype: jax.typing.DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """Makes the network; arguments as for `ResNet`."""
+        super().__init__(
+            num_classes,
+            depths=(2, 2, 2, 2),
+            in_channels=in_channels,
+            block=block,
+            norm_scale=norm_scale,
+            conv=conv,
+            activation=activation,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+
+class ResNet34(ResNet):
+    """ResNet34 for 224x224 images: 64-128-256-512 channels, 3-4-6-3 blocks.
+
+    32 binary convolutions with 21.09 million latent weights.
+
+    Example:
+      >>> import jax.numpy as jnp, ovsw_jax as ovsw
+      >>> from flax import nnx
+      >>> model = nnx.eval_shape(lambda: ovsw.models.ResNet34(rngs=nnx.Rngs(0)))
+      >>> nnx.eval_shape(lambda m, x: m(x), model, jnp.ones((2, 224, 224, 3))).shape
+      (2, 1000)
+
+    Source: as `ResNet18`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        *,
+        in_channels: int = 3,
+        block: BlockFactory = BiRealBlock,
+        norm_scale: float = 1e-8,
+        conv: ConvFactory = BinaryConv,
+        activation: Activation | None = None,
+        dtype: jax.typing.DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """Makes the network; arguments as for `ResNet`."""
+        super().__init__(
+            num_classes,
+            depths=(3, 4, 6, 3),
+            in_channels=in_channels,
+            block=block,
+            norm_scale=norm_scale,
+            conv=conv,
+            activation=activation,
+            dtype=dtype,
+            rngs=rngs,
+        )

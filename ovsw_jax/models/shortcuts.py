@@ -1,0 +1,103 @@
+"""Skips around a convolution that changes the shape of its input."""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ovsw_jax.models.initializers import torch_uniform
+from ovsw_jax.models.parts import batch_norm
+
+
+class Shortcut(Protocol):
+    """Makes the skip of a block that changes the shape."""
+
+    def __call__(
+        self,
+        in_features: int,
+        features: int,
+        strides: int,
+        *,
+        dtype: jax.typing.DTypeLike | None,
+        rngs: nnx.Rngs,
+    ) -> nnx.Module:
+        """A module from (batch, h, w, in_features) to (batch, h/strides, w/strides, features)."""
+
+
+class PadShortcut(nnx.Module):
+    """An average pool whose channels are padded with zeros, half before and half after.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> skip = PadShortcut(2, 4, 2, rngs=nnx.Rngs(0))
+      >>> skip(jnp.ones((1, 4, 4, 2)))[0, 0, 0].tolist()
+      [0.0, 1.0, 1.0, 0.0]
+
+    Source: He et al. 2016, their option A, with a pool.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        strides: int,
+        *,
+        dtype: jax.typing.DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """Makes the skip; it has no parameters, and keeps the dtype of its input."""
+        del dtype, rngs
+        self.strides, self.new_features = strides, features - in_features
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(batch, height, width, in_features) to (batch, height', width', features)."""
+        before = self.new_features // 2
+        pads = ((0, 0), (0, 0), (0, 0), (before, self.new_features - before))
+        return jnp.pad(_average_pool(x, self.strides), pads)
+
+
+class ConvShortcut(nnx.Module):
+    """An average pool, a real-valued 1x1 convolution and batch norm.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> skip = ConvShortcut(2, 4, 2, rngs=nnx.Rngs(0))
+      >>> skip(jnp.ones((1, 4, 4, 2))).shape
+      (1, 2, 2, 4)
+
+    Source: Liu et al. 2018, Bi-Real Net.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        strides: int,
+        *,
+        dtype: jax.typing.DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """Makes the skip; `dtype` is that of its arithmetic."""
+        self.strides = strides
+        self.conv = nnx.Conv(
+            in_features,
+            features,
+            (1, 1),
+            use_bias=False,
+            kernel_init=torch_uniform,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.bn = batch_norm(features, rngs, dtype=dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(batch, height, width, in_features) to (batch, height', width', features)."""
+        return self.bn(self.conv(_average_pool(x, self.strides)))
+
+
+def _average_pool(x: jax.Array, strides: int) -> jax.Array:
+    window = (strides, strides)
+    return x if strides == 1 else nnx.avg_pool(x, window, strides=window)
