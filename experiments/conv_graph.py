@@ -147,7 +147,7 @@ def trace(conv: ovsw.nn.BinaryConv, x_shape: Sequence[int]) -> Graph:
     equations, results = _flatten(closed.jaxpr, list(names.values()), numbers, ())
     outputs = dict(zip(("y", "dW", "dx"), results, strict=True))
     avals = dict(zip((*names, *outputs), (*closed.in_avals, *closed.out_avals), strict=True))
-    signs = {"x": conv.input_sign, "W": conv.kernel_sign}
+    signs: Any = {"x": conv.input_sign, "W": conv.kernel_sign}  # a layer with both
     return _collapse(list(equations), names, outputs, avals, signs)
 
 

@@ -12,11 +12,24 @@ from flax import nnx
 import ovsw_jax as ovsw
 from experiments.choices import choose
 
+_KAIMING = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
+# How a network is made for each `Config.binary`: given to its constructor.
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "both": {},
+    "activations": {"conv": partial(ovsw.nn.BinaryConv, kernel_sign=None, scale=None)},
+    "none": {
+        "conv": partial(nnx.Conv, use_bias=False, kernel_init=_KAIMING),
+        "activation": nnx.relu,
+    },
+}
 NETWORKS: dict[str, Callable[..., nnx.Module]] = {
     "small": ovsw.models.SmallResNet,
     "tiny": partial(ovsw.models.SmallResNet, widths=(16, 32, 64), stem_strides=4),
     "resnet20": ovsw.models.CifarResNet20,
     "resnet18": ovsw.models.CifarResNet18,
+    "vgg-small": ovsw.models.VGGSmall,
+    "imagenet-resnet18": ovsw.models.ResNet18,
+    "imagenet-resnet34": ovsw.models.ResNet34,
 }
 
 
@@ -45,39 +58,57 @@ def find_network(name: str) -> Callable[..., nnx.Module]:
 class Network:
     """A network whose parameters and batch statistics are plain pytrees.
 
+    `shapes` are those of parameters and statistics.
+
     Plain pytrees go through `jax.jit`, not NNX modules: it costs a tenth of the Python time of
     `nnx.jit` a step. All optimizers share one network, so its initialisation compiles once.
     """
 
-    def __init__(self, name: str, classes: int, image_shape: tuple[int, ...]):
+    def __init__(
+        self,
+        name: str,
+        classes: int,
+        image_shape: tuple[int, ...],
+        *,
+        binary: str = "both",
+        dtype: str = "float32",
+    ):
         """Describes the network; nothing is computed yet.
 
         Args:
           name: as for `find_network`.
           classes: number of logits.
           image_shape: (height, width, channels) of the images.
+          binary: "both" activations and weights, "activations" only, or "none": then the
+            network's constructor is given `conv` and `activation`.
+          dtype: of the forward pass, as the constructor's `dtype`; parameters stay float32.
 
         Raises:
           ValueError: if there is no such network, it can't be made or called, or gives no
-            (batch, classes) logits, or has no latent weights.
+            (batch, classes) logits, or has no latent weights where it should.
         """
-        self._make = partial(find_network(name), classes, in_channels=image_shape[-1])
+        options = _VARIANTS[binary] | ({} if dtype == "float32" else {"dtype": jnp.dtype(dtype)})
+        self._make = partial(find_network(name), classes, in_channels=image_shape[-1], **options)
+        takes = "".join(f", {option}=..." for option in ("in_channels", *options, "rngs"))
         try:
             abstract = nnx.eval_shape(lambda: self._make(rngs=nnx.Rngs(0)))
             self._graph = nnx.split(abstract, nnx.Param, ...)[0]
-            params, statistics = jax.eval_shape(self.init, jax.random.split(jax.random.key(0), 1))
-            first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params)
-            rest = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), statistics)
+            stacked = jax.eval_shape(self.init, jax.random.split(jax.random.key(0), 1))
+            self.shapes = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stacked
+            )
             images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-            logits = jax.eval_shape(self.train, first, rest, images)[0].shape
-            if not any(jax.tree.leaves(ovsw.latent_mask(first))):
+            logits = jax.eval_shape(self.train, *self.shapes, images)[0].shape
+            latent = any(jax.tree.leaves(ovsw.latent_mask(self.shapes[0])))
+            if binary == "both" and not latent:
                 raise ValueError("no binary layer: none of its parameters is a latent_kernel")
+            if binary != "both" and latent:
+                raise ValueError(f"binary={binary}, but one of its parameters is a latent_kernel")
         except Exception as error:  # of the user's code: of any kind
             raise ValueError(
                 f"network {name!r} can't be trained on images of {image_shape}: "
                 f"{type(error).__name__}: {error}. It must be an NNX module with binary layers, "
-                "made as Class(classes, in_channels=..., rngs=...), that takes (batch, height, "
-                "width, channels)."
+                f"made as Class(classes{takes}), that takes (batch, height, width, channels)."
             ) from error
         if logits != (2, classes):
             raise ValueError(

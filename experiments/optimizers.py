@@ -69,9 +69,20 @@ OPTIMIZERS: dict[str, Callable[[Config, Scheduled], optax.GradientTransformation
     "ovsw": _ovsw,
 }
 
+_OF_REAL_WEIGHTS = ("sgd", "adam")
+
 
 def make_optimizer(name: str, config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
-    """The optimizer called `name`; the numbers of `config` may be traced."""
+    """The optimizer called `name`; the numbers of `config` may be traced.
+
+    Raises:
+      ValueError: if it acts on latent weights, and the config's network has none.
+    """
+    if config.binary != "both" and name not in _OF_REAL_WEIGHTS:
+        raise ValueError(
+            f"optimizer {name} acts on the latent weights of binary layers, and with "
+            f"binary={config.binary} there are none: use {' or '.join(_OF_REAL_WEIGHTS)}."
+        )
     return OPTIMIZERS[name](config, lambda top: learning_rate(config, steps_per_epoch, top))
 
 
@@ -104,6 +115,8 @@ def _sgd_step(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
 
 
 def _tracked(c: Config) -> optax.GradientTransformation:
+    if c.binary != "both":  # no signs of weights, no flips
+        return optax.identity()
     return ovsw.track_flip_state(**_flips(c))
 
 

@@ -110,8 +110,10 @@ def describe(numbers: Mapping[str, float]) -> str:
     ...           "silent_ratio": 0.8})
     'loss 0.500 top-1 91.0% 1,200 img/s flip 0.10% silent 80.0%'
     """
-    return (
+    text = (
         f"loss {numbers['loss']:.3f} top-1 {numbers['top1']:.1%} "
-        f"{numbers['images_per_second']:,.0f} img/s flip {numbers['flip_ratio']:.2%} "
-        f"silent {numbers['silent_ratio']:.1%}"
+        f"{numbers['images_per_second']:,.0f} img/s"
     )
+    if "flip_ratio" in numbers:  # else the weights are real
+        text += f" flip {numbers['flip_ratio']:.2%} silent {numbers['silent_ratio']:.1%}"
+    return text

@@ -25,9 +25,10 @@ __all__ = ["Arm", "FloatArray", "IntArray", "Row", "Run", "Value", "display_name
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-# Every row must hold these as finite fractions 0..1: the table is made of nothing else.
-REQUIRED_RATIOS = ("never_flipped_ratio", "silent_ratio")
-TOP1 = "test_top1"  # as well, but only in rows of epochs that were evaluated
+# Fractions 0..1. Every row must hold these, unless the run's weights are real; the others only
+# rows of epochs that were evaluated, top-5 where there are classes enough.
+FLIP_RATIOS = ("never_flipped_ratio", "silent_ratio")
+TOP1, TOP5 = "test_top1", "test_top5"
 
 
 def depth_order(names: Sequence[str]) -> list[str]:
@@ -170,9 +171,14 @@ class Run:
 
     def final(self, arm: str, metric: str) -> list[float]:
         """The metric at the last epoch, one value a seed; top-1 at `top1_epoch`, else NaN."""
-        epoch = self.top1_epoch(arm) if metric == TOP1 else self.last_epoch(arm)
+        epoch = self.top1_epoch(arm) if metric in (TOP1, TOP5) else self.last_epoch(arm)
         rows = {} if epoch is None else self.epochs[arm][epoch]
         return [_value(rows[s], metric, None) if s in rows else math.nan for s in self.seeds(arm)]
+
+    def holds(self, metric: str) -> bool:
+        """Whether any row has the metric."""
+        rows = (row for arm in self.epochs.values() for e in arm.values() for row in e.values())
+        return any(metric in row.values for row in rows)
 
     def _evaluated(self, arm: str) -> list[int]:
         rows = self.epochs[arm].items()
@@ -208,7 +214,8 @@ def read_run(folder: Path) -> Run:
             )
     config = _read_object(folder / "config.json")
     versions = folder / "versions.json"
-    rows, notes = _read_rows(folder / "metrics.jsonl")
+    required = FLIP_RATIOS if config.get("binary", "both") == "both" else ()
+    rows, notes = _read_rows(folder / "metrics.jsonl", required)
     planned = planned_points(config)
     found = arms_of([*planned, *((row.optimizer, row.point) for row in rows)], config)
     arms = {arm.key: arm for arm in found}
@@ -240,7 +247,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_rows(path: Path) -> tuple[list[Row], list[str]]:
+def _read_rows(path: Path, required: Sequence[str]) -> tuple[list[Row], list[str]]:
     # A kill can cut a line inside a multi-byte character, hence bytes and errors="replace".
     lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -252,20 +259,18 @@ def _read_rows(path: Path) -> tuple[list[Row], list[str]]:
             if number == numbered[-1][0]:
                 return rows, [f"line {number} of {path.name} is cut off (a killed run): dropped"]
             raise ValueError(f"line {number} of {path} is not valid JSON: {error}") from error
-        rows.append(_row(content, f"line {number} of {path}"))
+        rows.append(_row(content, required, f"line {number} of {path}"))
     return rows, []
 
 
-def _row(content: Any, where: str) -> Row:
+def _row(content: Any, required: Sequence[str], where: str) -> Row:
     if not isinstance(content, dict):
         raise ValueError(f"{where} holds a {type(content).__name__}, it must hold a JSON object")
-    missing = [
-        key for key in ("optimizer", "seed", "epoch", *REQUIRED_RATIOS) if key not in content
-    ]
+    missing = [key for key in ("optimizer", "seed", "epoch", *required) if key not in content]
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}: each row must hold them")
     values = _numbers(content)
-    for key in (*REQUIRED_RATIOS, *((TOP1,) if TOP1 in content else ())):
+    for key in (*required, *(name for name in (TOP1, TOP5) if name in content)):
         if not 0 <= values.get(key, math.nan) <= 1:
             raise ValueError(f"{where}: {key} is {content[key]!r}, it must be a fraction 0..1")
     return Row(

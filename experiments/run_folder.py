@@ -4,6 +4,7 @@ config.json    every field of the Config         versions.json  packages, code, 
 metrics.jsonl  a line a member and epoch         tensorboard/   the same as events
 latent.npz     initial latent weights and never-flipped masks of the first seed, where each
                optimizer has one point           checkpoint.msgpack  of members in training
+weights/       trained weights, likewise (see experiments.weights)
 summary.json, summary.md, figures/               written by experiments.summary and .figures
 """
 
@@ -29,7 +30,7 @@ from experiments.members import Member, Value
 PACKAGES = ("ovsw-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 LOCK = ".lock"
 # Fields that may differ when a run goes on: where it runs, not what is run.
-_PLACE = ("out", "data_dir", "members_at_once")
+_PLACE = ("out", "data_dir", "members_at_once", "workers")
 
 
 class RunFolder:
@@ -174,8 +175,9 @@ class RunFolder:
         return self._writers[name]
 
     def _check_same(self, config: Config) -> None:
-        there = self._read_json("config.json")
-        here = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+        # A folder of an earlier version lacks fields that it then had no choice in.
+        there = {**_as_json(Config()), **self._read_json("config.json")}
+        here = _as_json(config)
         different = [
             f"{name} is {there.get(name)} there and {here.get(name)} here"
             for name in {**here, **there}
@@ -221,6 +223,10 @@ class RunFolder:
 def member_of(row: Mapping[str, Any]) -> Member:
     """Whose row of metrics.jsonl it is."""
     return Member(str(row["optimizer"]), row.get("point", {}), int(row["seed"]))
+
+
+def _as_json(config: Config) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(dataclasses.asdict(config), default=str)))
 
 
 def _short(value: Value) -> str:

@@ -4,7 +4,7 @@ A member is one training of a sweep: a seed and values of the hyperparameters th
 are `vmap`ped on each device and spread over the devices, so they share one program.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,14 +15,16 @@ from flax import traverse_util
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import ovsw_jax as ovsw
-from experiments.augment import crop_and_flip, standardise
+from experiments.augment import standardise
 from experiments.configs import Config
-from experiments.data import Dataset
+from experiments.feeds import Batch, Feed
 from experiments.initialisation import initialise_latent
+from experiments.losses import cross_entropy, distillation
 from experiments.networks import Network
 from experiments.optimizers import make_optimizer
+from experiments.teacher import Teacher
 
-EVALUATION_BATCH = 500
+TOP5_FROM = 20  # classes: with fewer, top-5 tells little
 
 Values = Mapping[str, jax.Array]  # (members,) numbers by field of the config
 # How things stand, not what a step did: computed at the end of an epoch only.
@@ -39,7 +41,10 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """What steps measured, for each member: mean loss, top-1 (0 to 1) and `ovsw.flip_metrics`."""
+    """What steps measured, for each member: mean loss, top-1 (0 to 1) and `ovsw.flip_metrics`.
+
+    There are no layers where the weights are not binary.
+    """
 
     loss: jax.Array
     top1: jax.Array
@@ -54,34 +59,35 @@ class Steps:
         network: Network,
         optimizer: str,
         config: Config,
-        dataset: Dataset,
+        feed: Feed,
         *,
         devices: Sequence[jax.Device] | None = None,
+        teacher: Teacher | None = None,
     ):
-        """Puts the data on the devices; nothing is compiled yet.
+        """Puts data and teacher on the devices; nothing is compiled yet.
 
         Args:
           network: the network.
           optimizer: key of the optimizer.
           config: the numbers that all members share.
-          dataset: the images.
+          feed: the images.
           devices: where members go, the same number of them on each; None is the first device.
+          teacher: a trained network to learn from.
         """
         self._network, self._optimizer, self._config = network, optimizer, config
-        self._images = len(dataset.train_labels)
-        self.steps_per_epoch = self._images // config.batch_size
+        self._feed, self.steps_per_epoch = feed, feed.steps_per_epoch
+        self._teacher = None if teacher is None else teacher.network
+        self.binary_weights = config.binary == "both"
         devices = devices or jax.devices()[:1]
         self._mesh = Mesh(np.array(devices), ("members",), axis_types=(AxisType.Auto,))
         everywhere = NamedSharding(self._mesh, PartitionSpec())
         self._by_member = NamedSharding(self._mesh, PartitionSpec("members"))
-        # Data goes into compiled functions as an argument: a constant would be compiled in.
-        self._train = jax.device_put((dataset.train_images, dataset.train_labels), everywhere)
-        self._test = _padded_batches(dataset.test_images, dataset.test_labels)
-        self._mean, self._std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
+        taught = () if teacher is None else (teacher.params, teacher.statistics)
+        self._shared = jax.device_put((feed.resident, taught), everywhere)
         self._init = self._compiled(self._init_one, "mmmm")
         self._shuffle = self._compiled(self._shuffle_one, "m")
         self._no_metrics = self._compiled(self._no_metrics_one, "m")
-        self._train_step = self._compiled(self._train_one, "mmmama", donate=(0, 1))
+        self._train_step = self._compiled(self._train_one, f"mm{feed.axes}ma", donate=(0, 1))
         self._standing = self._compiled(self._standing_one, "m")
         self._count_correct = self._compiled(self._count_correct_one, "maa")
 
@@ -90,71 +96,89 @@ class Steps:
         arrays = {name: np.asarray(v, np.float32) for name, v in values.items()}
         return jax.device_put(arrays, self._by_member)
 
-    def init(self, seeds: Sequence[int], values: Values | None = None) -> TrainState:
-        """Initial states for (members,) seeds and values of what varies."""
-        keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(jnp.asarray(seeds))
-        made = jax.device_put((*self._network.init(keys[:, 0]), keys), self._by_member)
-        return self._init(*made, dict(values or {}))
+    def init(
+        self,
+        seeds: Sequence[int],
+        values: Values | None = None,
+        start: Callable[[int, Any, Any], tuple[Any, Any]] | None = None,
+    ) -> TrainState:
+        """Initial states for (members,) seeds and values of what varies.
 
-    def shuffle(self, state: TrainState) -> tuple[TrainState, jax.Array]:
-        """A new order of the images: (members, steps_per_epoch, batch) indices.
-
-        The last few that fill no batch wait for another epoch's order.
+        Args:
+          seeds: of the members.
+          values: of what varies, from `place`.
+          start: gives parameters and statistics to start from for a member's number and those
+            that its seed gives.
         """
+        keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(jnp.asarray(seeds))
+        made = self._network.init(keys[:, 0])
+        if start is not None:
+            of_members = [start(i, *_member(made, i)) for i in range(len(seeds))]
+            made = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_members)
+        return self._init(*jax.device_put((*made, keys), self._by_member), dict(values or {}))
+
+    def batches(
+        self, state: TrainState, seeds: Sequence[int], epoch: int
+    ) -> tuple[TrainState, Iterator[Batch]]:
+        """The batches of an epoch, in a new order; the state has drawn it."""
         key, order = self._shuffle(state.key)
-        return state._replace(key=key), order
+        return state._replace(key=key), self._feed.batches(order, seeds, epoch)
 
     def train_step(
         self,
         state: TrainState,
         sums: StepMetrics | None,
-        order: jax.Array,
-        step: int,
+        batch: Batch,
         values: Values | None = None,
     ) -> tuple[TrainState, StepMetrics]:
-        """Step number `step` of an epoch, from 0, of every member.
+        """One step of every member.
 
         `state` and `sums` are donated: their buffers are used for the new ones.
 
         Args:
           state: where the members stand.
           sums: of the metrics of the epoch's earlier steps; None at its first.
-          order: from `shuffle`.
-          step: which batch of it.
+          batch: from `batches`.
           values: of what varies, from `place`.
 
         Returns:
           The new state, and `sums` with the metrics of this step added.
         """
         sums = self._no_metrics(state.opt_state) if sums is None else sums
-        return self._train_step(state, sums, order, step, dict(values or {}), self._train)
+        return self._train_step(state, sums, *batch, dict(values or {}), self._shared)
 
     def standing(self, state: TrainState) -> dict[str, dict[str, jax.Array]]:
         """Silent and never-flipped share by layer and in total, of each member."""
         return self._standing(state.opt_state)
 
-    def evaluate(self, state: TrainState) -> np.ndarray:
-        """Test top-1 (0 to 1) of every member, over every test image."""
-        correct = [
-            np.asarray(self._count_correct(state, images, labels))
-            for images, labels in zip(*self._test, strict=True)
-        ]
-        return np.sum(correct, axis=0) / sum(np.sum(labels >= 0) for labels in self._test[1])
+    def evaluate(self, state: TrainState) -> dict[str, np.ndarray]:
+        """Test top-1 and, of twenty classes or more, top-5 (0 to 1) of every member.
+
+        Over every test image, those of the last partial batch too.
+        """
+        correct: Any = 0
+        images = 0
+        for pixels, labels in self._feed.test_batches():
+            correct = correct + np.asarray(self._count_correct(state, pixels, labels))
+            images += int(np.sum(labels >= 0))
+        names = ("test_top1", "test_top5")
+        return dict(zip(names, correct.T / images, strict=False))
 
     def bytes_a_member(self, values: Values) -> int:
         """Memory of one more member's step, from compiling it for a single one."""
         one = {name: jnp.zeros(1, jnp.float32) for name in values}
         state = jax.eval_shape(self.init, [0], one)
-        _, order = jax.eval_shape(self.shuffle, state)
+        _, order = jax.eval_shape(self._shuffle, state.key)
+        batch = next(self._feed.batches(order, [0], 1))
         sums = jax.eval_shape(self._no_metrics, state.opt_state)
-        lowered = self._train_step.lower(state, sums, order, 0, one, self._train)
+        lowered = self._train_step.lower(state, sums, *batch, one, self._shared)
         memory = lowered.compile().memory_analysis()
         if memory is None:
             raise ValueError(
                 "this backend does not say how much memory a step takes: give --members-at-once."
             )
-        data = sum(x.nbytes for x in self._train)
-        return memory.temp_size_in_bytes + 2 * (memory.argument_size_in_bytes - data)
+        shared = sum(x.nbytes for x in jax.tree.leaves(self._shared))
+        return memory.temp_size_in_bytes + 2 * (memory.argument_size_in_bytes - shared)
 
     def _compiled(
         self, function: Callable[..., Any], axes: str, donate: tuple[int, ...] = ()
@@ -182,30 +206,24 @@ class Steps:
 
     def _shuffle_one(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         next_key, order_key = jax.random.split(key)
-        order = jax.random.permutation(order_key, self._images)
-        used = order[: self.steps_per_epoch * self._config.batch_size]
-        return next_key, used.reshape(self.steps_per_epoch, self._config.batch_size)
+        return next_key, self._feed.shuffle(order_key)
 
     def _train_one(
         self,
         state: TrainState,
         sums: StepMetrics,
-        order: jax.Array,
-        step: jax.Array,
+        first: jax.Array,
+        second: jax.Array,
         values: Values,
-        data: tuple[jax.Array, jax.Array],
+        shared: tuple[Any, Any],
     ) -> tuple[TrainState, StepMetrics]:
+        resident, taught = shared
         key, augment_key = jax.random.split(state.key)
-        batch = order[step]
-        images = standardise(data[0][batch], self._mean, self._std)
-        if self._config.augment:
-            images = crop_and_flip(augment_key, images)
-        labels = data[1][batch]
+        images, labels = self._feed.images(augment_key, (first, second), resident)
 
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
             logits, statistics = self._network.train(params, state.statistics, images)
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return jnp.mean(losses), (logits, statistics)
+            return self._loss(logits, labels, images, taught, values), (logits, statistics)
 
         (loss, (logits, statistics)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
@@ -215,24 +233,44 @@ class Steps:
         )
         params = optax.apply_updates(state.params, updates)
         top1 = jnp.mean(jnp.argmax(logits, -1) == labels, dtype=jnp.float32)
-        measured = StepMetrics(loss, top1, _of_steps(ovsw.flip_metrics(opt_state)))
+        measured = StepMetrics(loss, top1, _of_steps(self._flip_metrics(opt_state)))
         measured = jax.tree.map(jnp.add, sums, measured)
         return TrainState(params, statistics, opt_state, key), measured
 
+    def _loss(
+        self, logits: jax.Array, labels: jax.Array, images: jax.Array, taught: Any, values: Values
+    ) -> jax.Array:
+        if self._teacher is None:
+            return cross_entropy(logits, labels)
+        config = self._config.at(values)
+        params, statistics = taught
+        answers = self._teacher.evaluate(params, statistics, images)
+        learned = distillation(logits, answers, config.temperature)
+        share = config.distillation
+        return share * learned + (1 - share) * cross_entropy(logits, labels)
+
     def _no_metrics_one(self, opt_state: Any) -> StepMetrics:
-        layers = jax.tree.map(jnp.zeros_like, _of_steps(ovsw.flip_metrics(opt_state)))
+        layers = jax.tree.map(jnp.zeros_like, _of_steps(self._flip_metrics(opt_state)))
         return StepMetrics(jnp.zeros(()), jnp.zeros(()), layers)
 
+    def _flip_metrics(self, opt_state: Any) -> dict[str, dict[str, jax.Array]]:
+        return ovsw.flip_metrics(opt_state) if self.binary_weights else {}
+
     def _standing_one(self, opt_state: Any) -> dict[str, dict[str, jax.Array]]:
-        metrics = ovsw.flip_metrics(opt_state)
+        metrics = self._flip_metrics(opt_state)
         return {layer: {k: m[k] for k in _STANDING} for layer, m in metrics.items()}
 
     def _count_correct_one(
         self, state: TrainState, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
-        images = standardise(images, self._mean, self._std)
+        images = standardise(images, self._feed.mean, self._feed.std)
         logits = self._network.evaluate(state.params, state.statistics, images)
-        return jnp.sum(jnp.argmax(logits, -1) == labels)  # what fills a batch has label -1
+        # What fills a batch has label -1, which no answer is.
+        top1 = jnp.argmax(logits, -1) == labels
+        if logits.shape[-1] < TOP5_FROM:
+            return jnp.sum(top1)[None]
+        top5 = jnp.any(jax.lax.top_k(logits, 5)[1] == labels[:, None], -1)
+        return jnp.stack([jnp.sum(top1), jnp.sum(top5)])
 
 
 def latent_weights(params: Any) -> dict[str, jax.Array]:
@@ -253,13 +291,5 @@ def _of_steps(metrics: dict[str, dict[str, jax.Array]]) -> dict[str, dict[str, j
     }
 
 
-def _padded_batches(
-    images: np.ndarray, labels: np.ndarray
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Batches of one size; what fills up the last one has label -1."""
-    batch = min(EVALUATION_BATCH, len(labels))
-    missing = -len(labels) % batch
-    images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
-    labels = np.concatenate([labels, np.full(missing, -1, labels.dtype)])
-    count = len(labels) // batch
-    return np.split(images, count), np.split(labels, count)
+def _member(trees: Any, i: int) -> Any:
+    return jax.tree.map(lambda x: x[i], trees)

@@ -15,13 +15,15 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import reaching
-from experiments.records import TOP1, Run, display_name, read_run, sample_std
+from experiments.records import TOP1, TOP5, Run, display_name, read_run, sample_std
 
 Summary = Mapping[str, Mapping[str, Any]]
 
-# Key of summary.json, key of metrics.jsonl, head of the column.
+# Key of summary.json, key of metrics.jsonl, head of the column; a run has a column for what its
+# rows hold.
 _COLUMNS = (
     ("top1", TOP1, "top-1 %"),
+    ("top5", TOP5, "top-5 %"),
     ("never_flipped", "never_flipped_ratio", "never flipped %"),
     ("silent", "silent_ratio", "silent %"),
 )
@@ -31,7 +33,8 @@ def summarise(run: Run) -> dict[str, dict[str, Any]]:
     """Key of an arm -> what it is and what came out.
 
     `top1`, `never_flipped` and `silent` are fractions, one a seed, in the order of `seeds`; top1 is
-    None where it was not evaluated yet. `to_match_sgd` is the share of the training until top-1
+    None where it was not evaluated yet; `top5` is there where it was measured, and the last two
+    only where weights are binary. `to_match_sgd` is the share of the training until top-1
     first reaches `sgd_top1`, the mean with which SGD ends, None if it never does; both are there
     only in runs with SGD to compare with.
     """
@@ -39,7 +42,11 @@ def summarise(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _summary_of(run: Run, arm: str) -> dict[str, Any]:
-    found: dict[str, Any] = {key: _finite(run.final(arm, metric)) for key, metric, _ in _COLUMNS}
+    found: dict[str, Any] = {
+        key: _finite(run.final(arm, metric))
+        for key, metric, _ in _COLUMNS
+        if metric == TOP1 or run.holds(metric)
+    }
     found |= {
         "seeds": run.seeds(arm),
         "epochs": run.last_epoch(arm),
@@ -124,10 +131,16 @@ def _load(source: Path | Summary) -> Summary:
 
 def _heads(summary: Summary) -> tuple[list[str], list[bool]]:
     """Heads of the columns, and which hold numbers. A sweep has a column for n, to stay narrow."""
-    names = [head for _, _, head in _COLUMNS]
+    names = [head for _, head in _columns(summary)]
+    numbers = [True] * len(names)
     if is_sweep(summary):
-        return ["setting", *names, "n"], [False, True, True, True, True]
-    return ["optimizer", *names], [False, True, True, True]
+        return ["setting", *names, "n"], [False, *numbers, True]
+    return ["optimizer", *names], [False, *numbers]
+
+
+def _columns(summary: Summary) -> list[tuple[str, str]]:
+    held = {key for result in summary.values() for key in result}
+    return [(key, head) for key, _, head in _COLUMNS if key in held]
 
 
 def _cells(summary: Summary) -> Iterator[tuple[str, list[tuple[int, str]]]]:
@@ -139,7 +152,7 @@ def _cells(summary: Summary) -> Iterator[tuple[str, list[tuple[int, str]]]]:
         note += f" ({len(result['diverged_seeds'])} diverged)" if "diverged_seeds" in result else ""
         cells = [
             result.get("name", display_name(arm)) + note,
-            *(spread(result[key], count=not sweep) for key, _, _ in _COLUMNS),
+            *(spread(result[key], count=not sweep) for key, _ in _columns(summary)),
         ]
         yield arm, list(enumerate([*cells, str(len(result["top1"]))] if sweep else cells))
 

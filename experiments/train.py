@@ -19,17 +19,19 @@ import jax
 import tyro
 from rich.console import Console
 
-from experiments import checkpoint, figures, summary
+from experiments import checkpoint, figures, summary, weights
 from experiments.choices import choose
 from experiments.configs import RECIPES, Config
-from experiments.data import Dataset, load
+from experiments.data import Dataset, StreamedDataset, load, load_streamed
 from experiments.devices import devices_for, members_that_fit, one_device_a_core
+from experiments.feeds import Feed, feed_of
 from experiments.members import Member, Program, chunks, programs
 from experiments.networks import Network
 from experiments.optimizers import OPTIMIZERS, make_optimizer
 from experiments.progress import Bars
 from experiments.run_folder import RunFolder, member_of
 from experiments.steps import Steps
+from experiments.teacher import Teacher, load_teacher
 from experiments.training import Together, Training, repeated
 
 INTERRUPTED = 130  # exit status, as a shell reports Ctrl-C
@@ -56,26 +58,26 @@ def train(
     planned = programs(config)
     for program in planned:
         choose("optimizer", program.optimizer, OPTIMIZERS)
-    dataset = load(
-        config.data,
-        data_dir=config.data_dir,
-        train_images=config.train_images,
-        held_out=config.held_out,
-    )
+    dataset = _load(config)
     _check_batch(config, dataset)
+    classes, shape = len(dataset.classes), dataset.image_shape
     networks = {
-        name: Network(name, len(dataset.classes), dataset.train_images.shape[1:])
+        name: Network(name, classes, shape, binary=config.binary, dtype=config.dtype)
         for name in dict.fromkeys(p.config.network for p in planned)
     }
+    teacher = None if config.teacher is None else load_teacher(config.teacher, classes, shape)
     for program in planned:  # before the folder: a bad hyperparameter leaves nothing behind
         for member in program.members:
+            if config.start is not None:
+                start = weights.find(config.start, member.optimizer, member.seed)
+                weights.load(start, *networks[program.config.network].shapes)
             at_point = program.config.at(member.point)
             make_optimizer(program.optimizer, at_point, 1)
     run = RunFolder(config, command)
     console.print(f"{dataset!r}\nwriting to {run.path}", highlight=False, soft_wrap=True)
     finished = False
     try:
-        _Run(config, planned, networks, dataset, run, console).train()
+        _Run(config, planned, networks, feed_of(dataset, config), teacher, run, console).train()
         finished = True
     except KeyboardInterrupt:
         console.print(
@@ -96,12 +98,13 @@ class _Run:
         config: Config,
         planned: Sequence[Program],
         networks: Mapping[str, Network],
-        dataset: Dataset,
+        feed: Feed,
+        teacher: Teacher | None,
         run: RunFolder,
         console: Console,
     ):
-        self.config, self.dataset, self.run_folder, self.console = config, dataset, run, console
-        self.planned = planned
+        self.config, self.run_folder, self.console = config, run, console
+        self.planned, self.feed, self.teacher = planned, feed, teacher
         self.done = {member_of(r).key for r in run.rows() if r["epoch"] == config.epochs}
         self.count = sum(len(p.members) for p in planned)
         # Several points an optimizer: a sweep.
@@ -114,7 +117,8 @@ class _Run:
             self.console.print(f"{len(self.done)} of {self.count} trainings are done")
         if len(self.done) == self.count:
             return
-        size = self.config.members_at_once or self._fitting()
+        streamed = self.config.image_size is not None
+        size = self.config.members_at_once or (1 if streamed else self._fitting())
         # Cut before those that are done are left out: so the one that was stopped comes first.
         left = [
             (program, members)
@@ -130,7 +134,7 @@ class _Run:
                         self.config,
                         together,
                         self.run_folder,
-                        keep_latent=not self.sweep,
+                        keep_weights=not self.sweep,
                         on_step=on_step,
                         on_epoch=on_epoch,
                     ).run()
@@ -178,7 +182,14 @@ class _Run:
 
     def _steps(self, program: Program, devices: Sequence[jax.Device]) -> Steps:
         network = self.networks[program.config.network]
-        return Steps(network, program.optimizer, program.config, self.dataset, devices=devices)
+        return Steps(
+            network,
+            program.optimizer,
+            program.config,
+            self.feed,
+            devices=devices,
+            teacher=self.teacher,
+        )
 
     def _fitting(self) -> int:
         program = self.planned[0]
@@ -187,14 +198,33 @@ class _Run:
         return members_that_fit(steps, values, jax.devices())
 
 
-def _check_batch(config: Config, dataset: Dataset) -> None:
-    images = len(dataset.train_labels)
+def _load(config: Config) -> Dataset | StreamedDataset:
+    chosen: dict[str, Any] = {
+        "data_dir": config.data_dir,
+        "train_images": config.train_images,
+        "held_out": config.held_out,
+    }
+    if config.image_size is None:
+        return load(config.data, **chosen)
+    if config.members_at_once not in (None, 1):
+        raise ValueError(
+            f"members_at_once={config.members_at_once} with image_size={config.image_size}: "
+            "trainings on streamed images go one after the other, each with an order of its own. "
+            "Leave --members-at-once away."
+        )
+    return load_streamed(
+        config.data, image_size=config.image_size, workers=config.workers, **chosen
+    )
+
+
+def _check_batch(config: Config, dataset: Dataset | StreamedDataset) -> None:
+    images = dataset.train_count
     if images < config.batch_size:
         raise ValueError(
             f"batch_size={config.batch_size} is more than the {images} training images of "
             f"{dataset.name}: not one step would be made. Use a smaller --batch-size."
         )
-    height, width = dataset.train_images.shape[1:3]
+    height, width = dataset.image_shape[:2]
     if min(height, width) < 4:
         raise ValueError(
             f"images of {dataset.name} are {height}x{width} pixels; the networks halve the "
@@ -222,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ),
         )
         command = shlex.join(["python", "-m", "experiments.train", *given])
-        if config.members_at_once is None:
+        if config.members_at_once is None and config.image_size is None:
             one_device_a_core()
         path, finished = train(config, console, command)
         if not (path / "metrics.jsonl").stat().st_size:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import checkpoint
+from experiments import checkpoint, weights
 from experiments.configs import Config
 from experiments.members import Member
 from experiments.run_folder import RunFolder
@@ -67,7 +67,7 @@ class Training:
         together: Together,
         run: RunFolder,
         *,
-        keep_latent: bool,
+        keep_weights: bool,
         on_step: Callable[[int, Mapping[str, float]], None],
         on_epoch: Callable[[int, Mapping[str, float]], None],
     ):
@@ -76,28 +76,33 @@ class Training:
         self.together, self.steps, self.values = together, together.steps, together.values
         self.on_step, self.on_epoch = on_step, on_epoch
         self.latest: tuple[checkpoint.Snapshot, int] | None = None  # and its epoch
-        self.keeps_latent = keep_latent and together.members[0].seed == config.seeds[0]
+        self.seeds = [m.seed for m in together.members]
+        self.keeps_weights = keep_weights
+        binary = together.steps.binary_weights
+        self.keeps_latent = keep_weights and binary and self.seeds[0] == config.seeds[0]
 
     def run(self) -> None:
         """From the checkpoint, if it is of these members, to the last epoch."""
         state, done = self._start()
         try:
-            self._train(state, done)
+            state = self._train(state, done)
         except KeyboardInterrupt:
             self._save()
             raise
         self.run_folder.write_latent()
+        self._write_weights(state)
         self.run_folder.close_events()
         self.run_folder.checkpoint.unlink(missing_ok=True)
 
-    def _train(self, state: TrainState, done: int) -> None:
+    def _train(self, state: TrainState, done: int) -> TrainState:
         saved = time.monotonic()
         for epoch in range(done + 1, self.config.epochs + 1):
             signs = _signs(state)
             state, measured = self._epoch(state, epoch, first=epoch == done + 1)
             if epoch % self.config.evaluate_every == 0 or epoch == self.config.epochs:
-                measured["test_top1"] = self.steps.evaluate(state)
-            self._keep_latent("never_flipped", never_flipped(state.opt_state))
+                measured |= self.steps.evaluate(state)
+            if self.keeps_latent:
+                self._keep_latent("never_flipped", never_flipped(state.opt_state))
             self._write(epoch, measured, _changed(signs, _signs(state)))
             top1 = measured.get("test_top1", measured["train_top1"])
             self.on_epoch(epoch, self._shown({**measured, "top1": top1}))
@@ -106,15 +111,34 @@ class Training:
             if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                 self._save()
                 saved = time.monotonic()
+        return state
+
+    def _write_weights(self, state: TrainState) -> None:
+        if self.keeps_weights:
+            for i, member in enumerate(self.together.members[: self.together.count]):
+                path = weights.file_of(self.run_folder.path, member.optimizer, member.seed)
+                of_member = jax.tree.map(lambda x, i=i: x[i], (state.params, state.statistics))
+                weights.save(path, *of_member)
 
     def _start(self) -> tuple[TrainState, int]:
-        seeds = [m.seed for m in self.together.members]
-        state = self.steps.init(seeds, self.values)
+        state = self.steps.init(self.seeds, self.values, self._start_weights())
         about = checkpoint.read_about(self.run_folder.checkpoint)
         if about is not None and about["members"] == self.together.keys:
             return checkpoint.restore(self.run_folder.checkpoint, state), about["epoch"]
-        self._keep_latent("initial", latent_weights(state.params))
+        if self.keeps_latent:
+            self._keep_latent("initial", latent_weights(state.params))
         return state, 0
+
+    def _start_weights(self) -> Callable[[int, Any, Any], tuple[Any, Any]] | None:
+        if (run := self.config.start) is None:
+            return None
+
+        def trained(i: int, params: Any, statistics: Any) -> tuple[Any, Any]:
+            member = self.together.members[i]
+            path = weights.find(run, member.optimizer, member.seed)
+            return weights.load(path, params, statistics)
+
+        return trained
 
     def _save(self) -> None:
         if self.latest is not None:
@@ -127,12 +151,12 @@ class Training:
         self, state: TrainState, epoch: int, *, first: bool
     ) -> tuple[TrainState, dict[str, Any]]:
         """Trains one epoch; gives means over its steps, silent and never flipped at its end."""
-        state, order = self.steps.shuffle(state)
+        state, batches = self.steps.batches(state, self.seeds, epoch)
         sums: StepMetrics | None = None
-        count = order.shape[1]
+        count = self.steps.steps_per_epoch
         started = drawn = time.perf_counter()
-        for step in range(1, count + 1):
-            state, sums = self.steps.train_step(state, sums, order, step - 1, self.values)
+        for step, batch in enumerate(batches, start=1):
+            state, sums = self.steps.train_step(state, sums, batch, self.values)
             if first and step == 1:  # compilation is no part of images/s
                 jax.block_until_ready((sums, self.steps.standing(state)))
                 started = time.perf_counter()
@@ -140,12 +164,12 @@ class Training:
                 drawn = now
                 speed = self._images(step - first) / max(now - started, 1e-9)
                 means = self._means(state, sums, step)
-                means = {**means, **means["layers"]["total"], "top1": means["train_top1"]}
+                means |= {**means["layers"].get("total", {}), "top1": means["train_top1"]}
                 shown = self._shown({**means, "images_per_second": speed})
                 self.on_step((epoch - 1) * count + step, shown)
         means = self._means(state, sums, count)
         seconds = time.perf_counter() - started
-        total = means["layers"].pop("total")
+        total = means["layers"].pop("total", {})
         return state, {
             **means,
             "images_per_second": self._images(count - first) / seconds,
@@ -166,7 +190,8 @@ class Training:
         layers = measured.pop("layers")
         for layer, metrics in layers.items():
             metrics["epoch_flip_ratio"] = changed[layer]
-        measured["epoch_flip_ratio"] = changed["total"]
+        if changed:
+            measured["epoch_flip_ratio"] = changed["total"]
         for i, member in enumerate(self.together.members[: self.together.count]):
             row = {
                 "optimizer": member.optimizer,
@@ -180,9 +205,8 @@ class Training:
             self.run_folder.write_metrics(row)
 
     def _keep_latent(self, kind: str, layers: dict[str, jax.Array]) -> None:
-        if self.keeps_latent:
-            first = {layer: np.asarray(x[0]) for layer, x in layers.items()}
-            self.run_folder.keep_latent(self.together.members[0].optimizer, kind, first)
+        first = {layer: np.asarray(x[0]) for layer, x in layers.items()}
+        self.run_folder.keep_latent(self.together.members[0].optimizer, kind, first)
 
     def _shown(self, metrics: Mapping[str, Any]) -> dict[str, float]:
         """Means over the members, for the progress bar."""
@@ -209,7 +233,7 @@ def _signs(state: TrainState) -> dict[str, jax.Array]:
 
 @jax.jit
 def _changed(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Share of signs that differ, by layer and in total, for each member."""
+    """Share of signs that differ, by layer and in total, for each member; {} without layers."""
     shares, size = {}, 0
     different = jnp.zeros(())
     for layer in after:
@@ -218,7 +242,7 @@ def _changed(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> dict[
         shares[layer] = jnp.mean(changed, axis=1, dtype=jnp.float32)
         different = different + jnp.sum(changed, axis=1, dtype=jnp.float32)
         size += changed.shape[1]
-    return {**shares, "total": different / size}
+    return {**shares, "total": different / size} if shares else {}
 
 
 def _of_member(metrics: Mapping[str, Any], i: int) -> dict[str, float]:

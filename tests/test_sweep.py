@@ -22,6 +22,7 @@ from experiments.configs import Config
 from experiments.data import load
 from experiments.devices import members_that_fit
 from experiments.initialisation import initialise_latent
+from experiments.feeds import feed_of
 from experiments.members import Member
 from experiments.networks import Network, find_network
 from experiments.optimizers import OPTIMIZERS
@@ -77,11 +78,12 @@ def network():
 
 def one_step(network, digits, optimizer, config, values=None, members=1, devices=1):
     """Parameters and optimizer state of each member after the first step."""
-    steps = Steps(network, optimizer, config, digits, devices=jax.devices()[:devices])
+    feed = feed_of(digits, config)
+    steps = Steps(network, optimizer, config, feed, devices=jax.devices()[:devices])
     placed = steps.place(values or {})
     state = steps.init([0] * members, placed)
-    state, order = steps.shuffle(state)
-    state, _ = steps.train_step(state, None, order, 0, placed)
+    state, batches = steps.batches(state, [0], 1)
+    state, _ = steps.train_step(state, None, next(batches), placed)
     return jax.device_get((state.params, ovsw.never_flipped_mask(state.opt_state)))
 
 
@@ -390,7 +392,8 @@ def test_a_sweep_shows_one_bar_that_fits_80_columns():
 
 
 def test_an_accelerator_takes_as_many_members_as_its_memory_holds(network, digits):
-    steps = Steps(network, "ovsw", Config(batch_size=32), digits)
+    config = Config(batch_size=32)
+    steps = Steps(network, "ovsw", config, feed_of(digits, config))
     values = steps.place({"lam": [0.04]})
     one = steps.bytes_a_member(values)
     params = jax.eval_shape(steps.init, [0], values).params

@@ -18,6 +18,7 @@ from experiments import train
 from experiments.augment import PADDING, crop_and_flip, standardise
 from experiments.configs import RECIPES, Config
 from experiments.data import Dataset, load
+from experiments.feeds import feed_of
 from experiments.networks import Network
 from experiments.steps import Steps, latent_weights, never_flipped
 
@@ -110,7 +111,14 @@ def tiny_network():
 
 def steps_of(optimizer="ovsw", devices=1, **fields):
     config = Config(batch_size=16, **fields)
-    return Steps(tiny_network(), optimizer, config, tiny_dataset(), devices=jax.devices()[:devices])
+    feed = feed_of(tiny_dataset(), config)
+    return Steps(tiny_network(), optimizer, config, feed, devices=jax.devices()[:devices])
+
+
+def epoch_of(steps, state, epoch=1):
+    """The state that has drawn an order, and a list of the epoch's batches."""
+    state, batches = steps.batches(state, [0], epoch)
+    return state, list(batches)
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +127,10 @@ def tiny_steps():
 
 
 def test_every_epoch_uses_every_image_once(tiny_steps):
-    state, first = tiny_steps.shuffle(tiny_steps.init([0, 1]))
-    _, second = tiny_steps.shuffle(state)
+    state, first = epoch_of(tiny_steps, tiny_steps.init([0, 1]))
+    _, second = epoch_of(tiny_steps, state)
+    assert [step for _, step in first] == [0, 1, 2]
+    first, second = first[0][0], second[0][0]
     assert first.shape == (2, 3, 16)
     for order in (first, second):
         for member in (0, 1):
@@ -136,17 +146,17 @@ def test_seeds_together_are_those_alone(tiny_steps):
     jax.tree.map(np.testing.assert_array_equal, last._replace(key=()), alone._replace(key=()))
     losses = []
     for state in (both, alone):
-        state, order = tiny_steps.shuffle(state)
-        losses.append(tiny_steps.train_step(state, None, order, 0)[1].loss[-1])
+        state, batches = epoch_of(tiny_steps, state)
+        losses.append(tiny_steps.train_step(state, None, batches[0])[1].loss[-1])
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.05)
 
 
 def test_evaluation_counts_the_last_partial_batch(tiny_steps, monkeypatch):
     """The share of right answers over all 21 images, whatever the size of a batch."""
     state = tiny_steps.init([0])
-    whole = tiny_steps.evaluate(state)
-    monkeypatch.setattr("experiments.steps.EVALUATION_BATCH", 8)
-    parts = steps_of().evaluate(state)
+    whole = tiny_steps.evaluate(state)["test_top1"]
+    monkeypatch.setattr("experiments.feeds.EVALUATION_BATCH", 8)
+    parts = steps_of().evaluate(state)["test_top1"]
     assert whole[0] == parts[0]
     assert whole[0] * 21 == pytest.approx(round(whole[0] * 21))
 
@@ -155,20 +165,20 @@ def test_layers_are_named_as_the_library_names_them(tiny_steps):
     state = tiny_steps.init([0])
     names = set(latent_weights(state.params))
     assert names == set(never_flipped(state.opt_state))
-    state, order = tiny_steps.shuffle(state)
-    state, metrics = tiny_steps.train_step(state, None, order, 0)
+    state, batches = epoch_of(tiny_steps, state)
+    state, metrics = tiny_steps.train_step(state, None, batches[0])
     assert names == set(metrics.layers) - {"total"} == set(tiny_steps.standing(state)) - {"total"}
 
 
 def test_metrics_of_steps_add_up(tiny_steps):
-    state, order = tiny_steps.shuffle(tiny_steps.init([0]))
+    state, batches = epoch_of(tiny_steps, tiny_steps.init([0]))
     apart = []
-    for step in range(2):
-        state, metrics = tiny_steps.train_step(state, None, order, step)
+    for batch in batches[:2]:
+        state, metrics = tiny_steps.train_step(state, None, batch)
         apart.append(metrics)
-    state, order = tiny_steps.shuffle(tiny_steps.init([0]))
-    state, sums = tiny_steps.train_step(state, None, order, 0)
-    state, sums = tiny_steps.train_step(state, sums, order, 1)
+    state, batches = epoch_of(tiny_steps, tiny_steps.init([0]))
+    state, sums = tiny_steps.train_step(state, None, batches[0])
+    state, sums = tiny_steps.train_step(state, sums, batches[1])
     expected = jax.tree.map(lambda a, b: np.asarray(a) + np.asarray(b), *apart)
     jax.tree.map(np.testing.assert_array_equal, sums, expected)
 

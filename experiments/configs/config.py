@@ -24,8 +24,28 @@ class Config:
     split: for choosing hyperparameters"""
     augment: bool = False
     """random crop after padding by 4 pixels, and random horizontal flip"""
+    image_size: int | None = None
+    """stream the images from disk, as square crops of this many pixels: random resized crop, flip
+    and lighting for training, the centre for the test; None: all images in memory, as they are"""
+    workers: int | None = None
+    """threads that decode streamed images; None is one a core"""
     network: str = "small"
-    """small, tiny, resnet20 or resnet18, or your own as package.module:Class"""
+    """small, tiny, resnet20, resnet18, vgg-small, imagenet-resnet18 or imagenet-resnet34, or your
+    own as package.module:Class"""
+    binary: Literal["both", "activations", "none"] = "both"
+    """what is binary: activations and weights; activations only, the first of two steps; or none,
+    a real-valued teacher (with ReLU)"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """of the forward and backward pass; latent weights and optimizer stay float32"""
+    start: Path | None = None
+    """run folder with the trained weights to start from, in place of random ones: of the same
+    optimizer and seed, or of the first. Real weights start latent ones"""
+    teacher: Path | None = None
+    """run folder of a teacher whose distribution over the classes is learned"""
+    distillation: float = 1.0
+    """with a teacher: its share of the loss; the rest is cross-entropy with the labels"""
+    temperature: float = 1.0
+    """with a teacher: divides both logits"""
     optimizers: tuple[str, ...] = ("sgd", "ovsw")
     """any of sgd, adam, lars, bop, ags, sad, ovsw; each trains from the same initial weights"""
     grids: tuple[str, ...] = ()
@@ -99,6 +119,12 @@ class Config:
             ("members_at_once", "at least 1", lambda v: v is None or v >= 1),
             ("train_images", "at least 1", lambda v: v is None or v >= 1),
             ("held_out", "at least 0", lambda v: v >= 0),
+            ("image_size", "at least 1", lambda v: v is None or v >= 1),
+            ("workers", "at least 1", lambda v: v is None or v >= 1),
+            ("binary", "both, activations or none", lambda v: v in ("both", "activations", "none")),
+            ("dtype", "float32 or bfloat16", lambda v: v in ("float32", "bfloat16")),
+            ("distillation", "from 0 to 1", lambda v: 0 <= v <= 1),
+            ("temperature", "finite and > 0", _positive),
             ("init", "normal or uniform", lambda v: v in ("normal", "uniform")),
             ("flip_state", "packed or ema", lambda v: v in ("packed", "ema")),
             ("init_scale", "finite and > 0", _positive),

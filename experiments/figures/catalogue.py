@@ -40,9 +40,12 @@ def entries(run: Run, report: Report) -> dict[str, Entry]:
 
 
 def _of_comparison(run: Run, report: Report) -> dict[str, Entry]:
+    converging = {"convergence": _entry(convergence.figure, convergence.points, run)}
+    if not run.holds("never_flipped_ratio"):  # the weights are real
+        return converging
     found = {
         "headline": _entry(headline.figure, headline.points, run),
-        "convergence": _entry(convergence.figure, convergence.points, run),
+        **converging,
         "flips": _entry(flips.figure, flips.points, run),
     }
     try:

@@ -1,0 +1,261 @@
+"""Training in two steps, with a teacher: from the command line, and the parts."""
+
+import dataclasses
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+import ovsw_jax as ovsw
+from experiments import train, weights
+from experiments.augment import standardise
+from experiments.configs import Config
+from experiments.data import load
+from experiments.feeds import feed_of
+from experiments.losses import cross_entropy, distillation
+from experiments.networks import Network
+from experiments.steps import Steps
+from experiments.teacher import Teacher, load_teacher
+
+SHORT = ["--train-images", "64", "--epochs", "1", "--batch-size", "32", "--seeds", "3", "5"]
+SHORT += ["--members-at-once", "2", "--network", "test_two_steps:OneStage"]
+
+
+class OneStage(ovsw.models.SmallResNet):
+    """Quick to compile: two convolutions between stem and head."""
+
+    def __init__(self, classes, *, in_channels, rngs, **variant):
+        super().__init__(classes, in_channels=in_channels, widths=(8,), rngs=rngs, **variant)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+    names = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in names.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def run(folder, *arguments):
+    assert train.main(["digits", *SHORT, *arguments, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A teacher, a network with binary activations that it taught, and one of both."""
+    root = tmp_path_factory.mktemp("runs")
+    real = ["--optimizers", "sgd"]
+    teacher = run(root / "teacher", *real, "--binary", "none")
+    taught = ["--teacher", str(teacher)]
+    step1 = run(root / "step1", *real, *taught, "--binary", "activations")
+    step2 = run(root / "step2", *taught, "--start", str(step1), "--distillation", "0.5")
+    return teacher, step1, step2
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def arrays(folder, name):
+    with np.load(folder / "weights" / f"{name}.npz") as found:
+        return dict(found)
+
+
+def test_every_run_keeps_the_weights_of_all_its_trainings(runs):
+    teacher, step1, step2 = runs
+    for folder in (teacher, step1):
+        kept = {p.name for p in (folder / "weights").iterdir()}
+        assert kept == {"sgd-seed3.npz", "sgd-seed5.npz"}
+        assert "params/layer1/0/conv1/kernel" in arrays(folder, "sgd-seed3")
+    of_both = arrays(step2, "ovsw-seed5")
+    assert "params/layer1/0/conv1/latent_kernel" in of_both
+    assert of_both["statistics/bn1/mean"].shape == (8,)
+
+
+def test_real_weights_have_no_flips_in_rows_table_or_figures(runs):
+    for folder in runs[:2]:
+        for row in rows(folder):
+            assert 0 <= row["test_top1"] <= 1
+            assert not [key for key in row if "flip" in key or "silent" in key]
+            assert row["layers"] == {}
+        summary = json.loads((folder / "summary.json").read_text())
+        assert "never_flipped" not in summary["sgd"]
+        page = (folder / "summary.md").read_text()
+        assert "The weights are real, so there are no flips." in page
+        assert {p.name for p in (folder / "figures").iterdir()} == {
+            "convergence.png",
+            "convergence.csv",
+        }
+        assert not (folder / "latent.npz").exists()
+    assert "never_flipped" in json.loads((runs[2] / "summary.json").read_text())["ovsw"]
+
+
+def test_the_second_step_starts_at_the_weights_of_the_first(runs):
+    """Of the same seed, for every optimizer; latent.npz holds where the first seed started."""
+    started = np.load(runs[2] / "latent.npz")
+    first = arrays(runs[1], "sgd-seed3")
+    for optimizer in ("sgd", "ovsw"):
+        initial = started[f"{optimizer}|layer1/0/conv1|initial"]
+        np.testing.assert_array_equal(initial, first["params/layer1/0/conv1/kernel"])
+
+
+def network(binary, **options):
+    return Network("test_two_steps:OneStage", 10, (8, 8, 1), binary=binary, **options)
+
+
+def test_each_seed_and_its_statistics_are_found_again(runs):
+    both = network("both")
+    assert weights.find(runs[1], "ovsw", 5).name == "sgd-seed5.npz"  # it has no ovsw
+    assert weights.find(runs[1], "sgd", 8).name == "sgd-seed3.npz"  # nor seed 8
+    assert weights.find(runs[2], "ovsw", 5).name == "ovsw-seed5.npz"
+    params, statistics = weights.load(weights.find(runs[1], "sgd", 5), *both.shapes)
+    stored = arrays(runs[1], "sgd-seed5")
+    flat = traverse_util.flatten_dict({"params": params, "statistics": statistics})
+    assert len(flat) == len(stored)
+    for path, value in flat.items():
+        name = "/".join(map(str, path)).replace("latent_kernel", "kernel")
+        np.testing.assert_array_equal(value, stored[name], err_msg=name)
+
+
+def test_a_teacher_gives_the_answers_it_was_evaluated_with(runs):
+    """The weights on disk are those of the last epoch: its test top-1 comes out again."""
+    teacher = load_teacher(runs[0], 10, (8, 8, 1))
+    digits = load("digits")
+    images = standardise(jnp.asarray(digits.test_images), digits.mean, digits.std)
+    logits = teacher.network.evaluate(teacher.params, teacher.statistics, images)
+    top1 = float(np.mean(np.argmax(logits, -1) == digits.test_labels))
+    (row,) = [r for r in rows(runs[0]) if r["seed"] == 3]
+    assert top1 == pytest.approx(row["test_top1"], abs=1 / 360)
+
+
+def kl(p, q):
+    return np.sum(p * (np.log(p) - np.log(q)), axis=-1)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_distillation_is_the_divergence_from_the_teacher(temperature):
+    rng = np.random.default_rng(0)
+    student, teacher = 3 * rng.normal(size=(2, 6, 5))
+    with jax.enable_x64(True):
+        loss, gradient = jax.value_and_grad(distillation)(
+            jnp.asarray(student), jnp.asarray(teacher), temperature
+        )
+        to_teacher = jax.grad(distillation, argnums=1)(
+            jnp.asarray(student), jnp.asarray(teacher), temperature
+        )
+    p, q = softmax(teacher / temperature), softmax(student / temperature)
+    np.testing.assert_allclose(loss, temperature**2 * kl(p, q).mean(), rtol=1e-12)
+    np.testing.assert_allclose(gradient, temperature * (q - p) / 6, rtol=1e-9, atol=1e-15)
+    np.testing.assert_array_equal(to_teacher, 0)
+
+
+def test_the_loss_of_a_step_is_the_stated_mixture(runs):
+    """Against both parts computed outside, on the very images of the step."""
+    digits = load("digits", train_images=64)
+    config = Config(batch_size=32, distillation=0.25, temperature=2.0)
+    teacher = load_teacher(runs[0], 10, (8, 8, 1))
+    student, feed = network("both"), feed_of(digits, config)
+    losses = {}
+    for name, taught in (("with", teacher), ("without", None)):
+        steps = Steps(student, "sgd", config, feed, teacher=taught)
+        state, batches = steps.batches(steps.init([0]), [0], 1)
+        batch = next(batches)
+        params, statistics = jax.tree.map(lambda x: x[0], (state.params, state.statistics))
+        images, labels = feed.images(jax.random.key(0), (batch[0][0], 0), feed.resident)
+        losses[name] = float(steps.train_step(state, None, batch)[1].loss[0])
+    logits, _ = student.train(params, statistics, images)
+    answers = teacher.network.evaluate(teacher.params, teacher.statistics, images)
+    hard = float(cross_entropy(logits, labels))
+    soft = float(distillation(logits, answers, 2.0))
+    assert losses["without"] == pytest.approx(hard, rel=0.02)
+    assert losses["with"] == pytest.approx(0.25 * soft + 0.75 * hard, rel=0.02)
+
+
+def test_a_student_that_only_imitates_needs_no_labels(runs):
+    """With a share of 1, the labels change nothing."""
+    digits = load("digits", train_images=64)
+    config = Config(batch_size=64)
+    teacher = load_teacher(runs[0], 10, (8, 8, 1))
+    assert isinstance(teacher, Teacher)
+    losses = []
+    for shift in (0, 1):
+        relabelled = dataclasses.replace(digits, train_labels=(digits.train_labels + shift) % 10)
+        feed = feed_of(relabelled, config)
+        steps = Steps(network("both"), "sgd", config, feed, teacher=teacher)
+        state, batches = steps.batches(steps.init([0]), [0], 1)
+        losses.append(float(steps.train_step(state, None, next(batches))[1].loss[0]))
+    assert losses[0] == losses[1]
+
+
+def test_compute_in_bfloat16_keeps_float32_state():
+    digits = load("digits", train_images=64)
+    config = Config(batch_size=32, dtype="bfloat16")
+    net = network("both", dtype="bfloat16")
+    steps = Steps(net, "ovsw", config, feed_of(digits, config))
+    state, batches = steps.batches(steps.init([0]), [0], 1)
+    before = jax.tree.map(lambda x: x.dtype, state)
+    for batch in batches:
+        state, sums = steps.train_step(state, None, batch)
+    assert jax.tree.map(lambda x: x.dtype, state) == before
+    assert {str(x.dtype) for x in jax.tree.leaves(state.params)} == {"float32"}
+    assert np.isfinite(sums.loss).all()
+
+
+def wrong(runs):
+    teacher, step1, _ = map(str, runs)
+    return {
+        r"optimizer ovsw acts on the latent weights .* use sgd or adam": ["--binary", "none"],
+        r"optimizer bop acts": ["--binary", "activations", "--optimizers", "bop"],
+        r"nowhere is no run folder": ["--start", "nowhere"],
+        r"elsewhere is no run folder": ["--teacher", "elsewhere"],
+        r"do not fit the network: params/.* Train both with the same": [
+            *("--start", step1, "--network", "small")
+        ],
+        r"distillation=1.5 is out of range: it must be from 0 to 1": ["--distillation", "1.5"],
+        r"temperature=0.0 is out of range": ["--teacher", teacher, "--temperature", "0"],
+        r"made as Class\(classes, in_channels=..., conv=..., rngs=...\)": [
+            *("--network", "test_sweep:OneStage", "--binary", "activations", "--optimizers", "sgd")
+        ],
+    }
+
+
+def test_bad_commands_end_with_an_explanation(runs, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for message, arguments in wrong(runs).items():
+        try:
+            status = train.main(["digits", *SHORT, *arguments])
+        except SystemExit as exit:  # a value that the command line itself refuses
+            status = exit.code
+        assert status == 2, message
+        error = re.sub(r"\s+", " ", capsys.readouterr().err)
+        assert re.search(message, error), error
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_whose_trainings_never_ended_starts_nothing(tmp_path):
+    (tmp_path / "config.json").write_text('{"optimizers": ["sgd"], "seeds": [1]}')
+    with pytest.raises(ValueError, match=r"holds no trained weights weights/sgd-seed1\.npz"):
+        weights.find(tmp_path, "ovsw", 1)
+
+
+def test_damaged_weights_are_named(runs, tmp_path):
+    path = tmp_path / "sgd-seed0.npz"
+    path.write_bytes((runs[1] / "weights" / "sgd-seed3.npz").read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"trained weights .*sgd-seed0\.npz can't be read"):
+        weights.load(path, *network("both").shapes)
