@@ -1,6 +1,4 @@
-"""Binary layers and signs: formulas in NumPy, the invariance of Appendix B, edges, bad input."""
-
-import itertools
+"""Binary layers: formulas in NumPy, the invariance of Appendix B, edges, bad input."""
 
 import jax
 import jax.numpy as jnp
@@ -11,56 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ovsw_jax as ovsw
-
-GRADIENTS = {
-    ovsw.nn.sign: lambda x: 0 * x,
-    ovsw.nn.ste_sign: np.ones_like,
-    ovsw.nn.clipped_ste_sign: lambda x: (np.abs(x) <= 1).astype(x.dtype),
-    ovsw.nn.approx_sign: lambda x: np.maximum(2 - 2 * np.abs(x), 0),
-}
-
-
-def numpy_sign(x):
-    return np.where(x >= 0, 1.0, -1.0)
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("sign", GRADIENTS)
-def test_signs_and_their_gradients(sign, dtype):
-    x = jnp.asarray([-np.inf, -3, -1, -0.75, -1e-37, -0.0, 0.0, 0.25, 1, 2, np.inf], dtype)
-    y, transpose = jax.vjp(sign, x)
-    (gradient,) = transpose(jnp.full_like(y, 2))
-    plain = np.asarray(x, np.float64)
-    assert y.dtype == gradient.dtype == dtype
-    np.testing.assert_array_equal(np.asarray(y, np.float64), numpy_sign(plain))
-    with np.errstate(invalid="ignore"):
-        expected = 2 * np.nan_to_num(GRADIENTS[sign](plain))
-    np.testing.assert_array_equal(np.asarray(gradient, np.float64), expected)
-    # Forward mode is the same linear map.
-    _, tangent = jax.jvp(sign, (x,), (jnp.full_like(x, 2),))
-    np.testing.assert_array_equal(tangent, gradient)
-
-
-def test_sign_of_nan_is_defined_and_its_gradient_tells():
-    assert float(ovsw.nn.approx_sign(jnp.nan)) == -1
-    assert np.isnan(jax.grad(ovsw.nn.approx_sign)(jnp.nan))
-
-
-def numpy_conv(signs, kernel, strides, pads, dilation, groups):
-    """A convolution written as its definition: a sum over the window, pixel by pixel."""
-    signs = np.pad(signs, ((0, 0), *pads, (0, 0)))
-    size, per_group, filters = kernel.shape[:2], kernel.shape[2], kernel.shape[3]
-    shape = [
-        (n - (k - 1) * d - 1) // s + 1
-        for n, k, d, s in zip(signs.shape[1:3], size, dilation, strides, strict=True)
-    ]
-    out = np.zeros((len(signs), *shape, filters))
-    for n, i, j, f in itertools.product(*map(range, out.shape)):
-        first = f // (filters // groups) * per_group
-        for a, b, c in itertools.product(range(size[0]), range(size[1]), range(per_group)):
-            row, column = i * strides[0] + a * dilation[0], j * strides[1] + b * dilation[1]
-            out[n, i, j, f] += signs[n, row, column, first + c] * kernel[a, b, c, f]
-    return out
+from tests.layer_oracle import numpy_conv, numpy_sign
 
 
 @given(
