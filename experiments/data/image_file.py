@@ -27,6 +27,7 @@ LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})  # webp can be either
 _GRAY = frozenset({"1", "L", "LA", "La"})
 _WIDE = ("I", "F")  # I, I;16, I;16B, F: more than 8 bits a pixel
 
+_DRAFT_GAP = 2  # a JPEG decoded smaller keeps so many times the pixels needed, along either side
 _REDUCING_GAP = 3.0  # Pillow: with 3.0 the result is almost that of resizing in one step
 
 Box = tuple[int, int, int, int]  # left, upper, right, lower; the last two lie outside
@@ -61,7 +62,7 @@ def decode_crop(
     """A rectangle of one image, resized to a square (bilinear); always RGB.
 
     May run in several threads at once. A JPEG is decoded at a half, a quarter or an eighth of its
-    size where the rectangle then still has more pixels than the square.
+    size where the rectangle then still has twice the width and height of the square.
 
     Args:
       file: path of an image file, or its bytes.
@@ -76,11 +77,7 @@ def decode_crop(
       ValueError: as for `decode`.
     """
     with _opened(file, name) as image:
-        box = _decode_smaller(image, choose(*image.size), size)
-        square = _resizable(image).resize(
-            (size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP
-        )
-        return np.asarray(square.convert("RGB"))
+        return _resized(image, choose(*image.size), size)
 
 
 def decode_centre(
@@ -103,12 +100,13 @@ def decode_centre(
       ValueError: as for `decode`.
     """
     with _opened(file, name) as image:
-        scale = shorter / min(image.size)
-        width, height = (round(side * scale) for side in image.size)
-        resized = _resizable(image).resize((width, height), Image.Resampling.BILINEAR)
-        left, upper = (width - size) // 2, (height - size) // 2
-        square = resized.crop((left, upper, left + size, upper + size))
-        return np.asarray(square.convert("RGB"))
+        width, height = image.size
+        across, down = (round(side * shorter / min(image.size)) for side in image.size)
+        left, upper = (across - size) // 2, (down - size) // 2
+        # The same pixels as of the whole image resized, which can be huge if it is one long strip.
+        x, y = width / across, height / down
+        box = (left * x, upper * y, (left + size) * x, (upper + size) * y)
+        return _resized(image, box, size)
 
 
 def silence_pillow() -> None:
@@ -171,11 +169,21 @@ def _resizable(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else _to_rgb(image)
 
 
-def _decode_smaller(image: Image.Image, box: Box, size: int) -> tuple[float, float, float, float]:
-    """Sets the scale at which a JPEG is decoded; returns the box on that scale."""
-    width, height = image.size
+def _resized(
+    image: Image.Image, box: tuple[float, float, float, float], size: int
+) -> NDArray[np.uint8]:
     left, upper, right, lower = box
-    needed = math.ceil(width * size / (right - left)), math.ceil(height * size / (lower - upper))
+    width, height = image.size
+    least = _DRAFT_GAP * size
+    needed = math.ceil(width * least / (right - left)), math.ceil(height * least / (lower - upper))
     draft = image.draft(None, needed)  # None for other formats
     scale = 1.0 if draft is None else draft[1][2] / width
-    return left * scale, upper * scale, right * scale, lower * scale
+    width, height = image.size
+    square = _resizable(image).resize(
+        (size, size),
+        Image.Resampling.BILINEAR,
+        # Rounding may have led out of the image.
+        box=(left * scale, upper * scale, min(right * scale, width), min(lower * scale, height)),
+        reducing_gap=_REDUCING_GAP,
+    )
+    return np.asarray(square.convert("RGB"))

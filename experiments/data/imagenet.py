@@ -14,7 +14,7 @@ from experiments.data.streamed_source import Encoded, Source, Split
 from experiments.data.tfds_source import default_data_dir
 
 NAME = "imagenet2012"
-_SPLITS = {"train": "train", "test": "validation"}  # TFDS's `test` has no labels
+_TEST = "validation"  # TFDS's `test` has no labels
 
 
 def open_source(data_dir: Path | None) -> Source:
@@ -34,46 +34,48 @@ def open_source(data_dir: Path | None) -> Source:
     root = default_data_dir() if data_dir is None else data_dir.expanduser()
     folder = root / NAME / str(tfds.builder_cls(NAME).VERSION)
     if not (folder / "dataset_info.json").is_file():
-        raise ValueError(_missing_message(root, folder))
-    builder = tfds.builder(NAME, data_dir=os.fspath(root))
-    _check_format(tfds, builder, folder)
-    missing = [split for split in _SPLITS.values() if split not in builder.info.splits]
-    if missing:
-        raise ValueError(
-            f"{folder} was prepared without the split {missing[0]!r}: prepare it again with both "
+        raise _NotReadableError(_missing_message(root, folder))
+    try:
+        builder = tfds.builder(NAME, data_dir=os.fspath(root))
+        _check_format(tfds, builder, folder)
+        train, test = (_split(tfds, builder, folder, split) for split in ("train", _TEST))
+        return Source(tuple(builder.info.features["label"].names), train, test)
+    except _NotReadableError:
+        raise
+    except Exception as error:  # whatever a damaged file or a missing shard makes readers raise
+        raise ValueError(f"{folder} is damaged ({error}): prepare it again") from error
+
+
+class _NotReadableError(ValueError):
+    """No whole set is there, or one that only TensorFlow can read."""
+
+
+def _split(tfds: Any, builder: Any, folder: Path, split: str) -> Split:
+    if split not in builder.info.splits:
+        raise _NotReadableError(
+            f"{folder} was prepared without the split {split!r}: prepare it again with both "
             "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
         )
-    splits = {split: _split(tfds, builder, stored) for split, stored in _SPLITS.items()}
-    return Source(tuple(builder.info.features["label"].names), splits["train"], splits["test"])
-
-
-def _split(tfds: Any, builder: Any, split: str) -> Split:
-    try:
-        stored = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-        count = len(stored)
-    except Exception as error:  # whatever a missing shard makes the reader raise
-        raise ValueError(f"{builder.data_dir} is damaged ({error}): prepare it again") from error
+    stored = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
     def read(index: int) -> Encoded:
+        where = f"image {index} of {split} in {folder}"
         try:
             record = stored[index]
-        except Exception as error:  # whatever a damaged shard makes the reader raise
+        except Exception as error:
             raise ValueError(
-                f"image {index} of {split} in {builder.data_dir} cannot be read ({error}): "
-                "the set is damaged; prepare it again"
+                f"{where} cannot be read ({error}): the set is damaged; prepare it again"
             ) from error
-        name = record["file_name"]
-        name = name.decode() if isinstance(name, bytes) else name
-        where = f"{name} (image {index} of {split} in {builder.data_dir})"
-        return Encoded(record["image"], where, int(record["label"]))
+        file = record["file_name"].decode()
+        return Encoded(record["image"], f"{file} ({where})", int(record["label"]))
 
-    return Split(count, read, labels=np.zeros(count, np.int32))
+    return Split(len(stored), read, labels=np.zeros(len(stored), np.int32))
 
 
 def _check_format(tfds: Any, builder: Any, folder: Path) -> None:
     formats = builder.info.available_file_formats()
     if not formats & tfds.core.FileFormat.with_random_access():
-        raise ValueError(
+        raise _NotReadableError(
             f"{folder} was prepared as {', '.join(sorted(f.value for f in formats))}, which only "
             "TensorFlow can read: convert it once, in an environment that has TensorFlow, with\n"
             f"    tfds convert_format --dataset_version_dir={shlex.quote(os.fspath(folder))} "
