@@ -1,4 +1,7 @@
-"""A convolution of signs: its geometry, padding, and sums that are exact in bfloat16."""
+"""A convolution of signs: its geometry, padding, and sums that are exact in bfloat16.
+
+One of the two operands may be real: it is rounded to the dtype of the products, and no further.
+"""
 
 from collections.abc import Sequence
 from functools import partial
