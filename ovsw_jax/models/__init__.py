@@ -5,6 +5,7 @@ from ovsw_jax.models.bireal_block import BiRealBlock
 from ovsw_jax.models.cifar_resnet18 import CifarResNet18
 from ovsw_jax.models.cifar_resnet20 import CifarResNet20, SmallResNet
 from ovsw_jax.models.resnet import ResNet18, ResNet34
+from ovsw_jax.models.shortcuts import ConvShortcut, PadShortcut
 from ovsw_jax.models.vgg_small import VGGSmall
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "BiRealBlock",
     "CifarResNet18",
     "CifarResNet20",
+    "ConvShortcut",
+    "PadShortcut",
     "ResNet18",
     "ResNet34",
     "SmallResNet",

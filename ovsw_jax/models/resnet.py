@@ -14,10 +14,10 @@ from ovsw_jax.models.parts import (
     batch_norm,
     check_images,
     global_average_pool,
+    hardtanh,
     stem,
 )
 from ovsw_jax.nn.layers import BinaryConv
-
 
 # Called as block(in_features, features, strides, conv=..., dtype=..., rngs=...), and with
 # activation=... where the network was given one.
@@ -54,7 +54,8 @@ class ResNet(nnx.Module):
           block: makes the blocks.
           norm_scale: what the scales of all batch norms but the last start at.
           conv: makes the convolutions of the blocks.
-          activation: of the blocks; None: the block's own.
+          activation: after the stem and in the blocks; None: hardtanh after the stem, and the
+            block's own in the blocks.
           dtype: of the arithmetic; None: that of input and parameters. Parameters are float32,
             logits float32 at least.
           rngs: random state, for `params`.
@@ -74,6 +75,7 @@ class ResNet(nnx.Module):
         self.bn1 = batch_norm(widths[0], rngs, dtype=dtype)
         self.stages, self.in_channels = len(widths), in_channels
         self.multiple = 4 * 2 ** (self.stages - 1)
+        self.activation = hardtanh if activation is None else activation
         features = widths[0]
         for number, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
             layers = []
@@ -95,7 +97,7 @@ class ResNet(nnx.Module):
           ValueError: if the images have another shape, or can't be halved from stage to stage.
         """
         check_images(x, self.in_channels, self.multiple)
-        x = self.bn1(self.conv1(x))
+        x = self.activation(self.bn1(self.conv1(x)))
         x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for number in range(1, self.stages + 1):
             for block in getattr(self, f"layer{number}"):

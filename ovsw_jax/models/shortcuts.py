@@ -29,9 +29,9 @@ class PadShortcut(nnx.Module):
     """An average pool whose channels are padded with zeros, half before and half after.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax.numpy as jnp, ovsw_jax as ovsw
       >>> from flax import nnx
-      >>> skip = PadShortcut(2, 4, 2, rngs=nnx.Rngs(0))
+      >>> skip = ovsw.models.PadShortcut(2, 4, 2, rngs=nnx.Rngs(0))
       >>> skip(jnp.ones((1, 4, 4, 2)))[0, 0, 0].tolist()
       [0.0, 1.0, 1.0, 0.0]
 
@@ -59,16 +59,19 @@ class PadShortcut(nnx.Module):
 
 
 class ConvShortcut(nnx.Module):
-    """An average pool, a real-valued 1x1 convolution and batch norm.
+    """A real-valued 1x1 convolution and batch norm.
+
+    The convolution takes every second pixel, as in the OvSW authors' code. With
+    `average_pool=True` it takes the mean of 2x2 pixels instead, as in Bi-Real Net and ReActNet.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax.numpy as jnp, ovsw_jax as ovsw
       >>> from flax import nnx
-      >>> skip = ConvShortcut(2, 4, 2, rngs=nnx.Rngs(0))
+      >>> skip = ovsw.models.ConvShortcut(2, 4, 2, rngs=nnx.Rngs(0))
       >>> skip(jnp.ones((1, 4, 4, 2))).shape
       (1, 2, 2, 4)
 
-    Source: Liu et al. 2018, Bi-Real Net.
+    Source: He et al. 2016, their option B; Liu et al. 2018, Bi-Real Net, for the pool.
     """
 
     def __init__(
@@ -77,15 +80,26 @@ class ConvShortcut(nnx.Module):
         features: int,
         strides: int,
         *,
+        average_pool: bool = False,
         dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        """Makes the skip; `dtype` is that of its arithmetic."""
-        self.strides = strides
+        """Makes the skip.
+
+        Args:
+          in_features: channels of the input.
+          features: channels of the output.
+          strides: 2 halves the resolution.
+          average_pool: pool in front of the convolution instead of leaving out pixels.
+          dtype: of the arithmetic; None: that of input and parameters.
+          rngs: random state, for `params`.
+        """
+        self.pooled = strides if average_pool else 1
         self.conv = nnx.Conv(
             in_features,
             features,
             (1, 1),
+            strides=strides // self.pooled,
             use_bias=False,
             kernel_init=torch_uniform,
             dtype=dtype,
@@ -95,7 +109,7 @@ class ConvShortcut(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, height, width, in_features) to (batch, height', width', features)."""
-        return self.bn(self.conv(_average_pool(x, self.strides)))
+        return self.bn(self.conv(_average_pool(x, self.pooled)))
 
 
 def _average_pool(x: jax.Array, strides: int) -> jax.Array:
