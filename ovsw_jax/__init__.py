@@ -6,6 +6,7 @@ ECCV 2024.
 
 from ovsw_jax import linen, models, nn
 from ovsw_jax.ags import AgsState, ags, scale_by_ags
+from ovsw_jax.binarize import binarize
 from ovsw_jax.bop import BopState, bop
 from ovsw_jax.flip_state import FlipState
 from ovsw_jax.horizon import silence_horizon, threshold_for_horizon
@@ -14,6 +15,7 @@ from ovsw_jax.latent import latent_mask
 from ovsw_jax.metrics import flip_metrics, never_flipped_mask, silent_mask
 from ovsw_jax.sad import sad, silence_aware_decay
 from ovsw_jax.sgd import ovsw_sgd
+from ovsw_jax.summary import summary
 from ovsw_jax.tracking import track_flip_state
 
 __version__ = "0.1.0"
@@ -24,6 +26,7 @@ __all__ = [
     "FlipState",
     "LarsState",
     "ags",
+    "binarize",
     "bop",
     "flip_metrics",
     "lars_sgd",
@@ -38,6 +41,7 @@ __all__ = [
     "silence_aware_decay",
     "silence_horizon",
     "silent_mask",
+    "summary",
     "threshold_for_horizon",
     "track_flip_state",
 ]

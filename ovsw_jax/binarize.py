@@ -1,0 +1,212 @@
+"""An ordinary network made binary: some layers replaced, everything else kept."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ovsw_jax.binarizable import check_layers, unlike
+from ovsw_jax.module_tree import Path, check_is_nnx, modules
+from ovsw_jax.nn.layers import BinaryConv, BinaryDense
+
+Where = Callable[[Path, nnx.Module], bool]
+
+Model = TypeVar("Model", bound=nnx.Module)
+
+_OF_THE_LAYER = {"self", "in_features", "out_features", "use_bias", "dtype", "param_dtype"}
+_OF_ITS_START = {"kernel_init", "bias_init", "rngs"}
+
+
+def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Model:
+    """Makes a binary network of an ordinary Flax NNX one.
+
+    Every `nnx.Conv` and `nnx.Linear` but the first and the last becomes an `ovsw.nn.BinaryConv` or
+    `BinaryDense`; first and last in the order in which they were assigned to their modules, which
+    is mostly that of the forward pass. Names of modules, shapes, strides, padding, dilation,
+    groups, biases and dtypes stay; a kernel becomes the start of the latent one. Modules and
+    weights that were shared stay so. The new layers are in evaluation mode if all of the model's
+    batch norms and dropouts are.
+
+    What changes beside the signs: a bias is added before the factor, so it is multiplied by it;
+    and `precision` has no effect on products of signs.
+
+    Args:
+      model: the network, which stays as it was; the new one shares no arrays with it. May be
+        abstract, as `nnx.eval_shape` makes it.
+      where: which layers become binary: a function of the path, a tuple of attribute names and
+        indices, and of the layer. It is asked for every `nnx.Conv` and `nnx.Linear`, once each.
+      **options: `scale`, `input_sign`, `kernel_sign` and `normalize_input` of the new layers. A
+        sign with parameters is given by its class, as `ovsw.nn.LearnedThresholdSign`, or a
+        `functools.partial` of it: each layer gets its own, made with `in_features` and `rngs`.
+
+    Returns:
+      The binary network, of the class of `model`.
+
+    Raises:
+      TypeError: if `model` is no NNX module, an option is unknown, or `where` gives no bool.
+      ValueError: if no layer is selected, or one that no binary layer can stand for.
+
+    >>> import optax, ovsw_jax as ovsw
+    >>> rngs = nnx.Rngs(0)
+    >>> model = nnx.Sequential(
+    ...     nnx.Linear(4, 8, rngs=rngs),
+    ...     nnx.BatchNorm(8, rngs=rngs),
+    ...     nnx.Linear(8, 8, rngs=rngs),
+    ...     nnx.Linear(8, 2, rngs=rngs),
+    ... )
+    >>> model = ovsw.binarize(model)
+    >>> [type(layer).__name__ for layer in model.layers]
+    ['Linear', 'BatchNorm', 'BinaryDense', 'Linear']
+    >>> optimizer = nnx.Optimizer(model, ovsw.ovsw_sgd(0.1), wrt=nnx.Param)
+    >>> sorted(ovsw.flip_metrics(optimizer.opt_state))
+    ['layers/2', 'total']
+
+    Source: ours; which layers stay real as in the networks of OvSW (Xiang et al., ECCV 2024).
+    """
+    check_is_nnx(
+        model, "ovsw.binarize", "Build it of ovsw.linen.BinaryConv and ovsw.linen.BinaryDense."
+    )
+    _check_options(options)
+    layers = [(p, m) for p, m in modules(model) if isinstance(m, nnx.Conv | nnx.Linear)]
+    selected = layers[1:-1] if where is None else [(p, m) for p, m in layers if _asked(where, p, m)]
+    if not selected:
+        raise ValueError(_nothing_selected(model, layers, where))
+    check_layers(model, selected, options)
+    network = _copy(model)
+    in_evaluation = _in_evaluation(model)
+    # Flax meets the modules of a model and of its copy in the same order.
+    pairs = zip(_flax_modules(model), _flax_modules(network), strict=True)
+    copies = {id(module): copy for module, copy in pairs}
+    for path, layer in selected:
+        copy = copies[id(layer)]
+        binary = _binary_layer(path, copy, options)
+        if in_evaluation:
+            binary.eval()
+        # The object itself becomes binary, so that all who hold it hold a binary layer.
+        vars(copy).clear()
+        vars(copy).update(vars(binary))
+        object.__setattr__(copy, "__class__", type(binary))
+    return network
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    known = set(inspect.signature(BinaryDense.__init__).parameters) - _OF_THE_LAYER - _OF_ITS_START
+    for name, value in options.items():
+        if name not in known:
+            raise TypeError(
+                f"{name}= is no option of ovsw.binarize, which takes {', '.join(sorted(known))}. "
+                "Everything else is kept as the model has it."
+            )
+        if isinstance(value, nnx.Module):
+            raise ValueError(
+                f"{name}= is one {type(value).__name__}, whose parameters all layers would share. "
+                f"Give its class, {name}={type(value).__name__}: each layer then makes its own."
+            )
+
+
+def _asked(where: Where, path: Path, layer: nnx.Module) -> bool:
+    answer = where(path, layer)
+    if not isinstance(answer, bool | np.bool_):
+        raise TypeError(
+            f"where({path!r}, {type(layer).__name__}) gave {answer!r}, which is no bool. It must "
+            "say True for a layer to make binary and False for one to leave."
+        )
+    return bool(answer)
+
+
+def _nothing_selected(
+    model: nnx.Module, layers: Sequence[tuple[Path, nnx.Module]], where: Where | None
+) -> str:
+    name = type(model).__name__
+    if not layers:
+        kinds = sorted({type(module).__name__ for _, module in modules(model)})
+        return (
+            f"{name} has no nnx.Conv or nnx.Linear to make binary: its modules are of the classes "
+            f"{', '.join(kinds)}. Put ovsw.nn.BinaryConv or BinaryDense into it by hand."
+        )
+    names = ["/".join(map(str, path)) or "the model" for path, _ in layers]
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    why = "the first and the last stay real" if where is None else "where= gave False for each"
+    return (
+        f"nothing in {name} would become binary: it has {len(names)} nnx.Conv or nnx.Linear "
+        f"({shown}), and {why}. Give where=, a function of path and layer that is True for some."
+    )
+
+
+def _copy(model: Model) -> Model:
+    """A copy with arrays of its own, so that a donated one takes nothing from the other."""
+    graph, state = nnx.split(model, graph=True)
+    state = jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array | np.ndarray) else x, state)
+    return nnx.merge(graph, state)
+
+
+def _flax_modules(model: nnx.Module) -> list[nnx.Module]:
+    return [module for _, module in nnx.iter_modules(model, graph=True)]
+
+
+def _in_evaluation(model: nnx.Module) -> bool:
+    """Whether all that knows of training and evaluation is set to evaluation."""
+    names = ("deterministic", "use_running_average")
+    switches = [getattr(m, n) for _, m in modules(model) for n in names if hasattr(m, n)]
+    return bool(switches) and all(switches)
+
+
+def _binary_layer(path: Path, layer: Any, options: Mapping[str, Any]) -> BinaryConv | BinaryDense:
+    """The binary layer that stands for `layer`, with the same Variables."""
+    make = functools.partial(_make, layer, options)
+    kernel = layer.kernel.get_value()
+    bias = None if layer.bias is None else layer.bias.get_value()
+    try:
+        if isinstance(kernel, jax.ShapeDtypeStruct):
+            binary = nnx.eval_shape(make, kernel, bias)
+        else:
+            binary = make(kernel, bias)
+    except ValueError as error:
+        raise ValueError(unlike(path, layer, str(error))) from error
+    if binary.kernel_sign is None:
+        binary.kernel = layer.kernel
+    else:
+        binary.latent_kernel = layer.kernel
+    if bias is not None:
+        binary.bias = layer.bias
+    return binary
+
+
+def _make(
+    layer: Any, options: Mapping[str, Any], kernel: jax.Array, bias: jax.Array | None
+) -> BinaryConv | BinaryDense:
+    rngs = nnx.Rngs(0)  # a layer draws its start with it, which this one is given
+    arguments: dict[str, Any] = {
+        **{name: _own(value, layer, rngs) for name, value in options.items()},
+        "use_bias": bias is not None,
+        "dtype": layer.dtype,
+        "param_dtype": layer.param_dtype,
+        "kernel_init": lambda *_: kernel,
+        "bias_init": lambda *_: bias,
+        "rngs": rngs,
+    }
+    if isinstance(layer, nnx.Linear):
+        return BinaryDense(layer.in_features, layer.out_features, **arguments)
+    padding = layer.padding
+    return BinaryConv(
+        layer.in_features,
+        layer.out_features,
+        layer.kernel_size,
+        strides=1 if layer.strides is None else layer.strides,
+        padding=padding.upper() if isinstance(padding, str) else padding,
+        kernel_dilation=1 if layer.kernel_dilation is None else layer.kernel_dilation,
+        feature_group_count=layer.feature_group_count,
+        **arguments,
+    )
+
+
+def _own(option: Any, layer: Any, rngs: nnx.Rngs) -> Any:
+    """A layer's own module, where the option is a class of modules; else the option."""
+    made = option.func if isinstance(option, functools.partial) else option
+    if isinstance(made, type) and issubclass(made, nnx.Module):
+        return option(layer.in_features, rngs=rngs)
+    return option

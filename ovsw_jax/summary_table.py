@@ -1,0 +1,162 @@
+"""What `ovsw.summary` counted, layer by layer, as numbers and as a table."""
+
+import dataclasses
+from typing import Any
+
+NOTES = (
+    "MAC: multiply-accumulates of convolutions and matrix products alone, zeros of the padding "
+    "included."
+)
+
+HEADER = (
+    ("", "layer"),
+    ("", "type"),
+    ("", "output"),
+    ("1-bit", "params"),
+    ("real", "params"),
+    ("memory", "stored"),
+    ("memory", "training"),
+    ("binary", "MAC"),
+    ("float", "MAC"),
+    ("", "dtype"),
+)
+TEXT_COLUMNS = (0, 1, 2, 9)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSummary:
+    """Counts of one layer, or of the whole network.
+
+    Attributes:
+      name: path of the module, as `ovsw.flip_metrics` names layers.
+      kind: name of its class.
+      output_shapes: shape of each array that its first call returns; empty if it is not called.
+      binary_params: latent weights, of which inference keeps one bit each.
+      real_params: other parameters.
+      stored_bytes: memory of its variables as inference stores them: latent weights as bits,
+        rounded up to bytes, with one number a filter for a factor computed from them; other
+        parameters and statistics in their dtype.
+      training_bytes: memory of its variables, latent weights included, in their dtype; gradients
+        and the optimizer come on top.
+      binary_macs: multiply-accumulates of signs with signs.
+      float_macs: other multiply-accumulates.
+      dtype: dtype of the operands of its products, or None if it has none.
+    """
+
+    name: str
+    kind: str
+    output_shapes: tuple[tuple[int, ...], ...]
+    binary_params: int
+    real_params: int
+    stored_bytes: int
+    training_bytes: int
+    binary_macs: int
+    float_macs: int
+    dtype: str | None
+
+    @property
+    def operations(self) -> float:
+        """Operations as papers on binary networks count them: float MAC + binary MAC / 64.
+
+        Source: Liu et al. 2018, Bi-Real Net: a 64-bit word does 64 binary products at once.
+        """
+        return self.float_macs + self.binary_macs / 64
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSummary:
+    """Counts of a network, which `ovsw.summary` makes.
+
+    Attributes:
+      input_shape: shape of the input, batch axis included.
+      input_dtype: its dtype.
+      rows: a layer each, in the order in which they were assigned.
+      total: the sums, with the output of the whole network.
+    """
+
+    input_shape: tuple[int, ...]
+    input_dtype: str
+    rows: tuple[LayerSummary, ...]
+    total: LayerSummary
+
+    def __str__(self) -> str:
+        """A table for a terminal, with the exact totals below."""
+        cells = [_cells(row) for row in (*self.rows, self.total)]
+        upper, lower = ([line[i] for line in HEADER] for i in (0, 1))
+        widths = [max(map(len, column)) for column in zip(upper, lower, *cells, strict=True)]
+        rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+        lines = [_line(upper, widths), _line(lower, widths), rule]
+        lines += [_line(row, widths) for row in cells[:-1]]
+        lines += [rule, _line(cells[-1], widths), "", *self._notes()]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def to_markdown(self) -> str:
+        """The table in Markdown, with the exact totals below."""
+        names = [" ".join(filter(None, column)) for column in HEADER]
+        marks = ["---" if i in TEXT_COLUMNS else "---:" for i in range(len(HEADER))]
+        rows = [_cells(row) for row in (*self.rows, self.total)]
+        rows[-1] = [f"**{cell}**" if cell else "" for cell in rows[-1]]
+        lines = ["| " + " | ".join(cells) + " |" for cells in (names, marks, *rows)]
+        return "\n".join([*lines, "", *self._notes()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The exact numbers as nested dicts and lists, which JSON can hold."""
+        return {
+            "input_shape": list(self.input_shape),
+            "input_dtype": self.input_dtype,
+            "rows": [_plain(row) for row in self.rows],
+            "total": _plain(self.total),
+        }
+
+    def _notes(self) -> list[str]:
+        total = self.total
+        return [
+            f"Input {_shape(self.input_shape)} {self.input_dtype}. "
+            f"{total.binary_params:,} 1-bit and {total.real_params:,} real parameters;",
+            f"{total.stored_bytes:,} bytes stored for inference, {total.training_bytes:,} in "
+            "training;",
+            f"{total.binary_macs:,} binary and {total.float_macs:,} float MAC.",
+            NOTES,
+        ]
+
+
+def _plain(row: LayerSummary) -> dict[str, Any]:
+    shapes = [list(shape) for shape in row.output_shapes]
+    return dataclasses.asdict(row) | {"output_shapes": shapes, "operations": row.operations}
+
+
+def _cells(row: LayerSummary) -> list[str]:
+    return [
+        row.name or "(model)",
+        row.kind,
+        ", ".join(map(_shape, row.output_shapes)),
+        _short(row.binary_params),
+        _short(row.real_params),
+        _short(row.stored_bytes, "B"),
+        _short(row.training_bytes, "B"),
+        _short(row.binary_macs),
+        _short(row.float_macs),
+        row.dtype or "",
+    ]
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _short(number: int, unit: str = "") -> str:
+    """A count in four digits, as 9,408 or 36.86k or 1.677G; nothing for 0."""
+    if number < 10_000:
+        return f"{number:,}{unit}" if number else ""
+    scaled, thousands = float(number), 0
+    while scaled >= 999.95:
+        scaled, thousands = scaled / 1000, thousands + 1
+    digits = 4 - len(str(int(scaled)))
+    return f"{scaled:.{digits}f}{'kMGTPE'[thousands - 1]}{unit}"
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    return "  ".join(
+        cell.ljust(width) if i in TEXT_COLUMNS else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
