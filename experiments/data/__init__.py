@@ -62,6 +62,16 @@ class Dataset:
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width, channels)."""
+        return self.train_images.shape[1:]
+
+    @property
+    def train_count(self) -> int:
+        """Number of training images."""
+        return len(self.train_labels)
+
     def __repr__(self) -> str:
         return (
             f"Dataset({self.name!r}, train {self.train_images.shape}, "
