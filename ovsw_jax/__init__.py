@@ -6,16 +6,15 @@ ECCV 2024.
 
 from ovsw_jax import linen, models, nn
 from ovsw_jax.ags import AgsState, ags, scale_by_ags
-from ovsw_jax.binarize import binarize
 from ovsw_jax.bop import BopState, bop
 from ovsw_jax.flip_state import FlipState
+from ovsw_jax.graph import binarize, summary
 from ovsw_jax.horizon import silence_horizon, threshold_for_horizon
 from ovsw_jax.lars import LarsState, lars_sgd
 from ovsw_jax.latent import latent_mask
 from ovsw_jax.metrics import flip_metrics, never_flipped_mask, silent_mask
 from ovsw_jax.sad import sad, silence_aware_decay
 from ovsw_jax.sgd import ovsw_sgd
-from ovsw_jax.summary import summary
 from ovsw_jax.tracking import track_flip_state
 
 __version__ = "0.1.0"

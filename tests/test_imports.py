@@ -10,10 +10,7 @@ import pytest
 
 PROJECT = pathlib.Path(__file__).parents[1]
 LIBRARY = PROJECT / "ovsw_jax"
-FLAX_PARTS = {
-    *("nn", "linen", "models"),
-    *("binarize.py", "binarizable.py", "module_tree.py", "summary.py", "traced_layers.py"),
-}
+FLAX_PARTS = {"nn", "linen", "models", "graph"}
 
 NO_BACKEND = """
 from jax._src import xla_bridge

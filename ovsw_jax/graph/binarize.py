@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ovsw_jax.binarizable import check_layers, unlike
-from ovsw_jax.module_tree import Path, check_is_nnx, modules
+from ovsw_jax.graph.binarizable import check_layers, unlike
+from ovsw_jax.graph.module_tree import Path, check_is_nnx, modules
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
 
 Where = Callable[[Path, nnx.Module], bool]

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.module_tree import Path, modules
+from ovsw_jax.graph.module_tree import Path, modules
 
 
 def check_layers(
