@@ -42,7 +42,8 @@ class BiRealBlock(nnx.Module):
           in_features: channels of the input.
           features: channels of the output.
           strides: 2 halves the resolution.
-          shortcut: makes the skip where the shape changes: `ConvShortcut` or `PadShortcut`.
+          shortcut: makes the skip where the shape changes: `PadShortcut`, `ConvShortcut`, or
+            `partial(ConvShortcut, average_pool=True)` as in Bi-Real Net itself.
           conv: makes the convolutions.
           activation: after every sum.
           dtype: of the arithmetic; None: that of input and parameters.

@@ -25,8 +25,8 @@ class CifarResNet18(nnx.Module):
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
       >>> from flax import nnx
-      >>> model = ovsw.models.CifarResNet18(100, rngs=nnx.Rngs(0))
-      >>> model(jnp.ones((1, 32, 32, 3))).shape
+      >>> model = nnx.eval_shape(lambda: ovsw.models.CifarResNet18(100, rngs=nnx.Rngs(0)))
+      >>> nnx.eval_shape(lambda m, x: m(x), model, jnp.ones((1, 32, 32, 3))).shape
       (1, 100)
 
     Source: the network of the OvSW authors' code (facts only); He et al. 2016 for ResNet18.

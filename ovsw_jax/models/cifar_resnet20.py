@@ -94,8 +94,8 @@ class CifarResNet20(_CifarResNet):
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
       >>> from flax import nnx
-      >>> model = ovsw.models.CifarResNet20(10, rngs=nnx.Rngs(0))
-      >>> model(jnp.ones((2, 32, 32, 3))).shape
+      >>> model = nnx.eval_shape(lambda: ovsw.models.CifarResNet20(10, rngs=nnx.Rngs(0)))
+      >>> nnx.eval_shape(lambda m, x: m(x), model, jnp.ones((2, 32, 32, 3))).shape
       (2, 10)
 
     Source: the network of the OvSW authors' code (facts only); He et al. 2016 for ResNet20.
