@@ -1,0 +1,71 @@
+"""Every recipe makes a step: on synthetic images of full shape, with its network and optimizers."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.configs import RECIPES
+from experiments.data import Dataset
+from experiments.feeds import Streamed, feed_of
+from experiments.members import programs
+from experiments.networks import Network
+from experiments.steps import Steps
+
+ROOT = Path(__file__).parents[1]
+BATCH = 4  # of full-shape images; the recipes' own batches need an accelerator
+SHAPES = {  # (height, width, channels), classes
+    "digits": ((8, 8, 1), 10),
+    "cifar10": ((32, 32, 3), 10),
+    "cifar100": ((32, 32, 3), 100),
+    "imagenet2012": ((224, 224, 3), 1000),
+}
+
+
+@pytest.fixture(autouse=True)
+def compile_quickly():
+    """Each program runs once: optimising it takes longer than it saves."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def feed_for(config, shape, classes):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (BATCH, *shape), dtype=np.uint8)
+    labels = rng.integers(0, classes, BATCH).astype(np.int32)
+    mean, std = (np.full(shape[-1], x, np.float32) for x in (0.45, 0.25))
+    if config.image_size is None:
+        dataset = Dataset("", images, labels, images, labels, ("",) * classes, mean, std)
+        return feed_of(dataset, config)
+    assert config.image_size == shape[0]
+    batches = lambda *_: iter([(images, labels)])  # noqa: E731
+    dataset = SimpleNamespace(train_count=BATCH, mean=mean, std=std, train_batches=batches)
+    return Streamed(dataset, config)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_of_the_last_program(name):
+    """The last optimizer of a comparison is the one that the recipe is about."""
+    program = programs(RECIPES[name])[-1]
+    config = program.config.at({"batch_size": BATCH})
+    shape, classes = SHAPES[config.data]
+    network = Network(config.network, classes, shape, binary=config.binary, dtype=config.dtype)
+    steps = Steps(network, program.optimizer, config, feed_for(config, shape, classes))
+    member = program.members[0]
+    values = steps.place({field: [member.point[field]] for field in program.varying})
+    state = steps.init([member.seed], values)
+    before = jax.device_get(state.params)
+    state, batches = steps.batches(state, [member.seed], 1)
+    state, sums = steps.train_step(state, None, next(batches), values)
+    assert np.isfinite(sums.loss).all()
+    after = jax.device_get(state.params)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(after))
+    moved = jax.tree.map(lambda a, b: a.ndim == 2 or (a != b).any(), before, after)
+    still = [jax.tree_util.keystr(p) for p, m in jax.tree.leaves_with_path(moved) if not m]
+    # A step may be too small for vectors (and the axis of members): batch norms that start at 1e-8
+    # have gradients of 1e-15.
+    assert still == []
