@@ -61,7 +61,7 @@ def flip_and_light(key: jax.Array, images: jax.Array, *, std: float = 0.1) -> ja
     amounts = std * jax.random.normal(light_key, (len(images), 3), images.dtype)
     weights = (amounts * jnp.array(COLOUR_EIGENVALUES, images.dtype)).T[:, :, None]
     first, second, third = weights * jnp.array(COLOUR_EIGENVECTORS, images.dtype).T[:, None, :]
-    # Added one by one: accelerators round a matrix product to fewer bits, and jaxlib 0.10.2 compiled
-    # a product summed over so short an axis wrongly for the CPU, from 911 images on.
+    # Added one by one: accelerators round a matrix product to fewer bits, and jaxlib 0.10.2
+    # compiled a product summed over so short an axis wrongly for the CPU, from 911 images on.
     shift = first + second + third
     return images + shift[:, None, None, :]

@@ -117,8 +117,8 @@ class _Run:
             self.console.print(f"{len(self.done)} of {self.count} trainings are done")
         if len(self.done) == self.count:
             return
-        streamed = self.config.image_size is not None
-        size = self.config.members_at_once or (1 if streamed else self._fitting())
+        streamed = self.config.image_size is not None  # each with an order of its own
+        size = 1 if streamed else self.config.members_at_once or self._fitting()
         # Cut before those that are done are left out: so the one that was stopped comes first.
         left = [
             (program, members)
@@ -206,12 +206,6 @@ def _load(config: Config) -> Dataset | StreamedDataset:
     }
     if config.image_size is None:
         return load(config.data, **chosen)
-    if config.members_at_once not in (None, 1):
-        raise ValueError(
-            f"members_at_once={config.members_at_once} with image_size={config.image_size}: "
-            "trainings on streamed images go one after the other, each with an order of its own. "
-            "Leave --members-at-once away."
-        )
     return load_streamed(
         config.data, image_size=config.image_size, workers=config.workers, **chosen
     )

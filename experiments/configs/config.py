@@ -55,7 +55,7 @@ class Config:
     """each seed gives initial weights, order of the images and augmentation"""
     members_at_once: int | None = None
     """trainings (seeds, points of the grids) in one compiled step; None is one a device on CPU, and
-    on accelerators as many as fit in memory"""
+    on accelerators as many as fit in memory; with streamed images it is one"""
     epochs: int = 30
     """times that every training image is used"""
     evaluate_every: int = 1
