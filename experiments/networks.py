@@ -88,6 +88,9 @@ class Network:
             (batch, classes) logits, or has no latent weights where it should.
         """
         options = _VARIANTS[binary] | ({} if dtype == "float32" else {"dtype": jnp.dtype(dtype)})
+        if binary == "none" and name.startswith("imagenet-"):
+            # Their batch norms start at next to nothing, which only signs don't notice.
+            options["norm_scale"] = 1.0
         self._make = partial(find_network(name), classes, in_channels=image_shape[-1], **options)
         takes = "".join(f", {option}=..." for option in ("in_channels", *options, "rngs"))
         try:

@@ -1,6 +1,5 @@
 """Every recipe makes a step: on synthetic images of full shape, with its network and optimizers."""
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 

@@ -103,4 +103,3 @@ def test_a_damaged_image_in_an_epoch_is_named_and_nothing_earlier_lost(folder, t
         damaged.unlink()
     assert "damaged.png cannot be decoded" in capsys.readouterr().err
     assert (out / "config.json").exists()
-

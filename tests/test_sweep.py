@@ -21,8 +21,8 @@ from experiments import checkpoint, train, training
 from experiments.configs import Config
 from experiments.data import load
 from experiments.devices import members_that_fit
-from experiments.initialisation import initialise_latent
 from experiments.feeds import feed_of
+from experiments.initialisation import initialise_latent
 from experiments.members import Member
 from experiments.networks import Network, find_network
 from experiments.optimizers import OPTIMIZERS

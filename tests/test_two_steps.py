@@ -240,12 +240,22 @@ def test_bad_commands_end_with_an_explanation(runs, capsys, tmp_path, monkeypatc
     for message, arguments in wrong(runs).items():
         try:
             status = train.main(["digits", *SHORT, *arguments])
-        except SystemExit as exit:  # a value that the command line itself refuses
-            status = exit.code
+        except SystemExit as ended:  # a value that the command line itself refuses
+            status = ended.code
         assert status == 2, message
         error = re.sub(r"\s+", " ", capsys.readouterr().err)
         assert re.search(message, error), error
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_real_network_for_imagenet_starts_with_batch_norms_at_one():
+    """At 1e-8, where signs don't notice it, a real-valued network would learn nothing."""
+    scales = {}
+    for binary in ("both", "activations", "none"):
+        net = Network("imagenet-resnet18", 10, (32, 32, 3), binary=binary)
+        params, _ = net.init(jax.random.split(jax.random.key(0), 1))
+        scales[binary] = float(params["layer1"][0]["bn1"]["scale"][0, 0])
+    assert scales == pytest.approx({"both": 1e-8, "activations": 1e-8, "none": 1.0})
 
 
 def test_a_run_whose_trainings_never_ended_starts_nothing(tmp_path):

@@ -1,10 +1,11 @@
-"""Data sets by name, as arrays in memory: digits, CIFAR-10, CIFAR-100, or any image folder.
+"""Data sets by name, as arrays in memory (`load`) or streamed from disk (`load_streamed`).
 
     python -c "from experiments import data; print(data.load('digits'))"
 
 Nothing is downloaded. `digits` comes with scikit-learn; `cifar10` and `cifar100` are read where
 `python -m experiments.prepare` (or TFDS itself) has put them; any other name is the path of an
-image folder ROOT/{train,test}/CLASS/FILE.
+image folder ROOT/{train,test}/CLASS/FILE. ImageNet and folders with images of many sizes are
+streamed.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.data import cifar, image_folder, tfds_source
+from experiments.data import cifar, image_folder, imagenet, tfds_source
 from experiments.data.streamed import StreamedDataset, load_streamed
 from experiments.data.subset import SEED, balanced_subset, train_and_held_out
 
@@ -198,6 +199,8 @@ def _image_folder(name: str) -> Dataset:
 
 
 def _unknown_message(name: str, *, is_file: bool) -> str:
+    if name == imagenet.NAME:
+        return f"{name} does not fit in memory: stream it, with --image-size 224"
     nearest = difflib.get_close_matches(name.lower(), NAMES)
     hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
     problem = "it is a file" if is_file else "there is no such folder"
