@@ -5,7 +5,7 @@ batch what the network sees, inside the compiled step; and `test_batches`, uint8
 with label -1 where the last batch is filled up.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -33,8 +33,11 @@ class Feed(Protocol):
     def shuffle(self, key: jax.Array) -> jax.Array:
         """What an epoch's batches are drawn from, for one member; pure."""
 
-    def batches(self, order: jax.Array, seeds: Sequence[int], epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, one a step; `order` has a leading axis of members."""
+    def batches(self, order: jax.Array, seeds: Sequence[int], epoch: int) -> Generator[Batch]:
+        """The batches of an epoch, one a step; `order` has a leading axis of members.
+
+        Whoever stops before the end closes the generator.
+        """
 
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
         """Augmented and standardised images and their labels, for one member; pure."""
@@ -66,7 +69,7 @@ class Resident:
         used = order[: self.steps_per_epoch * self._batch_size]
         return used.reshape(self.steps_per_epoch, self._batch_size)
 
-    def batches(self, order: jax.Array, seeds: Sequence[int], epoch: int) -> Iterator[Batch]:
+    def batches(self, order: jax.Array, seeds: Sequence[int], epoch: int) -> Generator[Batch]:
         """The order and the number of each step."""
         yield from ((order, step) for step in range(self.steps_per_epoch))
 
@@ -100,7 +103,7 @@ class Streamed:
         """Nothing: the order follows from seed and epoch."""
         return jnp.zeros((0,), jnp.int32)
 
-    def batches(self, order: jax.Array, seeds: Sequence[int], epoch: int) -> Iterator[Batch]:
+    def batches(self, order: jax.Array, seeds: Sequence[int], epoch: int) -> Generator[Batch]:
         """uint8 crops and labels, in an order drawn from the first seed and the epoch."""
         return self._dataset.train_batches(seeds[0], epoch, self._batch_size)
 

@@ -4,7 +4,7 @@ A member is one training of a sweep: a seed and values of the hyperparameters th
 are `vmap`ped on each device and spread over the devices, so they share one program.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -119,7 +119,7 @@ class Steps:
 
     def batches(
         self, state: TrainState, seeds: Sequence[int], epoch: int
-    ) -> tuple[TrainState, Iterator[Batch]]:
+    ) -> tuple[TrainState, Generator[Batch]]:
         """The batches of an epoch, in a new order; the state has drawn it."""
         key, order = self._shuffle(state.key)
         return state._replace(key=key), self._feed.batches(order, seeds, epoch)

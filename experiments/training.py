@@ -1,5 +1,6 @@
 """Members that train together, from initial weights or a checkpoint to the last epoch."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,18 +156,19 @@ class Training:
         sums: StepMetrics | None = None
         count = self.steps.steps_per_epoch
         started = drawn = time.perf_counter()
-        for step, batch in enumerate(batches, start=1):
-            state, sums = self.steps.train_step(state, sums, batch, self.values)
-            if first and step == 1:  # compilation is no part of images/s
-                jax.block_until_ready((sums, self.steps.standing(state)))
-                started = time.perf_counter()
-            if (now := time.perf_counter()) - drawn > SECONDS_BETWEEN_DRAWS:
-                drawn = now
-                speed = self._images(step - first) / max(now - started, 1e-9)
-                means = self._means(state, sums, step)
-                means |= {**means["layers"].get("total", {}), "top1": means["train_top1"]}
-                shown = self._shown({**means, "images_per_second": speed})
-                self.on_step((epoch - 1) * count + step, shown)
+        with contextlib.closing(batches):  # an error must stop the threads that decode
+            for step, batch in enumerate(batches, start=1):
+                state, sums = self.steps.train_step(state, sums, batch, self.values)
+                if first and step == 1:  # compilation is no part of images/s
+                    jax.block_until_ready((sums, self.steps.standing(state)))
+                    started = time.perf_counter()
+                if (now := time.perf_counter()) - drawn > SECONDS_BETWEEN_DRAWS:
+                    drawn = now
+                    speed = self._images(step - first) / max(now - started, 1e-9)
+                    means = self._means(state, sums, step)
+                    means |= {**means["layers"].get("total", {}), "top1": means["train_top1"]}
+                    shown = self._shown({**means, "images_per_second": speed})
+                    self.on_step((epoch - 1) * count + step, shown)
         means = self._means(state, sums, count)
         seconds = time.perf_counter() - started
         total = means["layers"].pop("total", {})

@@ -12,7 +12,7 @@ import dataclasses
 import difflib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class StreamedDataset:
             f"test {(self.test_count, *self.image_shape)}, {len(self.classes)} classes)"
         )
 
-    def train_batches(self, seed: int, epoch: int, batch_size: int) -> Iterator[Batch]:
+    def train_batches(self, seed: int, epoch: int, batch_size: int) -> Generator[Batch]:
         """The training images of one epoch, shuffled, each cropped at random and resized.
 
         Order and crops follow from `seed` and `epoch` alone. The images of a last batch that would
@@ -119,7 +119,7 @@ class StreamedDataset:
 
         return _batches(load, len(order), batch_size, self.workers)
 
-    def test_batches(self, batch_size: int) -> Iterator[Batch]:
+    def test_batches(self, batch_size: int) -> Generator[Batch]:
         """Every test image once, in order: the central square, resized.
 
         The shorter side is resized to `size / 0.875`, the square of side `size` cut out of its
@@ -217,7 +217,7 @@ def _check_batch_size(batch_size: int) -> None:
 
 def _batches(
     load: Callable[[int], tuple[NDArray[np.uint8], int]], count: int, batch_size: int, workers: int
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Calls `load` on 0, 1, ... in `workers` threads; yields what it returns, in order."""
     import grain  # more than a second, which data sets in memory need not wait for
 
