@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ovsw_jax.latent import LATENT_KEY
 from ovsw_jax.graph.module_tree import Path, check_is_nnx, walk
-from ovsw_jax.nn.layers import BinaryConv, BinaryDense
 from ovsw_jax.graph.products import equations, macs, operand_dtypes
 from ovsw_jax.graph.summary_table import LayerSummary, ModelSummary
 from ovsw_jax.graph.traced_layers import layer_of, output_of, traced
+from ovsw_jax.latent import LATENT_KEY
+from ovsw_jax.nn.layers import BinaryConv, BinaryDense
 
 
 def summary(
