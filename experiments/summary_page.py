@@ -67,7 +67,8 @@ def _legend(run: Run) -> str:
     best = " In bold the best top-1 of each optimizer." if run.is_sweep else ""
     values = f"Values at the last epoch; mean ± sample standard deviation over the seeds.{best}"
     if not run.holds("never_flipped_ratio"):
-        return f"{values} The weights are real, so there are no flips."
+        activations = " and the activations" if run.config.get("binary") == "none" else ""
+        return f"{values} The weights{activations} are real, so there are no flips."
     return (
         f"{values} *Never flipped*: binary weights whose sign is what it was at initialisation and "
         "never was anything else. *Silent*: binary weights that flipped too long ago, or never."

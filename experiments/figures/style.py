@@ -106,6 +106,9 @@ def set_title(fig: Figure, title: str) -> None:
     fig.suptitle(textwrap.fill(title, min(width, even)))
 
 
+_KINDS = {"activations": " with real weights", "none": " with real weights and activations"}
+
+
 def run_title(run: Run, *, seeds: bool = True) -> str:
     """Data set, network, number of seeds and epochs, as far as the run says them."""
     parts = []
@@ -114,7 +117,8 @@ def run_title(run: Run, *, seeds: bool = True) -> str:
         images = run.config.get("train_images")
         parts.append(f"{data} ({images:,} training images)" if isinstance(images, int) else data)
     if "network" in run.config:
-        parts.append(f"{run.config['network']} network")
+        kind = _KINDS.get(str(run.config.get("binary")), "")
+        parts.append(f"{run.config['network']} network{kind}")
     counts = sorted({len(run.seeds(arm)) for arm in run.arms})
     if seeds and len(counts) == 1:
         parts.append("1 seed" if counts[0] == 1 else f"{counts[0]} seeds")
