@@ -17,6 +17,7 @@ and high, and 110 kB on average.
 
 import functools
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -162,4 +163,7 @@ def _crop(files: Sequence[Path], image_size: int) -> int:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except ValueError as error:
+        sys.exit(f"error: {error}")

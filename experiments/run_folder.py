@@ -1,6 +1,7 @@
 """The folder of a run: what was run, with which versions, and what was measured.
 
 config.json    every field of the Config         versions.json  packages, code, device
+data.json      number of images, and classes
 metrics.jsonl  a line a member and epoch         tensorboard/   the same as events
 latent.npz     initial latent weights and never-flipped masks of the first seed, where each
                optimizer has one point           checkpoint.msgpack  of members in training
@@ -36,12 +37,22 @@ _PLACE = ("out", "data_dir", "members_at_once", "workers")
 class RunFolder:
     """A run folder, new or of an unfinished run, open for writing."""
 
-    def __init__(self, config: Config, command: str | None = None):
-        """Makes the folder with config.json and versions.json, the `command` in it, or opens it.
+    def __init__(
+        self,
+        config: Config,
+        command: str | None = None,
+        data: Mapping[str, Any] | None = None,
+    ):
+        """Makes the folder with config.json, data.json and versions.json, or opens it.
+
+        Args:
+          config: what is run.
+          command: the command line, for versions.json.
+          data: what the data set holds, for data.json.
 
         Raises:
-          ValueError: if the folder holds anything but a run of the same config, or can't be
-            written.
+          ValueError: if the folder holds anything but a run of the same config and data, or can't
+            be written.
         """
         self.path = config.out or _new_path(config)
         self._command = command
@@ -49,7 +60,7 @@ class RunFolder:
         self._latent: dict[str, np.ndarray] = {}
         self._writers: dict[str, SummaryWriter] = {}
         try:
-            self._open(config)
+            self._open(config, data)
         except Timeout as error:
             raise ValueError(
                 f"another process is writing to run folder {self.path}: wait for it to end, or "
@@ -65,7 +76,7 @@ class RunFolder:
             self._lock.release()
             raise
 
-    def _open(self, config: Config) -> None:
+    def _open(self, config: Config, data: Mapping[str, Any] | None) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         new = not self._file("config.json").exists()
         if new and any(self.path.iterdir()):
@@ -76,9 +87,12 @@ class RunFolder:
         self._lock.acquire(timeout=0)
         if new:
             self._write_json("versions.json", {"command": self._command, **versions()})
+            if data is not None:
+                self._write_json("data.json", data)
             self._write_json("config.json", dataclasses.asdict(config))
         else:
             self._check_same(config)
+            self._check_same_data(data)
             self._read_latent()
         self._metrics = self._file("metrics.jsonl").open("a", encoding="utf-8")
 
@@ -188,6 +202,20 @@ class RunFolder:
                 f"run folder {self.path} holds another run; a run never overwrites another: "
                 f"{'; '.join(different)}. Give another --out, or leave --out away for a new folder "
                 "under runs/."
+            )
+
+    def _check_same_data(self, data: Mapping[str, Any] | None) -> None:
+        if data is None or not self._file("data.json").exists():  # a folder of an earlier version
+            return
+        there, here = self._read_json("data.json"), json.loads(json.dumps(data))
+        different = [name for name in here if there.get(name) != here[name]]
+        if different:
+            name = different[0]
+            values = (x if isinstance(x, int) else "others" for x in (there.get(name), here[name]))
+            raise ValueError(
+                f"the data set has changed since run folder {self.path} was begun: {name} were "
+                f"{next(values)} and are {next(values)}. Put the images back as they were, or give "
+                "another --out."
             )
 
     def _read_json(self, name: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from experiments.initialisation import initialise_latent
 from experiments.losses import cross_entropy, distillation
 from experiments.networks import Network
 from experiments.optimizers import make_optimizer
-from experiments.teacher import Teacher
+from experiments.trained import Trained
 
 TOP5_FROM = 20  # classes: with fewer, top-5 tells little
 
@@ -62,7 +62,7 @@ class Steps:
         feed: Feed,
         *,
         devices: Sequence[jax.Device] | None = None,
-        teacher: Teacher | None = None,
+        teacher: Trained | None = None,
     ):
         """Puts data and teacher on the devices; nothing is compiled yet.
 

@@ -112,8 +112,8 @@ def print_table(source: Path | Summary, console: Console | None = None) -> None:
     best = _best(summary)
     rich_table = Table(title="Last epoch, mean ± std over seeds" + "; best in bold" * bool(best))
     for head, right in zip(*_heads(summary), strict=True):
-        if is_sweep(summary):
-            head = head.replace("never ", "never\n")  # narrow, for the names of the settings
+        if _is_wide(summary):
+            head = head.replace("never ", "never\n")  # narrow, for the names
         rich_table.add_column(head, justify="right" if right else "left", no_wrap=right)
     for arm, cells in _cells(summary):
         rich_table.add_row(*(cell for _, cell in cells), style="bold" if arm in best else None)
@@ -130,12 +130,18 @@ def _load(source: Path | Summary) -> Summary:
 
 
 def _heads(summary: Summary) -> tuple[list[str], list[bool]]:
-    """Heads of the columns, and which hold numbers. A sweep has a column for n, to stay narrow."""
+    """Heads of the columns, and which hold numbers."""
     names = [head for _, head in _columns(summary)]
     numbers = [True] * len(names)
-    if is_sweep(summary):
-        return ["setting", *names, "n"], [False, *numbers, True]
-    return ["optimizer", *names], [False, *numbers]
+    first = "setting" if is_sweep(summary) else "optimizer"
+    if _is_wide(summary):
+        return [first, *names, "n"], [False, *numbers, True]
+    return [first, *names], [False, *numbers]
+
+
+def _is_wide(summary: Summary) -> bool:
+    """Whether n has a column of its own, so that 80 columns hold the table."""
+    return is_sweep(summary) or len(_columns(summary)) > 3
 
 
 def _columns(summary: Summary) -> list[tuple[str, str]]:
@@ -145,16 +151,16 @@ def _columns(summary: Summary) -> list[tuple[str, str]]:
 
 def _cells(summary: Summary) -> Iterator[tuple[str, list[tuple[int, str]]]]:
     """Key of the arm, and its cells with their column: 0 is the name, 1 top-1."""
-    sweep = is_sweep(summary)
+    wide = _is_wide(summary)
     for arm, result in summary.items():
         # A row that stopped early must not pass for one that is comparable.
         note = "" if result.get("finished", True) else f" ({_reached(result)})"
         note += f" ({len(result['diverged_seeds'])} diverged)" if "diverged_seeds" in result else ""
         cells = [
             result.get("name", display_name(arm)) + note,
-            *(spread(result[key], count=not sweep) for key, _ in _columns(summary)),
+            *(spread(result[key], count=not wide) for key, _ in _columns(summary)),
         ]
-        yield arm, list(enumerate([*cells, str(len(result["top1"]))] if sweep else cells))
+        yield arm, list(enumerate([*cells, str(len(result["top1"]))] if wide else cells))
 
 
 def _reached(result: Mapping[str, Any]) -> str:

@@ -24,14 +24,14 @@ from experiments.choices import choose
 from experiments.configs import RECIPES, Config
 from experiments.data import Dataset, StreamedDataset, load, load_streamed
 from experiments.devices import devices_for, members_that_fit, one_device_a_core
-from experiments.feeds import Feed, feed_of
+from experiments.feeds import feed_of
 from experiments.members import Member, Program, chunks, programs
 from experiments.networks import Network
 from experiments.optimizers import OPTIMIZERS, make_optimizer
 from experiments.progress import Bars
 from experiments.run_folder import RunFolder, member_of
 from experiments.steps import Steps
-from experiments.teacher import Teacher, load_teacher
+from experiments.trained import Trained, load_teacher
 from experiments.training import Together, Training, repeated
 
 INTERRUPTED = 130  # exit status, as a shell reports Ctrl-C
@@ -65,19 +65,22 @@ def train(
         name: Network(name, classes, shape, binary=config.binary, dtype=config.dtype)
         for name in dict.fromkeys(p.config.network for p in planned)
     }
-    teacher = None if config.teacher is None else load_teacher(config.teacher, classes, shape)
+    data = weights.data_for(dataset)
+    teacher = None if config.teacher is None else load_teacher(config.teacher, data)
     for program in planned:  # before the folder: a bad hyperparameter leaves nothing behind
         for member in program.members:
             if config.start is not None:
                 start = weights.find(config.start, member.optimizer, member.seed)
+                weights.check_same_data(config.start, weights.data_of(start), data)
                 weights.load(start, *networks[program.config.network].shapes)
             at_point = program.config.at(member.point)
             make_optimizer(program.optimizer, at_point, 1)
-    run = RunFolder(config, command)
+    counts = {"train_images": dataset.train_count, "test_images": dataset.test_count}
+    run = RunFolder(config, command, {**counts, "classes": dataset.classes})
     console.print(f"{dataset!r}\nwriting to {run.path}", highlight=False, soft_wrap=True)
     finished = False
     try:
-        _Run(config, planned, networks, feed_of(dataset, config), teacher, run, console).train()
+        _Run(config, planned, networks, dataset, teacher, run, console).train()
         finished = True
     except KeyboardInterrupt:
         console.print(
@@ -98,13 +101,14 @@ class _Run:
         config: Config,
         planned: Sequence[Program],
         networks: Mapping[str, Network],
-        feed: Feed,
-        teacher: Teacher | None,
+        dataset: Dataset | StreamedDataset,
+        teacher: Trained | None,
         run: RunFolder,
         console: Console,
     ):
         self.config, self.run_folder, self.console = config, run, console
-        self.planned, self.feed, self.teacher = planned, feed, teacher
+        self.planned, self.teacher = planned, teacher
+        self.feed, self.data = feed_of(dataset, config), weights.data_for(dataset)
         self.done = {member_of(r).key for r in run.rows() if r["epoch"] == config.epochs}
         self.count = sum(len(p.members) for p in planned)
         # Several points an optimizer: a sweep.
@@ -134,6 +138,7 @@ class _Run:
                         self.config,
                         together,
                         self.run_folder,
+                        data=self.data,
                         keep_weights=not self.sweep,
                         on_step=on_step,
                         on_epoch=on_epoch,

@@ -68,12 +68,13 @@ class Training:
         together: Together,
         run: RunFolder,
         *,
+        data: weights.Data,
         keep_weights: bool,
         on_step: Callable[[int, Mapping[str, float]], None],
         on_epoch: Callable[[int, Mapping[str, float]], None],
     ):
         """Trains nothing yet."""
-        self.config, self.run_folder = config, run
+        self.config, self.run_folder, self.data = config, run, data
         self.together, self.steps, self.values = together, together.steps, together.values
         self.on_step, self.on_epoch = on_step, on_epoch
         self.latest: tuple[checkpoint.Snapshot, int] | None = None  # and its epoch
@@ -119,7 +120,7 @@ class Training:
             for i, member in enumerate(self.together.members[: self.together.count]):
                 path = weights.file_of(self.run_folder.path, member.optimizer, member.seed)
                 of_member = jax.tree.map(lambda x, i=i: x[i], (state.params, state.statistics))
-                weights.save(path, *of_member)
+                weights.save(path, of_member, self.data)
 
     def _start(self) -> tuple[TrainState, int]:
         state = self.steps.init(self.seeds, self.values, self._start_weights())

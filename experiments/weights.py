@@ -1,22 +1,40 @@
 """Trained weights as files: where another training starts, or what its teacher knows.
 
 RUN/weights/OPTIMIZER-seedSEED.npz holds an array a parameter and batch statistic, named by its
-path: `params/layer1/0/conv1/latent_kernel`, `statistics/bn1/mean`. NumPy reads it without pickle.
+path: `params/layer1/0/conv1/latent_kernel`, `statistics/bn1/mean`; and `data/classes`,
+`data/image_shape`, `data/mean` and `data/std` of the images. NumPy reads it without pickle.
 """
 
 import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from experiments.data import Dataset, StreamedDataset
+
 FOLDER = "weights"
 _LATENT, _REAL = "latent_kernel", "kernel"
+_DATA = "data/"
+
+
+class Data(NamedTuple):
+    """What trained weights were trained on: names of classes, and how images were given."""
+
+    classes: tuple[str, ...]
+    image_shape: tuple[int, ...]  # (height, width, channels)
+    mean: np.ndarray  # (channels,), of pixels on the scale 0..1
+    std: np.ndarray
+
+
+def data_for(dataset: Dataset | StreamedDataset) -> Data:
+    """The same of a data set."""
+    return Data(dataset.classes, dataset.image_shape, dataset.mean, dataset.std)
 
 
 def file_of(run: Path, optimizer: str, seed: int) -> Path:
@@ -24,11 +42,19 @@ def file_of(run: Path, optimizer: str, seed: int) -> Path:
     return run / FOLDER / f"{optimizer}-seed{seed}.npz"
 
 
-def save(path: Path, params: Any, statistics: Any) -> None:
-    """Writes the weights of one training, whole or not at all; random keys are left out."""
+def save(path: Path, state: tuple[Any, Any], data: Data) -> None:
+    """Writes the weights of one training, whole or not at all.
+
+    Args:
+      path: the file.
+      state: parameters and batch statistics; random keys among them are left out.
+      data: what they were trained on.
+    """
     path.parent.mkdir(exist_ok=True)
     unfinished = path.with_name(f".{path.name}")
-    np.savez(unfinished, **_named(params, statistics))  # type: ignore[arg-type]
+    arrays = {name: np.asarray(x) for name, x in _named_leaves(*state).items()}
+    arrays |= {f"{_DATA}{field}": np.asarray(x) for field, x in data._asdict().items()}
+    np.savez(unfinished, **arrays)  # type: ignore[arg-type]
     unfinished.replace(path)
 
 
@@ -89,12 +115,7 @@ def load(path: Path, params: Any, statistics: Any) -> tuple[Any, Any]:
     Raises:
       ValueError: if the file can't be read, or names or shapes differ from the network's.
     """
-    try:
-        # Opened here, since NumPy leaves a file open that it can't read.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {_common_name(name): array for name, array in arrays.items()}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"trained weights {path} can't be read: {error}") from error
+    found = {_common_name(n): x for n, x in _read(path).items() if not n.startswith(_DATA)}
     wanted = {_common_name(name): x for name, x in _named_leaves(params, statistics).items()}
     _check_same(path, found, wanted)
 
@@ -106,6 +127,46 @@ def load(path: Path, params: Any, statistics: Any) -> tuple[Any, Any]:
         return traverse_util.unflatten_dict(flat)
 
     return trained("params", params), trained("statistics", statistics)
+
+
+def data_of(path: Path) -> Data:
+    """What the weights in a file were trained on.
+
+    Raises:
+      ValueError: if the file can't be read.
+    """
+    arrays = _read(path)
+    return Data(
+        tuple(map(str, arrays[f"{_DATA}classes"])),
+        tuple(map(int, arrays[f"{_DATA}image_shape"])),
+        arrays[f"{_DATA}mean"],
+        arrays[f"{_DATA}std"],
+    )
+
+
+def check_same_data(run: Path, there: Data, here: Data) -> None:
+    """Raises ValueError unless both have the same classes and image shape."""
+    if there.image_shape != here.image_shape:
+        raise ValueError(
+            f"{run} was trained on images of {there.image_shape}, these are {here.image_shape}: "
+            "train both on images of one shape."
+        )
+    if there.classes != here.classes:
+        pairs = zip(there.classes, here.classes, strict=False)
+        first = next((f": {a} there is {b} here" for a, b in pairs if a != b), "")
+        raise ValueError(
+            f"{run} was trained on other classes ({len(there.classes)} there, "
+            f"{len(here.classes)} here{first}): train both on the same, in the same order."
+        )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        # Opened here, since NumPy leaves a file open that it can't read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"trained weights {path} can't be read: {error}") from error
 
 
 def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -124,10 +185,6 @@ def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any])
 
 def _shape(arrays: Mapping[str, Any], name: str) -> str:
     return str(arrays[name].shape) if name in arrays else "missing"
-
-
-def _named(params: Any, statistics: Any) -> dict[str, np.ndarray]:
-    return {name: np.asarray(x) for name, x in _named_leaves(params, statistics).items()}
 
 
 def _named_leaves(params: Any, statistics: Any) -> dict[str, Any]:

@@ -1,20 +1,20 @@
 """Training on images that are streamed from a folder, from the command line."""
 
+import io
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import ovsw_jax as ovsw
-from experiments import train, weights
+from experiments import summary, train
 from experiments.data import load_streamed
-from experiments.networks import Network
+from experiments.trained import load_trained
 
 CLASSES, TRAIN, TEST, SIZE = 20, 3, 2, 16
-SHORT = ["--image-size", str(SIZE), "--epochs", "2", "--batch-size", "16", "--seeds", "3"]
+SHORT = ["--image-size", str(SIZE), "--epochs", "2", "--batch-size", "16", "--seeds", "3", "5"]
 SHORT += ["--network", "test_streamed_training:OneStage", "--workers", "2"]
 
 
@@ -56,9 +56,13 @@ def rows(run):
 
 def test_rows_count_every_image(run):
     written = rows(run)
-    assert [(r["optimizer"], r["epoch"], r["step"]) for r in written] == [
-        (o, e, e * (CLASSES * TRAIN // 16)) for o in ("sgd", "ovsw") for e in (1, 2)
-    ]
+    keys = [(r["optimizer"], r["seed"], r["epoch"], r["step"]) for r in written]
+    assert sorted(keys) == sorted(
+        (o, s, e, e * (CLASSES * TRAIN // 16))
+        for o in ("sgd", "ovsw")
+        for s in (3, 5)
+        for e in (1, 2)
+    )
     for row in written:
         for name in ("test_top1", "test_top5"):
             right = row[name] * CLASSES * TEST
@@ -70,16 +74,14 @@ def test_rows_count_every_image(run):
 def test_top1_and_top5_are_those_of_the_trained_weights(run, folder):
     """Counted by NumPy, image by image."""
     data = load_streamed(str(folder), image_size=SIZE)
-    network = Network("test_streamed_training:OneStage", CLASSES, data.image_shape)
-    trained = weights.load(weights.find(run, "ovsw", 3), *network.shapes)
+    trained = load_trained(run, "ovsw", 3)
     right = {1: 0, 5: 0}
     for images, labels in data.test_batches(7):
-        shown = (images / np.float32(255) - data.mean) / data.std
-        logits = np.asarray(jax.jit(network.evaluate)(*trained, jnp.asarray(shown)))
+        logits = np.asarray(trained.logits(images))
         for answer, label in zip(np.argsort(-logits, -1), labels, strict=True):
             for k in right:
                 right[k] += int(label in answer[:k])
-    last = rows(run)[-1]
+    (last,) = [r for r in rows(run) if (r["optimizer"], r["seed"], r["epoch"]) == ("ovsw", 3, 2)]
     for k, name in ((1, "test_top1"), (5, "test_top5")):
         assert last[name] * CLASSES * TEST == pytest.approx(right[k], abs=1)  # rounding
 
@@ -103,3 +105,22 @@ def test_a_damaged_image_in_an_epoch_is_named_and_nothing_earlier_lost(folder, t
         damaged.unlink()
     assert "damaged.png cannot be decoded" in capsys.readouterr().err
     assert (out / "config.json").exists()
+
+
+def test_a_folder_that_has_changed_does_not_go_on(run, folder, capsys):
+    added = folder / "train" / "class00" / "added.png"
+    added.write_bytes((folder / "train" / "class00" / "0.png").read_bytes())
+    command = ["digits", "--data", str(folder), *SHORT, "--out", str(run)]
+    try:
+        assert train.main(command) == 2
+    finally:
+        added.unlink()
+    assert "train_images were 60 and are 61" in capsys.readouterr().err
+
+
+def test_the_table_of_twenty_classes_fits_80_columns(run):
+    shown = io.StringIO()
+    summary.print_table(run, Console(file=shown, width=80))
+    assert "SGD" in shown.getvalue()
+    assert "OvSW" in shown.getvalue()
+    assert "…" not in shown.getvalue()

@@ -12,14 +12,13 @@ from flax import traverse_util
 
 import ovsw_jax as ovsw
 from experiments import train, weights
-from experiments.augment import standardise
 from experiments.configs import Config
 from experiments.data import load
 from experiments.feeds import feed_of
 from experiments.losses import cross_entropy, distillation
 from experiments.networks import Network
 from experiments.steps import Steps
-from experiments.teacher import Teacher, load_teacher
+from experiments.trained import Trained, load_teacher, load_trained
 
 SHORT = ["--train-images", "64", "--epochs", "1", "--batch-size", "32", "--seeds", "3", "5"]
 SHORT += ["--members-at-once", "2", "--network", "test_two_steps:OneStage"]
@@ -123,21 +122,27 @@ def test_each_seed_and_its_statistics_are_found_again(runs):
     params, statistics = weights.load(weights.find(runs[1], "sgd", 5), *both.shapes)
     stored = arrays(runs[1], "sgd-seed5")
     flat = traverse_util.flatten_dict({"params": params, "statistics": statistics})
-    assert len(flat) == len(stored)
+    assert len(flat) == len([name for name in stored if not name.startswith("data/")])
     for path, value in flat.items():
         name = "/".join(map(str, path)).replace("latent_kernel", "kernel")
         np.testing.assert_array_equal(value, stored[name], err_msg=name)
 
 
-def test_a_teacher_gives_the_answers_it_was_evaluated_with(runs):
+def test_a_trained_network_gives_the_answers_it_was_evaluated_with(runs):
     """The weights on disk are those of the last epoch: its test top-1 comes out again."""
-    teacher = load_teacher(runs[0], 10, (8, 8, 1))
     digits = load("digits")
-    images = standardise(jnp.asarray(digits.test_images), digits.mean, digits.std)
-    logits = teacher.network.evaluate(teacher.params, teacher.statistics, images)
-    top1 = float(np.mean(np.argmax(logits, -1) == digits.test_labels))
-    (row,) = [r for r in rows(runs[0]) if r["seed"] == 3]
-    assert top1 == pytest.approx(row["test_top1"], abs=1 / 360)
+    for run, optimizer, seed in ((runs[0], "sgd", 5), (runs[2], "ovsw", 3)):
+        trained = load_trained(str(run), optimizer, seed)
+        assert trained.data.classes == digits.classes
+        top1 = float(np.mean(trained.logits(digits.test_images).argmax(-1) == digits.test_labels))
+        (row,) = [r for r in rows(run) if (r["optimizer"], r["seed"]) == (optimizer, seed)]
+        assert top1 == pytest.approx(row["test_top1"], abs=1 / 360)
+
+
+def test_no_other_training_stands_in_for_one_that_is_asked_for(runs):
+    for optimizer, seed in (("lars", 3), ("sgd", 4)):
+        with pytest.raises(ValueError, match=rf"{optimizer}-seed{seed}\.npz can't be read"):
+            load_trained(runs[0], optimizer, seed)
 
 
 def kl(p, q):
@@ -169,8 +174,8 @@ def test_distillation_is_the_divergence_from_the_teacher(temperature):
 def test_the_loss_of_a_step_is_the_stated_mixture(runs):
     """Against both parts computed outside, on the very images of the step."""
     digits = load("digits", train_images=64)
-    config = Config(batch_size=32, distillation=0.25, temperature=2.0)
-    teacher = load_teacher(runs[0], 10, (8, 8, 1))
+    config = Config(batch_size=32, teacher=runs[0], distillation=0.25, temperature=2.0)
+    teacher = load_teacher(runs[0], weights.data_for(digits))
     student, feed = network("both"), feed_of(digits, config)
     losses = {}
     for name, taught in (("with", teacher), ("without", None)):
@@ -192,8 +197,8 @@ def test_a_student_that_only_imitates_needs_no_labels(runs):
     """With a share of 1, the labels change nothing."""
     digits = load("digits", train_images=64)
     config = Config(batch_size=64)
-    teacher = load_teacher(runs[0], 10, (8, 8, 1))
-    assert isinstance(teacher, Teacher)
+    teacher = load_teacher(runs[0], weights.data_for(digits))
+    assert isinstance(teacher, Trained)
     losses = []
     for shift in (0, 1):
         relabelled = dataclasses.replace(digits, train_labels=(digits.train_labels + shift) % 10)
@@ -229,6 +234,11 @@ def wrong(runs):
             *("--start", step1, "--network", "small")
         ],
         r"distillation=1.5 is out of range: it must be from 0 to 1": ["--distillation", "1.5"],
+        r"distillation=0.5 has no effect without a teacher": ["--distillation", "0.5"],
+        r"temperature=2.0 has no effect without a teacher": ["--temperature", "2"],
+        r"workers=3 has no effect on images in memory": ["--workers", "3"],
+        r"augment=True has no effect with image_size=8": ["--image-size", "8", "--augment"],
+        r"'digits' is held in memory, as it is: leave --image-size away": ["--image-size", "8"],
         r"temperature=0.0 is out of range": ["--teacher", teacher, "--temperature", "0"],
         r"made as Class\(classes, in_channels=..., conv=..., rngs=...\)": [
             *("--network", "test_sweep:OneStage", "--binary", "activations", "--optimizers", "sgd")
@@ -257,6 +267,19 @@ def test_a_real_network_for_imagenet_starts_with_batch_norms_at_one():
         params, _ = net.init(jax.random.split(jax.random.key(0), 1))
         scales[binary] = float(params["layer1"][0]["bn1"]["scale"][0, 0])
     assert scales == pytest.approx({"both": 1e-8, "activations": 1e-8, "none": 1.0})
+
+
+def test_other_classes_or_shapes_are_refused(runs, tmp_path):
+    there = weights.data_of(weights.find(runs[1], "sgd", 3))
+    weights.check_same_data(runs[1], there, there)
+    with pytest.raises(
+        ValueError, match=r"trained on other classes \(10 there, 10 here: 0 there is"
+    ):
+        weights.check_same_data(runs[1], there, there._replace(classes=there.classes[::-1]))
+    with pytest.raises(
+        ValueError, match=r"trained on images of \(8, 8, 1\), these are \(16, 16, 1"
+    ):
+        weights.check_same_data(runs[1], there, there._replace(image_shape=(16, 16, 1)))
 
 
 def test_a_run_whose_trainings_never_ended_starts_nothing(tmp_path):

@@ -3,7 +3,8 @@
     python -m experiments.train cifar10-resnet18 --out runs/cifar10-resnet18    # again to go on
 
 Data: all of CIFAR-10.
-Cost: not run; 10 trainings of 600 epochs, for an accelerator.
+Cost: not run; 10 trainings of 600 epochs, 1.0e18 floating-point operations in all (two for a
+multiply-accumulate, three passes), for an accelerator.
 Expected: paper: its table is not at hand; ReCU, a peer, reaches 92.8 (published).
 Ours: not run.
 Hyperparameters: authors' code: 600 epochs, batch 256, learning rate 0.1, 5 epochs of warm-up,

@@ -14,7 +14,8 @@ class Config:
     """A comparison of optimizers on one network and data set, or a sweep of their settings."""
 
     data: str = "digits"
-    """digits, cifar10, cifar100, or the path of an image folder ROOT/{train,test}/CLASS/FILE"""
+    """digits, cifar10, cifar100, or the path of an image folder ROOT/{train,test}/CLASS/FILE (or
+    val, or validation, for test); with image_size imagenet2012 or an image folder"""
     data_dir: Path | None = None
     """folder of the TFDS data sets; None is TFDS_DATA_DIR, else ~/tensorflow_datasets"""
     train_images: int | None = None
@@ -106,6 +107,24 @@ class Config:
             value = getattr(self, name)
             if not isinstance(value, jax.core.Tracer) and not holds(value):
                 raise ValueError(f"{name}={value} is out of range: it must be {rule}.")
+        self._check_used()
+
+    def _check_used(self) -> None:
+        """Raises ValueError where a field would change nothing: it was meant for another run."""
+        for name, unused in (("distillation", 1.0), ("temperature", 1.0)):
+            value = getattr(self, name)
+            if self.teacher is None and (isinstance(value, jax.core.Tracer) or value != unused):
+                raise ValueError(f"{name}={value} has no effect without a teacher: give --teacher.")
+        if self.workers is not None and self.image_size is None:
+            raise ValueError(
+                f"workers={self.workers} has no effect on images in memory: give --image-size to "
+                "stream them, or leave --workers away."
+            )
+        if self.augment and self.image_size is not None:
+            raise ValueError(
+                f"augment={self.augment} has no effect with image_size={self.image_size}: streamed "
+                "images are always cropped and flipped. Leave --augment away."
+            )
 
     def at(self, values: Mapping[str, Any]) -> "Config":
         """This config with other values of some fields."""

@@ -6,7 +6,7 @@ starts from runs/cpu-step1 (--start names another run); with a teacher also
 --teacher runs/cpu-teacher.
 
 Data: 8,000 of CIFAR-10's training images, all 10,000 test images.
-Cost: 6 trainings of 20 epochs.
+Cost: 6 trainings of 20 epochs; 5 minutes on two CPU cores that had other work too.
 Expected: results/cpu/two-step/README.md.
 Hyperparameters: see cpu.py; 20 epochs and no warm-up are ours.
 """

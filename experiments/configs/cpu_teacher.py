@@ -3,7 +3,7 @@
     python -m experiments.train cpu-teacher --out runs/cpu-teacher
 
 Data: 8,000 of CIFAR-10's training images, all 10,000 test images.
-Cost: a training of 20 epochs.
+Cost: a training of 20 epochs; 1 minute on two CPU cores that had other work too.
 Expected: results/cpu/two-step/README.md.
 Hyperparameters: see cpu.py; SGD, ReLU and 20 epochs are ours.
 """

@@ -3,10 +3,11 @@
     python -m experiments.train imagenet-resnet18-step2 --out runs/imagenet-resnet18-step2
 
 starts from runs/imagenet-resnet18-step1 (--start names another run); with a teacher also
---teacher runs/teacher.
+--teacher runs/imagenet-teacher.
 
 Data: imagenet2012, prepared for TFDS as array_record; or --data FOLDER of {train,val}/CLASS/FILE.
-Cost: not run; 2 trainings of 120 epochs of 1.28 million images, for an accelerator.
+Cost: not run; 2 trainings of 120 epochs of 1.28 million images, 3.3e18 floating-point
+operations in all (two for a multiply-accumulate, three passes), for an accelerator.
 Expected: paper: its table is not at hand; ReCU and AdaBin, peers, reach 66.4 in two steps
 (published). Ours: not run.
 Hyperparameters: ours: 120 epochs, no warm-up, since the weights are trained already. The rest as in

@@ -73,6 +73,11 @@ class Dataset:
         """Number of training images."""
         return len(self.train_labels)
 
+    @property
+    def test_count(self) -> int:
+        """Number of test images."""
+        return len(self.test_labels)
+
     def __repr__(self) -> str:
         return (
             f"Dataset({self.name!r}, train {self.train_images.shape}, "

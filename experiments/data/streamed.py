@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.data import crops, image_file, imagenet
+from experiments.data import cifar, crops, image_file, imagenet
 from experiments.data.streamed_source import Source, Split, open_folder
 from experiments.data.subset import train_and_held_out
 
@@ -32,6 +32,8 @@ STD = (0.229, 0.224, 0.225)
 
 CENTRE = 0.875  # side of the test crop / shorter side of the resized image: 224 / 256
 NO_LABEL = -1  # of the places that fill up the last test batch
+
+_IN_MEMORY = ("digits", *cifar.BY_NAME)
 
 _BATCHES_AHEAD = 2  # finished ones that wait for the training thread
 _IMAGES_AHEAD = 4  # a worker, beyond those
@@ -195,6 +197,11 @@ def _open(name: str, data_dir: Path | None) -> Source:
     root = Path(name).expanduser()
     if root.is_dir():
         return open_folder(root)
+    if name in _IN_MEMORY:
+        raise ValueError(
+            f"{name!r} is held in memory, as it is: leave --image-size away. Streamed are "
+            f"{imagenet.NAME} and image folders"
+        )
     near = difflib.get_close_matches(name.lower(), [imagenet.NAME, "imagenet"])
     hint = f"; did you mean {imagenet.NAME}?" if near else ""
     problem = "it is a file" if root.is_file() else "there is no such folder"
