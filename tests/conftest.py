@@ -33,3 +33,15 @@ def float64():
     """Runs the test with 64-bit types switched on."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module")
+def compile_quickly():
+    """Compiles without most of XLA's optimisations, for programs that run once or twice.
+
+    Optimising takes longer there than it saves. Tests that compare numbers with the reference data
+    or the oracle leave it away: they check what users run.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

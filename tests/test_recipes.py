@@ -1,6 +1,5 @@
 """Every recipe makes a step: on synthetic images of full shape, with its network and optimizers."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -14,7 +13,8 @@ from experiments.members import programs
 from experiments.networks import Network
 from experiments.steps import Steps
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 BATCH = 4  # of full-shape images; the recipes' own batches need an accelerator
 SHAPES = {  # (height, width, channels), classes
     "digits": ((8, 8, 1), 10),
@@ -22,14 +22,6 @@ SHAPES = {  # (height, width, channels), classes
     "cifar100": ((32, 32, 3), 100),
     "imagenet2012": ((224, 224, 3), 1000),
 }
-
-
-@pytest.fixture(autouse=True)
-def compile_quickly():
-    """Each program runs once: optimising it takes longer than it saves."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def feed_for(config, shape, classes):

@@ -13,6 +13,8 @@ from experiments import summary, train
 from experiments.data import load_streamed
 from experiments.trained import load_trained
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 CLASSES, TRAIN, TEST, SIZE = 20, 3, 2, 16
 SHORT = ["--image-size", str(SIZE), "--epochs", "2", "--batch-size", "16", "--seeds", "3", "5"]
 SHORT += ["--network", "test_streamed_training:OneStage", "--workers", "2"]

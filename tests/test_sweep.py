@@ -31,6 +31,8 @@ from experiments.run_folder import RunFolder
 from experiments.steps import Steps, latent_weights
 from experiments.training import Training
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 ROOT = Path(__file__).parents[1]
 SWEEP = Config(
     train_images=64,

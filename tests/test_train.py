@@ -22,6 +22,8 @@ from experiments.feeds import feed_of
 from experiments.networks import Network
 from experiments.steps import Steps, latent_weights, never_flipped
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 ROOT = Path(__file__).parents[1]
 SHORT = ["--epochs", "2", "--seeds", "3", "5", "--batch-size", "256"]
 
