@@ -319,10 +319,12 @@ def test_nothing_to_replace():
         ovsw.binarize(nnx.BatchNorm(3, rngs=nnx.Rngs(0)))
 
 
-def test_where_must_give_a_bool():
+def test_where_must_be_a_function_that_gives_a_bool():
     message = r"where\(\('stem',\), Conv\) gave None, which is no bool. It must say True"
     with pytest.raises(TypeError, match=message):
         ovsw.binarize(ordinary(), where=lambda path, layer: None)
+    with pytest.raises(TypeError, match=r"where=\[\('stem',\)\] can't be called: give a function"):
+        ovsw.binarize(ordinary(), where=[("stem",)])
 
 
 def test_options_that_are_none():
@@ -334,6 +336,8 @@ def test_options_that_are_none():
         ovsw.binarize(model, input_sign=sign, normalize_input=False)
     with pytest.raises(ValueError, match=r"blocks/0/widen .*scale='max' is unknown"):
         ovsw.binarize(model, scale="max")
+    with pytest.raises(ValueError, match=r"blocks/0/widen .*kernel_sign=LearnedThresholdSign is"):
+        ovsw.binarize(model, kernel_sign=ovsw.nn.LearnedThresholdSign)
 
 
 class Standardised(nnx.Conv):

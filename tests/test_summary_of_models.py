@@ -3,6 +3,7 @@
 import json
 import threading
 from dataclasses import FrozenInstanceError
+from functools import partial
 
 import flax.linen
 import jax
@@ -67,6 +68,22 @@ def test_every_number_of_a_small_network():
     assert (total.binary_macs, total.float_macs) == (sum(columns[5]), sum(columns[6]))
     assert total.operations == sum(columns[6]) + sum(columns[5]) / 64
     assert total.kind == "Small"
+
+
+def test_a_factor_inside_a_sign_is_stored_too():
+    """4 bytes a filter, wherever the magnitudes come in; a sign alone needs none."""
+
+    def make(sign, scale):
+        return ovsw.nn.BinaryDense(16, 4, kernel_sign=sign, scale=scale, rngs=nnx.Rngs(0))
+
+    aware, ste = ovsw.nn.magnitude_aware_sign, ovsw.nn.ste_sign
+    for sign, scale, factors in (
+        (aware, None, 16),
+        (partial(aware), None, 16),
+        (ste, ovsw.nn.mean_magnitude, 16),
+        (ste, None, 0),
+    ):
+        assert ovsw.summary(make(sign, scale), (1, 16)).total.stored_bytes == 8 + factors
 
 
 def test_signs_that_are_missing_make_products_real():

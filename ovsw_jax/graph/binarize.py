@@ -29,7 +29,8 @@ def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Mod
     is mostly that of the forward pass. Names of modules, shapes, strides, padding, dilation,
     groups, biases and dtypes stay; a kernel becomes the start of the latent one. Modules and
     weights that were shared stay so. The new layers are in evaluation mode if all of the model's
-    batch norms and dropouts are.
+    batch norms and dropouts are. `nnx.ConvTranspose`, `nnx.LinearGeneral` and other layers stay
+    as they are, and don't count as the first or the last.
 
     What changes beside the signs: a bias is added before the factor, so it is multiplied by it;
     and `precision` has no effect on products of signs.
@@ -47,7 +48,8 @@ def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Mod
       The binary network, of the class of `model`.
 
     Raises:
-      TypeError: if `model` is no NNX module, an option is unknown, or `where` gives no bool.
+      TypeError: if `model` is no NNX module, an option is unknown, or `where` is no
+        function or gives no bool.
       ValueError: if no layer is selected, or one that no binary layer can stand for.
 
     >>> import optax, ovsw_jax as ovsw
@@ -70,6 +72,11 @@ def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Mod
     check_is_nnx(
         model, "ovsw.binarize", "Build it of ovsw.linen.BinaryConv and ovsw.linen.BinaryDense."
     )
+    if where is not None and not callable(where):
+        raise TypeError(
+            f"where={where!r} can't be called: give a function of path and layer, such as "
+            "lambda path, layer: path in [('body',)]."
+        )
     _check_options(options)
     layers = [(p, m) for p, m in modules(model) if isinstance(m, nnx.Conv | nnx.Linear)]
     selected = layers[1:-1] if where is None else [(p, m) for p, m in layers if _asked(where, p, m)]

@@ -14,6 +14,7 @@ from ovsw_jax.graph.products import equations, macs, operand_dtypes
 from ovsw_jax.graph.summary_table import LayerSummary, ModelSummary
 from ovsw_jax.graph.traced_layers import layer_of, output_of, traced
 from ovsw_jax.latent import LATENT_KEY
+from ovsw_jax.nn.filter_signs import carries_factor
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
 
 
@@ -119,7 +120,9 @@ class _Layer:
     def _factor_bytes(self) -> int:
         """Memory of one factor a filter, where it is computed from latent weights."""
         layer = self.module
-        if not isinstance(layer, BinaryConv | BinaryDense) or layer.scale in (None, "learned"):
+        if not isinstance(layer, BinaryConv | BinaryDense):
+            return 0
+        if layer.scale in (None, "learned") and not carries_factor(layer.kernel_sign):
             return 0
         fan_in = layer.in_features
         if isinstance(layer, BinaryConv):

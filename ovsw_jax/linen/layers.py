@@ -12,12 +12,13 @@ from ovsw_jax.nn.arithmetic import (
     binary_conv,
     binary_dense,
     check_input,
-    check_signs,
     result_dtype,
 )
 from ovsw_jax.nn.convolution import Padding, make_window
+from ovsw_jax.nn.counts import check_counts
 from ovsw_jax.nn.layers import kaiming_normal
 from ovsw_jax.nn.scale import Scale, check_scale, factor, initial_scale
+from ovsw_jax.nn.sign_checks import check_signs
 from ovsw_jax.nn.signs import Sign, approx_sign, ste_sign
 
 Initializer = Callable[..., jax.Array]
@@ -31,8 +32,9 @@ class _BinaryLayer(linen.Module):
         check_signs(
             self.input_sign,
             self.kernel_sign,
+            self.scale,
             normalize_input=self.normalize_input,
-            learns_threshold=isinstance(self.input_sign, LearnedThresholdSign),
+            threshold=LearnedThresholdSign,
         )
         name = "kernel" if self.kernel_sign is None else "latent_kernel"
         kernel = self.param(name, self.kernel_init, kernel_shape, self.param_dtype)
@@ -115,6 +117,7 @@ class BinaryConv(_BinaryLayer):
         Raises:
           ValueError: as `ovsw_jax.nn.BinaryConv`.
         """
+        check_counts(features=self.features)
         window = make_window(
             x.shape[-1],
             self.features,
@@ -180,6 +183,7 @@ class BinaryDense(_BinaryLayer):
         Raises:
           ValueError: as `ovsw_jax.nn.BinaryDense`.
         """
+        check_counts(features=self.features)
         check_input(x, x.shape[-1] if x.ndim else 1, min_rank=1)
         return binary_dense(
             **self._arguments(x, (x.shape[-1], self.features)),

@@ -14,23 +14,6 @@ from ovsw_jax.nn.scale import EPSILON
 from ovsw_jax.nn.signs import Sign
 
 
-def check_signs(
-    input_sign: object, kernel_sign: object, *, normalize_input: bool, learns_threshold: bool
-) -> None:
-    """Raises ValueError unless something is binary, and the same in training and evaluation."""
-    if input_sign is None and kernel_sign is None:
-        raise ValueError(
-            "input_sign=None and kernel_sign=None leave nothing binary: give one of them a sign, "
-            "or use Flax's own real-valued layer."
-        )
-    if learns_threshold and normalize_input:
-        raise ValueError(
-            "normalize_input=True divides the input by its deviation in training only, so a "
-            "LearnedThresholdSign would compare other numbers in evaluation: pass "
-            "normalize_input=False with it."
-        )
-
-
 def check_input(x: jax.Array, in_features: int, min_rank: int) -> None:
     """Raises ValueError unless the last axis of `x` holds the features."""
     if x.ndim < min_rank or x.shape[-1] != in_features:

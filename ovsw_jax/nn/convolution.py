@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ovsw_jax.latent import accurate_dtype
+from ovsw_jax.nn.counts import check_counts, is_count
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 
@@ -38,14 +39,16 @@ def make_window(
     """Spells out the arguments of a convolution layer, which are those of `nnx.Conv`.
 
     Raises:
-      ValueError: if the groups don't divide the features, or an argument has not one entry for
-        each spatial axis, or the padding is unknown.
+      ValueError: if a number of features or groups is no positive integer, the groups don't divide
+        the features, an argument has not one entry for each spatial axis, or the padding is
+        unknown.
     """
-    axes = 1 if isinstance(kernel_size, int) else len(tuple(kernel_size))
+    axes = len(kernel_size) if isinstance(kernel_size, Sequence) else 1
     size = _per_axis("kernel_size", kernel_size, axes)
-    _per_axis("feature_group_count", feature_group_count, 1)
+    check_counts(
+        in_features=in_features, out_features=out_features, feature_group_count=feature_group_count
+    )
     for name, features in (("in_features", in_features), ("out_features", out_features)):
-        _per_axis(name, features, 1)
         if features % feature_group_count:
             raise ValueError(
                 f"{name}={features} is not divisible by feature_group_count={feature_group_count}: "
@@ -62,16 +65,12 @@ def make_window(
 
 def _per_axis(name: str, value: int | Sequence[int], axes: int) -> tuple[int, ...]:
     values = tuple(value) if isinstance(value, Sequence) else (value,) * axes
-    if not (0 < axes <= 3 and len(values) == axes and all(_is_count(v) for v in values)):
+    if not (0 < axes <= 3 and len(values) == axes and all(map(is_count, values))):
         raise ValueError(
             f"{name}={value!r} must be a positive integer, or {axes} of them: one for each spatial "
             "axis of kernel_size, of which there are 1 to 3."
         )
     return values
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _padding(padding: Padding, axes: int) -> str | tuple[tuple[int, int], ...]:

@@ -1,5 +1,7 @@
 """Signs of kernels that look at a whole filter: its magnitude, or its mean."""
 
+import functools
+
 import jax
 
 from ovsw_jax.nn.scale import mean_magnitude, standardize_kernel
@@ -29,6 +31,13 @@ def magnitude_aware_sign(kernel: jax.Array) -> jax.Array:
     Source: Liu et al. 2018, Bi-Real Net.
     """
     return mean_magnitude(kernel) * clipped_ste_sign(kernel)
+
+
+def carries_factor(kernel_sign: object) -> bool:
+    """Whether a sign of kernels multiplies each filter by a factor, which inference must store."""
+    if isinstance(kernel_sign, functools.partial):
+        return carries_factor(kernel_sign.func)
+    return kernel_sign is magnitude_aware_sign
 
 
 def standardized_sign(kernel: jax.Array, sign: Sign = ste_sign) -> jax.Array:

@@ -11,11 +11,12 @@ from ovsw_jax.nn.arithmetic import (
     binary_conv,
     binary_dense,
     check_input,
-    check_signs,
     result_dtype,
 )
 from ovsw_jax.nn.convolution import Padding, make_window
+from ovsw_jax.nn.counts import check_counts
 from ovsw_jax.nn.scale import Scale, check_scale, factor, initial_scale
+from ovsw_jax.nn.sign_checks import check_signs
 from ovsw_jax.nn.signs import Sign, approx_sign, ste_sign
 from ovsw_jax.nn.threshold import LearnedThresholdSign
 
@@ -44,8 +45,9 @@ class _BinaryLayer(nnx.Module):
         check_signs(
             input_sign,
             kernel_sign,
+            scale,
             normalize_input=normalize_input,
-            learns_threshold=isinstance(input_sign, LearnedThresholdSign),
+            threshold=LearnedThresholdSign,
         )
         out_features = kernel_shape[-1]
         kernel = kernel_init(rngs.params(), kernel_shape, param_dtype)
@@ -152,7 +154,8 @@ class BinaryConv(_BinaryLayer):
           input_sign: sign of the activations, with its pseudo-gradient: a function, or a module
             such as `LearnedThresholdSign`. None: real activations, never normalised.
           kernel_sign: sign of the latent weights, with its pseudo-gradient. None: real weights;
-            `scale` must be `"learned"` or None then.
+            `scale` must be `"learned"` or None then, and None with a sign that has a factor in it,
+            `magnitude_aware_sign`.
           normalize_input: divide each sample by its standard deviation in training. False with a
             `LearnedThresholdSign`, whose input must not differ between training and evaluation.
           kernel_init: initialiser of the latent weights.
@@ -163,9 +166,10 @@ class BinaryConv(_BinaryLayer):
           rngs: random state, for `params`.
 
         Raises:
-          ValueError: if `scale` or `padding` is unknown, the groups don't divide the features, a
-            geometric argument has not one entry for each spatial axis, both signs are None, or
-            `scale` or `normalize_input` does not go with the signs.
+          ValueError: if `scale` or `padding` is unknown, a number of features or groups is no
+            positive integer, the groups don't divide the features, a geometric argument has not
+            one entry for each spatial axis, a sign can't be called or both are None, or `scale`
+            or `normalize_input` does not go with the signs.
         """
         self.window = make_window(
             in_features,
@@ -264,8 +268,10 @@ class BinaryDense(_BinaryLayer):
           rngs: random state, for `params`.
 
         Raises:
-          ValueError: if `scale` is unknown, or the signs don't go together as in `BinaryConv`.
+          ValueError: if a number of features is no positive integer, `scale` is unknown, or the
+            signs are not as in `BinaryConv`.
         """
+        check_counts(in_features=in_features, out_features=out_features)
         super().__init__(
             (in_features, out_features),
             use_bias=use_bias,

@@ -44,17 +44,19 @@ def factor(scale: Scale, kernel: jax.Array, learned: jax.Array | None) -> jax.Ar
       learned: the parameter of the learned factor.
 
     Raises:
-      ValueError: if `scale` is a function that gives another shape.
+      ValueError: if `scale` is a function that gives no such array.
     """
     if scale == "standardized":
         return standardized_scale(kernel)
     if not callable(scale):
         return learned
     factors = scale(kernel)
-    if factors.shape != kernel.shape[-1:]:
+    shape = getattr(factors, "shape", None)
+    if shape != kernel.shape[-1:]:
+        gave = repr(factors) if shape is None else f"factors of shape {shape}"
         raise ValueError(
-            f"scale={scale!r} gave factors of shape {factors.shape} for a kernel of shape "
-            f"{kernel.shape}: it must give one a filter, {kernel.shape[-1:]}."
+            f"scale={scale!r} gave {gave} for a kernel of shape {kernel.shape}: it must give an "
+            f"array of one factor a filter, {kernel.shape[-1:]}."
         )
     return factors
 
