@@ -165,8 +165,3 @@ def test_a_network_of_these_blocks():
     assert sum(jax.tree.leaves(ovsw.latent_mask(params))) == 16
     thresholds = params["layer4"][1]["conv2"]["input_sign"]["threshold"]
     assert thresholds.shape == (512,)
-
-
-def test_convolutions_without_a_sign_of_their_own():
-    with pytest.raises(TypeError, match="input_sign"):
-        ReActBlock(4, 4, conv=nnx.Conv, rngs=nnx.Rngs(0))

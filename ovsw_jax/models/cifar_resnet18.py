@@ -14,6 +14,7 @@ from ovsw_jax.models.parts import (
     hardtanh,
     stem,
 )
+from ovsw_jax.nn.counts import check_counts
 from ovsw_jax.nn.layers import BinaryConv
 
 
@@ -52,7 +53,11 @@ class CifarResNet18(nnx.Module):
           dtype: of the arithmetic; None: that of input and parameters. Parameters are float32,
             logits float32 at least.
           rngs: random state, for `params`.
+
+        Raises:
+          ValueError: if `num_classes` or `in_channels` is no positive integer.
         """
+        check_counts(num_classes=num_classes, in_channels=in_channels)
         self.conv1 = stem(in_channels, 64, kernel_init=torch_uniform, dtype=dtype, rngs=rngs)
         self.bn1 = batch_norm(64, rngs, dtype=dtype)
         self.in_channels = in_channels
@@ -89,7 +94,7 @@ class CifarResNet18(nnx.Module):
         Raises:
           ValueError: if the images have another shape.
         """
-        check_images(x, self.in_channels, 1)
+        check_images(x, self.in_channels)
         x = self.bn1(self.conv1(x))
         for number in range(1, 5):
             for block in getattr(self, f"layer{number}"):

@@ -17,6 +17,7 @@ from ovsw_jax.models.parts import (
     stem,
 )
 from ovsw_jax.models.shortcuts import PadShortcut
+from ovsw_jax.nn.counts import check_counts
 from ovsw_jax.nn.layers import BinaryConv, kaiming_normal
 
 
@@ -38,6 +39,9 @@ class _CifarResNet(nnx.Module):
         dtype: jax.typing.DTypeLike | None,
         rngs: nnx.Rngs,
     ):
+        check_counts(num_classes=num_classes, in_channels=in_channels, stem_strides=stem_strides)
+        if not widths:
+            raise ValueError("widths=() must hold the channels of one stage at least, as in (16,).")
         # A wider kernel where the windows lie apart, so that every pixel is seen.
         kernel_size = 2 * max(1, stem_strides - 1) + 1
         self.conv1 = stem(
@@ -80,7 +84,7 @@ class _CifarResNet(nnx.Module):
         Raises:
           ValueError: if the images have another shape, or can't be halved from stage to stage.
         """
-        check_images(x, self.in_channels, self.multiple)
+        check_images(x, self.in_channels, multiple=self.multiple)
         x = self.activation(self.bn1(self.conv1(x)))
         for number in range(1, self.stages + 1):
             for block in getattr(self, f"layer{number}"):
@@ -121,6 +125,9 @@ class CifarResNet20(_CifarResNet):
           dtype: of the arithmetic; None: that of input and parameters. Parameters are float32,
             logits float32 at least.
           rngs: random state, for `params`.
+
+        Raises:
+          ValueError: if `num_classes` or `in_channels` is no positive integer.
         """
         super().__init__(
             num_classes,
@@ -167,13 +174,17 @@ class SmallResNet(_CifarResNet):
         Args:
           num_classes: number of logits.
           in_channels: channels of the images.
-          widths: channels of each stage; every stage but the first halves the resolution.
+          widths: channels of each stage, none with fewer than the one before; every stage but the
+            first halves the resolution.
           stem_strides: of the first convolution; 4 makes 8x8 maps of 32x32 images.
           conv: makes every convolution but the first.
           activation: after the stem and after every skip.
           dtype: of the arithmetic; None: that of input and parameters. Parameters are float32,
             logits float32 at least.
           rngs: random state, for `params`.
+
+        Raises:
+          ValueError: if a number is no positive integer, or `widths` is empty or decreases.
         """
         super().__init__(
             num_classes,

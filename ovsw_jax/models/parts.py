@@ -39,6 +39,18 @@ def hardtanh(x: jax.Array) -> jax.Array:
 
     Its gradient at exactly -1 and +1 is 0. Such ties are common here, where a saturated skip
     meets a batch norm that gives 0, and `jnp.clip` would pass half the gradient.
+
+    Args:
+      x: real array of any shape.
+
+    Returns:
+      Array of the shape and dtype of `x`.
+
+    >>> import ovsw_jax as ovsw
+    >>> ovsw.models.hardtanh(jnp.array([-3.0, 0.5, 1.0])).tolist()
+    [-1.0, 0.5, 1.0]
+
+    Source: Courbariaux et al. 2016, BinaryNet; the gradient at the ends as in PyTorch.
     """
     return jnp.where(jnp.abs(x) < 1, x, jnp.clip(lax.stop_gradient(x), -1, 1))
 
@@ -94,13 +106,28 @@ def stem(
     )
 
 
-def check_images(x: jax.Array, channels: int, multiple: int) -> None:
-    """Raises ValueError unless `x` is a batch of images that the network can take."""
-    if x.ndim != 4 or x.shape[3] != channels or any(n == 0 or n % multiple for n in x.shape[1:3]):
-        raise ValueError(
-            f"images of shape {x.shape} do not fit: this network takes (batch, height, width, "
-            f"{channels}) with height and width divisible by {multiple}, as it halves them."
-        )
+def check_images(
+    x: jax.Array, channels: int, *, multiple: int = 1, size: int | None = None
+) -> None:
+    """Raises ValueError unless `x` is a batch of images that the network can take.
+
+    Args:
+      x: what the network was called with.
+      channels: how many it was made for.
+      multiple: what height and width must be divisible by.
+      size: what height and width must be; None: any.
+    """
+    if x.ndim != 4 or x.shape[3] != channels:
+        takes = f"(batch, height, width, {channels}), channels last. in_channels= sets how many."
+    elif 0 in x.shape[1:3]:
+        takes = "a height and width of at least one pixel."
+    elif size is not None and x.shape[1:3] != (size, size):
+        takes = f"a height and width of {size}, as its linear layer sees every pixel."
+    elif any(n % multiple for n in x.shape[1:3]):
+        takes = f"a height and width divisible by {multiple}, as it halves them."
+    else:
+        return
+    raise ValueError(f"images of shape {x.shape} do not fit: this network takes {takes}")
 
 
 def widen(x: jax.Array) -> jax.Array:

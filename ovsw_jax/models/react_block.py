@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from ovsw_jax.models.factories import name_of, settings, takes
 from ovsw_jax.models.parts import batch_norm
 from ovsw_jax.models.shortcuts import ConvShortcut, Shortcut
 from ovsw_jax.nn.activations import RPReLU
@@ -69,10 +70,14 @@ class ReActBlock(nnx.Module):
           strides: 2 halves the resolution.
           shortcut: makes the skip where the shape changes.
           conv: makes the convolutions; it is given `input_sign` and `normalize_input`, as
-            `BinaryConv` takes them.
+            `BinaryConv` takes them, and so may not set them itself.
           dtype: of the arithmetic; None: that of input and parameters.
           rngs: random state, for `params`.
+
+        Raises:
+          ValueError: if `conv` does not take these two, or sets them.
         """
+        _check_conv(conv)
         layer = {"kernel_size": (3, 3), "padding": 1, "dtype": dtype, "rngs": rngs}
         self.conv1 = conv(
             in_features,
@@ -104,3 +109,19 @@ class ReActBlock(nnx.Module):
         skip = x if self.shortcut is None else self.shortcut(x)
         x = self.activation1(self.bn1(self.conv1(x)) + skip)
         return self.activation2(self.bn2(self.conv2(x)) + x)
+
+
+def _check_conv(conv: Callable[..., Any]) -> None:
+    for name in ("input_sign", "normalize_input"):
+        if not takes(conv, name):
+            raise ValueError(
+                f"conv={name_of(conv)} takes no {name}=, by which a ReActBlock puts a learned "
+                "threshold in front of its convolutions: use ovsw.nn.BinaryConv or a partial of "
+                "it. A BiRealBlock takes any convolution."
+            )
+        own = settings(conv).get(name, False)
+        if own is not False:
+            raise ValueError(
+                f"conv= sets {name}={own!r}, which a ReActBlock sets itself: a learned "
+                "threshold, without normalisation. Leave it out; a BiRealBlock takes any."
+            )

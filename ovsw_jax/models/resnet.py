@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from ovsw_jax.models.bireal_block import BiRealBlock
+from ovsw_jax.models.factories import name_of, takes
 from ovsw_jax.models.initializers import torch_linear, torch_uniform
 from ovsw_jax.models.parts import (
     Activation,
@@ -17,6 +19,7 @@ from ovsw_jax.models.parts import (
     hardtanh,
     stem,
 )
+from ovsw_jax.nn.counts import check_counts
 from ovsw_jax.nn.layers import BinaryConv
 
 # Called as block(in_features, features, strides, conv=..., dtype=..., rngs=...), and with
@@ -55,13 +58,24 @@ class ResNet(nnx.Module):
           norm_scale: what the scales of all batch norms but the last start at.
           conv: makes the convolutions of the blocks.
           activation: after the stem and in the blocks; None: hardtanh after the stem, and the
-            block's own in the blocks.
+            block's own in the blocks. `ReActBlock` takes no other.
           dtype: of the arithmetic; None: that of input and parameters. Parameters are float32,
             logits float32 at least.
           rngs: random state, for `params`.
+
+        Raises:
+          ValueError: if `num_classes` or `in_channels` is no positive integer, `norm_scale` is
+            too small for `dtype`, or `block` takes no `activation` and one is given.
         """
+        check_counts(num_classes=num_classes, in_channels=in_channels)
+        _check_norm_scale(norm_scale, dtype)
         arguments: dict[str, Any] = {"conv": conv, "dtype": dtype, "rngs": rngs}
         if activation is not None:
+            if not takes(block, "activation"):
+                raise ValueError(
+                    f"block={name_of(block)} takes no activation=: it has one of its own. Leave "
+                    "activation=None, or use a block that takes one, such as BiRealBlock."
+                )
             arguments["activation"] = activation
         self.conv1 = stem(
             in_channels,
@@ -96,13 +110,26 @@ class ResNet(nnx.Module):
         Raises:
           ValueError: if the images have another shape, or can't be halved from stage to stage.
         """
-        check_images(x, self.in_channels, self.multiple)
+        check_images(x, self.in_channels, multiple=self.multiple)
         x = self.activation(self.bn1(self.conv1(x)))
         x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for number in range(1, self.stages + 1):
             for block in getattr(self, f"layer{number}"):
                 x = block(x)
         return self.fc(self.bn2(global_average_pool(x)))
+
+
+def _check_norm_scale(norm_scale: float, dtype: jax.typing.DTypeLike | None) -> None:
+    """Batch norms round their results to `dtype`: all 0 in float16, and so are all gradients."""
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        return
+    least = float(jnp.finfo(dtype).tiny)
+    if 0 < norm_scale < least:
+        raise ValueError(
+            f"norm_scale={norm_scale} is too small for dtype={jnp.dtype(dtype)}, whose least "
+            f"normal number is {least:.2g}: batch norms would give 0, and latent weights would get "
+            "no gradient. Use norm_scale=1.0, or dtype=jnp.bfloat16, which has float32's range."
+        )
 
 
 class ResNet18(ResNet):

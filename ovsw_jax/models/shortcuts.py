@@ -22,7 +22,10 @@ class Shortcut(Protocol):
         dtype: jax.typing.DTypeLike | None,
         rngs: nnx.Rngs,
     ) -> nnx.Module:
-        """A module from (batch, h, w, in_features) to (batch, h/strides, w/strides, features)."""
+        """A module from (batch, h, w, in_features) to (batch, h/strides, w/strides, features).
+
+        Sizes that strides don't divide are rounded up.
+        """
 
 
 class PadShortcut(nnx.Module):
@@ -47,8 +50,18 @@ class PadShortcut(nnx.Module):
         dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        """Makes the skip; it has no parameters, and keeps the dtype of its input."""
+        """Makes the skip; it has no parameters, and keeps the dtype of its input.
+
+        Raises:
+          ValueError: if there are fewer channels behind it than in front.
+        """
         del dtype, rngs
+        if features < in_features:
+            raise ValueError(
+                f"features={features} is less than in_features={in_features}: a PadShortcut adds "
+                "channels of zeros, and can't lose any. Let widths not decrease, or use a "
+                "ConvShortcut."
+            )
         self.strides, self.new_features = strides, features - in_features
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -113,5 +126,12 @@ class ConvShortcut(nnx.Module):
 
 
 def _average_pool(x: jax.Array, strides: int) -> jax.Array:
+    """Means of strides x strides pixels, of fewer at the end of a size that isn't divisible.
+
+    So it gives as many as a 3x3 convolution with one row of padding and these strides.
+    """
+    if strides == 1:
+        return x
     window = (strides, strides)
-    return x if strides == 1 else nnx.avg_pool(x, window, strides=window)
+    whole = all(n % strides == 0 for n in x.shape[1:3])
+    return nnx.avg_pool(x, window, strides=window, padding="SAME", count_include_pad=whole)

@@ -1,20 +1,22 @@
 """VGG-small for CIFAR: a plain network, without any skip."""
 
-from functools import partial
+import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import nnx
 
+from ovsw_jax.models.factories import name_of, settings, takes
 from ovsw_jax.models.initializers import kaiming_normal_fan_out
-from ovsw_jax.models.parts import Activation, ConvFactory, batch_norm, hardtanh, stem, widen
+from ovsw_jax.models.parts import Activation, batch_norm, check_images, hardtanh, stem, widen
 from ovsw_jax.nn.activations import PReLU
+from ovsw_jax.nn.counts import check_counts
 from ovsw_jax.nn.layers import BinaryConv
 
 _WIDTHS = (128, 256, 256, 512, 512)  # of the binary convolutions
 _POOLED = (1, 3, 5)  # a max-pool follows these
 _SIZE = 32  # height and width of the images, which the linear layer depends on
-
-fan_out_conv = partial(BinaryConv, kernel_init=kaiming_normal_fan_out)
 
 
 class VGGSmall(nnx.Module):
@@ -39,8 +41,9 @@ class VGGSmall(nnx.Module):
         num_classes: int = 10,
         *,
         in_channels: int = 3,
-        conv: ConvFactory = fan_out_conv,
+        conv: Callable[..., Any] = BinaryConv,
         activation: Activation = hardtanh,
+        kernel_init: nnx.Initializer = kaiming_normal_fan_out,
         dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
@@ -49,20 +52,39 @@ class VGGSmall(nnx.Module):
         Args:
           num_classes: number of logits.
           in_channels: channels of the images.
-          conv: makes every convolution but the first; by default a `BinaryConv` that starts as
-            Kaiming normal by fan-out.
+          conv: makes every convolution but the first. It must take `kernel_init=`, as
+            `BinaryConv` and `nnx.Conv` do; a `partial` that sets one keeps its own.
           activation: after every batch norm but the last.
+          kernel_init: how the weights of all convolutions start: Kaiming normal by fan-out.
           dtype: of the arithmetic; None: that of input and parameters. Parameters are float32,
             logits float32 at least.
           rngs: random state, for `params`.
+
+        Raises:
+          ValueError: if `num_classes` or `in_channels` is no positive integer, or `conv` takes no
+            `kernel_init`.
         """
+        check_counts(num_classes=num_classes, in_channels=in_channels)
+        if not takes(conv, "kernel_init"):
+            raise ValueError(
+                f"conv={name_of(conv)} takes no kernel_init=, by which a VGGSmall says how its "
+                "convolutions start. Let it take one, and pass it on to its layer."
+            )
+        start = settings(conv).get("kernel_init", kernel_init)
         features = _WIDTHS[0]
-        self.conv0 = stem(
-            in_channels, features, kernel_init=kaiming_normal_fan_out, dtype=dtype, rngs=rngs
-        )
+        self.conv0 = stem(in_channels, features, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
         self.bn0 = batch_norm(features, rngs, dtype=dtype)
         for number, width in enumerate(_WIDTHS, start=1):
-            layer = conv(features, width, (3, 3), strides=1, padding=1, dtype=dtype, rngs=rngs)
+            layer = conv(
+                features,
+                width,
+                (3, 3),
+                strides=1,
+                padding=1,
+                kernel_init=start,
+                dtype=dtype,
+                rngs=rngs,
+            )
             setattr(self, f"conv{number}", layer)
             setattr(self, f"bn{number}", batch_norm(width, rngs, dtype=dtype))
             features = width
@@ -79,7 +101,7 @@ class VGGSmall(nnx.Module):
         Raises:
           ValueError: if the images have another shape.
         """
-        self._check_images(x)
+        check_images(x, self.in_channels, size=_SIZE)
         x = self.activation(self.bn0(self.conv0(x)))
         for number in range(1, len(_WIDTHS) + 1):
             x = getattr(self, f"conv{number}")(x)
@@ -87,11 +109,4 @@ class VGGSmall(nnx.Module):
                 x = nnx.max_pool(x, (2, 2), strides=(2, 2))
             activation = self.prelu if number == len(_WIDTHS) else self.activation
             x = activation(getattr(self, f"bn{number}")(x))
-        return self.fc(widen(x).reshape(x.shape[0], -1))
-
-    def _check_images(self, x: jax.Array) -> None:
-        if x.ndim != 4 or x.shape[1:] != (_SIZE, _SIZE, self.in_channels):
-            raise ValueError(
-                f"images of shape {x.shape} do not fit: this network takes (batch, {_SIZE}, "
-                f"{_SIZE}, {self.in_channels}), as its linear layer sees every pixel."
-            )
+        return self.fc(widen(x).reshape(x.shape[0], math.prod(x.shape[1:])))
