@@ -10,6 +10,7 @@ from experiments.figures import signs
 
 # From the papers, of the points whose float32 is on the side of a jump that the formula says.
 GRADIENTS = {
+    ("sign", ""): lambda x: 0 * x,
     ("ste_sign", ""): lambda x: 1 + 0 * x,
     ("clipped_ste_sign", ""): lambda x: 1.0 * (np.abs(x) <= 1),
     ("approx_sign", ""): lambda x: np.maximum(2 - 2 * np.abs(x), 0),
@@ -17,6 +18,7 @@ GRADIENTS = {
     ("tanh_sign", "t = 5"): lambda x: 5 / np.cosh(5 * x) ** 2,
     ("LearnedThresholdSign", "θ = 0.8"): lambda x: np.maximum(2 - 2 * np.abs(x - 0.8), 0),
     ("magnitude_aware_sign", "mean |W| = 0.5"): lambda x: 0.5 * (np.abs(x) <= 1),
+    ("hardtanh", ""): lambda x: 1.0 * (np.abs(x) < 1),
     ("PReLU", "β = 0.25"): lambda x: np.where(x > 0, 1, 0.25),
     ("RPReLU", "γ = 0.8, ζ = -0.4"): lambda x: np.where(x > 0.8, 1, 0.25),
 }

@@ -52,10 +52,13 @@ def main(out: Path = Path("runs") / NAME) -> None:
 
 
 def curves() -> list[Curve]:
-    """All blocks in the order of their panels; a block with two settings has two curves."""
+    """All blocks in the order of their panels; a block with two settings has two curves.
+
+    Without `standardized_sign`, whose gradient at one weight depends on the whole filter.
+    """
     import jax.numpy as jnp
 
-    from ovsw_jax import nn
+    from ovsw_jax import models, nn
 
     def moved(module: Any, **parameters: float) -> Callable[[Any], Any]:
         """A module of one channel, with these parameters, as a function of a vector."""
@@ -69,6 +72,7 @@ def curves() -> list[Curve]:
         return nn.magnitude_aware_sign(jnp.concatenate([x, zeros])[:, None])[: len(x), 0]
 
     blocks: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
+        ("sign", "", nn.sign),
         ("ste_sign", "", nn.ste_sign),
         ("clipped_ste_sign", "", nn.clipped_ste_sign),
         ("approx_sign", "", nn.approx_sign),
@@ -79,6 +83,7 @@ def curves() -> list[Curve]:
         ("LearnedThresholdSign", "θ = 0.8", moved(nn.LearnedThresholdSign(1), threshold=0.8)),
         ("LearnedThresholdSign", "θ = 0", moved(nn.LearnedThresholdSign(1))),
         ("magnitude_aware_sign", "mean |W| = 0.5", aware),
+        ("hardtanh", "", models.hardtanh),
         ("PReLU", "β = 0.25", moved(nn.PReLU(1))),
         ("RPReLU", "γ = 0.8, ζ = -0.4", moved(nn.RPReLU(1), shift_in=0.8, shift_out=-0.4)),
         ("RPReLU", "γ = ζ = 0", moved(nn.RPReLU(1))),
@@ -111,13 +116,13 @@ def figure(found: Sequence[Curve]) -> Figure:
     """A panel a block; of two settings the second is dashed."""
     blocks = list(dict.fromkeys(curve.block for curve in found))
     with style.applied():
-        fig = style.new_figure(6.6, width=9.0)
+        fig = style.new_figure(8.6, width=9.0)
         style.set_title(fig, "Signs and activations: value and (pseudo-)gradient")
         rows = -(-len(blocks) // _COLUMNS)
         panels = fig.subplots(rows, _COLUMNS, sharex=True).ravel()
         for axes, block in zip(panels, blocks, strict=False):
             _draw(axes, [curve for curve in found if curve.block == block])
-        for axes in panels[-_COLUMNS:]:
+        for axes in panels:
             axes.set_xlabel("x")
         style.hide_rest(panels, len(blocks), _COLUMNS)
         fig.legend(handles=_legend(), loc="outside lower center", ncols=4, handlelength=3.0)
