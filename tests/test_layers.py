@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 import ovsw_jax as ovsw
 from tests.layer_oracle import numpy_conv, numpy_sign
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 
 @given(
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),

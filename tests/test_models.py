@@ -11,6 +11,8 @@ from flax import nnx
 import ovsw_jax as ovsw
 from ovsw_jax.nn import BinaryConv
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 LARGE = (64, 64, 3)  # ImageNet's networks take any multiple of 32
 
 NETWORKS = {
