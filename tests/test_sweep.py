@@ -31,7 +31,7 @@ from experiments.run_folder import RunFolder
 from experiments.steps import Steps, latent_weights
 from experiments.training import Training
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
+pytestmark = pytest.mark.usefixtures("compile_quickly", "compile_once")
 
 ROOT = Path(__file__).parents[1]
 SWEEP = Config(
@@ -51,21 +51,6 @@ class OneStage(ovsw.models.SmallResNet):
 
     def __init__(self, classes, *, in_channels, rngs):
         super().__init__(classes, in_channels=in_channels, widths=(8,), rngs=rngs)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """The same programs are run again and again here; compiling them is most of the time."""
-    names = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from experiments.networks import Network
 from experiments.steps import Steps
 from experiments.trained import Trained, load_teacher, load_trained
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
+pytestmark = pytest.mark.usefixtures("compile_quickly", "compile_once")
 
 SHORT = ["--train-images", "64", "--epochs", "1", "--batch-size", "32", "--seeds", "3", "5"]
 SHORT += ["--members-at-once", "2", "--network", "test_two_steps:OneStage"]
@@ -31,20 +31,6 @@ class OneStage(ovsw.models.SmallResNet):
 
     def __init__(self, classes, *, in_channels, rngs, **variant):
         super().__init__(classes, in_channels=in_channels, widths=(8,), rngs=rngs, **variant)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    names = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 def run(folder, *arguments):
