@@ -156,16 +156,17 @@ class Training:
         state, batches = self.steps.batches(state, self.seeds, epoch)
         sums: StepMetrics | None = None
         count = self.steps.steps_per_epoch
+        compiling = int(first and count > 1)  # a step that is no part of images/s
         started = drawn = time.perf_counter()
         with contextlib.closing(batches):  # an error must stop the threads that decode
             for step, batch in enumerate(batches, start=1):
                 state, sums = self.steps.train_step(state, sums, batch, self.values)
-                if first and step == 1:  # compilation is no part of images/s
+                if compiling and step == 1:
                     jax.block_until_ready((sums, self.steps.standing(state)))
                     started = time.perf_counter()
                 if (now := time.perf_counter()) - drawn > SECONDS_BETWEEN_DRAWS:
                     drawn = now
-                    speed = self._images(step - first) / max(now - started, 1e-9)
+                    speed = self._images(step - compiling) / max(now - started, 1e-9)
                     means = self._means(state, sums, step)
                     means |= {**means["layers"].get("total", {}), "top1": means["train_top1"]}
                     shown = self._shown({**means, "images_per_second": speed})
@@ -175,7 +176,7 @@ class Training:
         total = means["layers"].pop("total", {})
         return state, {
             **means,
-            "images_per_second": self._images(count - first) / seconds,
+            "images_per_second": self._images(count - compiling) / seconds,
             "seconds": seconds,
             **total,
         }

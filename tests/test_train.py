@@ -77,6 +77,13 @@ def test_metrics_have_a_row_for_every_epoch_and_seed(digits_run):
     assert by_seed[3] != by_seed[5]
 
 
+def test_an_epoch_of_a_single_step_has_a_speed(tmp_path):
+    command = ["--epochs", "1", "--seeds", "0", "--optimizers", "sgd", "--train-images", "64"]
+    assert train.main([*command, "--batch-size", "64", "--out", str(tmp_path / "run")]) == 0
+    (row,) = rows(tmp_path / "run")
+    assert row["images_per_second"] == pytest.approx(64 / row["seconds"])
+
+
 def test_summary_gives_the_last_epoch_of_every_seed(digits_run):
     summary = json.loads((digits_run / "summary.json").read_text())
     last = {(r["optimizer"], r["seed"]): r for r in rows(digits_run) if r["epoch"] == 2}

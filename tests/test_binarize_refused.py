@@ -1,0 +1,73 @@
+"""Layers of an ordinary network that no binary layer can stand for."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+import ovsw_jax as ovsw
+
+
+class Standardised(nnx.Conv):
+    def __call__(self, x):
+        return super().__call__(x / 2)
+
+
+class Conv3x3(nnx.Conv):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, (3, 3), **kwargs)
+
+
+RNGS = nnx.Rngs(0)
+REFUSED = {
+    r"it has a mask, and a masked weight is 0.*Train it without": nnx.Conv(
+        4, 4, (3,), mask=jnp.ones((3, 4, 4)), rngs=RNGS
+    ),
+    r"input_dilation=2 puts zeros between.*Resize": nnx.Conv(
+        4, 4, (3,), input_dilation=2, rngs=RNGS
+    ),
+    r"its own conv_general_dilated, which binary layers don't take": nnx.Conv(
+        4, 4, (3,), conv_general_dilated=partial(jax.lax.conv_general_dilated), rngs=RNGS
+    ),
+    r"its own dot_general": nnx.Linear(4, 4, dot_general=partial(jax.lax.dot_general), rngs=RNGS),
+    r"its own promote_dtype": nnx.Linear(4, 4, promote_dtype=lambda a, dtype: a, rngs=RNGS),
+    r"its own preferred_element_type": nnx.Conv(
+        4, 4, (3,), preferred_element_type=jnp.float32, rngs=RNGS
+    ),
+    r"kernel has shape \(2, 4, 4\) instead of \(4, 4\): it is stacked.*in the function": nnx.vmap(
+        lambda key: nnx.Linear(4, 4, rngs=nnx.Rngs(key))
+    )(jax.random.split(jax.random.key(0), 2)),
+    r"kernel has dtype complex64.*real floating-point": nnx.Linear(
+        4, 4, param_dtype=jnp.complex64, rngs=RNGS
+    ),
+    r"padding='SAME_LOWER' is unknown": nnx.Conv(4, 4, (3,), padding="SAME_LOWER", rngs=RNGS),
+    r"Standardised has a __call__ of its own.*by hand": Standardised(4, 4, (3,), rngs=RNGS),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_layers_that_no_binary_layer_can_stand_for(message):
+    model = nnx.Dict(
+        first=nnx.Linear(4, 4, rngs=RNGS),
+        inner=nnx.List([REFUSED[message]]),
+        last=nnx.Linear(4, 4, rngs=RNGS),
+    )
+    text = rf"inner/0 \(\w+\) can't be made binary: .*{message}.*where=.*\('inner', 0\)"
+    with pytest.raises(ValueError, match=text):
+        ovsw.binarize(model)
+    with pytest.raises(ValueError, match="nothing in Dict"):
+        ovsw.binarize(model, where=lambda path, _: False)
+
+
+def test_precision_is_refused_only_where_it_matters():
+    layer = nnx.Linear(4, 4, precision="highest", rngs=RNGS)
+    assert isinstance(ovsw.binarize(layer, where=lambda *_: True), ovsw.nn.BinaryDense)
+    with pytest.raises(ValueError, match=r"precision=highest matters for real op.*input_sign=None"):
+        ovsw.binarize(layer, where=lambda *_: True, input_sign=None)
+
+
+def test_a_subclass_that_only_sets_arguments_is_replaced():
+    binary = ovsw.binarize(nnx.List([Conv3x3(4, 4, rngs=RNGS)]), where=lambda *_: True)
+    assert type(binary[0]) is ovsw.nn.BinaryConv
