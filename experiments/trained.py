@@ -45,7 +45,7 @@ def load_trained(run: str | Path, optimizer: str | None = None, seed: int | None
       ValueError: if `run` is no run folder, or keeps no such weights.
     """
     config = weights.config_of(Path(run))
-    path = weights.file_of(
+    path = weights.kept(
         Path(run),
         config["optimizers"][0] if optimizer is None else optimizer,
         config["seeds"][0] if seed is None else seed,
@@ -58,7 +58,9 @@ def load_trained(run: str | Path, optimizer: str | None = None, seed: int | None
         binary=config.get("binary", "both"),
         dtype=config.get("dtype", "float32"),
     )
-    return Trained(network, *weights.load(path, *network.shapes), data)
+    # Not mere shapes: the random keys of dropout and the like are in no file.
+    made = jax.tree.map(lambda x: x[0], network.init(jax.random.key(0)[None]))
+    return Trained(network, *weights.load(path, *made), data)
 
 
 def load_teacher(run: Path, data: weights.Data) -> Trained:

@@ -87,16 +87,15 @@ class Training:
         """From the checkpoint, if it is of these members, to the last epoch."""
         state, done = self._start()
         try:
-            state = self._train(state, done)
+            self._train(state, done)
         except KeyboardInterrupt:
             self._save()
             raise
         self.run_folder.write_latent()
-        self._write_weights(state)
         self.run_folder.close_events()
         self.run_folder.checkpoint.unlink(missing_ok=True)
 
-    def _train(self, state: TrainState, done: int) -> TrainState:
+    def _train(self, state: TrainState, done: int) -> None:
         saved = time.monotonic()
         for epoch in range(done + 1, self.config.epochs + 1):
             signs = _signs(state)
@@ -105,6 +104,9 @@ class Training:
                 measured |= self.steps.evaluate(state)
             if self.keeps_latent:
                 self._keep_latent("never_flipped", never_flipped(state.opt_state))
+            if epoch == self.config.epochs:
+                # Before the row that says the training is done: a kill must not come between.
+                self._write_weights(state)
             self._write(epoch, measured, _changed(signs, _signs(state)))
             top1 = measured.get("test_top1", measured["train_top1"])
             self.on_epoch(epoch, self._shown({**measured, "top1": top1}))
@@ -113,7 +115,6 @@ class Training:
             if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                 self._save()
                 saved = time.monotonic()
-        return state
 
     def _write_weights(self, state: TrainState) -> None:
         if self.keeps_weights:

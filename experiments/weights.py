@@ -69,16 +69,26 @@ def find(run: Path, optimizer: str, seed: int) -> Path:
     """
     config = config_of(run)
     optimizers, seeds = config.get("optimizers") or [""], config.get("seeds") or [0]
-    path = file_of(
+    return kept(
         run,
         optimizer if optimizer in optimizers else optimizers[0],
         seed if seed in seeds else seeds[0],
     )
+
+
+def kept(run: Path, optimizer: str, seed: int) -> Path:
+    """The weights of exactly this training.
+
+    Raises:
+      ValueError: if the run keeps none of it.
+    """
+    path = file_of(run, optimizer, seed)
     if not path.is_file():
+        there = ", ".join(sorted(p.name for p in path.parent.glob("[!.]*.npz"))) or "none"
         raise ValueError(
-            f"{run} holds no trained weights {FOLDER}/{path.name}: a run writes them when a "
-            "training comes to its end, and a sweep of several settings keeps none. Let it finish, "
-            "or name another run."
+            f"{run} holds no trained weights {FOLDER}/{path.name} (there are: {there}): a run "
+            "writes them when a training comes to its end, and a sweep of several settings keeps "
+            "none. Let it finish, or name another run or training."
         )
     return path
 
@@ -133,9 +143,14 @@ def data_of(path: Path) -> Data:
     """What the weights in a file were trained on.
 
     Raises:
-      ValueError: if the file can't be read.
+      ValueError: if the file can't be read, or does not say.
     """
     arrays = _read(path)
+    if missing := [f for f in Data._fields if f"{_DATA}{f}" not in arrays]:
+        raise ValueError(
+            f"trained weights {path} lack {_DATA}{missing[0]}: they are of no run of this version. "
+            "Train again."
+        )
     return Data(
         tuple(map(str, arrays[f"{_DATA}classes"])),
         tuple(map(int, arrays[f"{_DATA}image_shape"])),

@@ -99,9 +99,11 @@ def test_modules_of_ones_own_are_taken():
         def __call__(self, x):
             return ovsw.nn.approx_sign(x)
 
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 3, 3)), jnp.float32)
     for kind in KINDS:
-        make("nn", kind, input_sign=InNnx())
-        make("linen", kind, input_sign=InLinen())
+        np.testing.assert_array_equal(make("nn", kind, input_sign=InNnx())(x), make("nn", kind)(x))
+        params = make("linen", kind, input_sign=InLinen())["params"]
+        assert set(params) == {"latent_kernel"}
 
 
 @pytest.mark.parametrize("package", OWN)

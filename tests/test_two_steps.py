@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
+from flax import nnx, traverse_util
 
 import ovsw_jax as ovsw
 from experiments import train, weights
@@ -31,6 +31,17 @@ class OneStage(ovsw.models.SmallResNet):
 
     def __init__(self, classes, *, in_channels, rngs, **variant):
         super().__init__(classes, in_channels=in_channels, widths=(8,), rngs=rngs, **variant)
+
+
+class WithDropout(OneStage):
+    """Its state holds a random key, which is in no file of weights."""
+
+    def __init__(self, classes, *, rngs, **arguments):
+        super().__init__(classes, rngs=rngs, **arguments)
+        self.dropout = nnx.Dropout(0.1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dropout(super().__call__(x))
 
 
 def run(folder, *arguments):
@@ -129,7 +140,7 @@ def test_a_trained_network_gives_the_answers_it_was_evaluated_with(runs):
 
 def test_no_other_training_stands_in_for_one_that_is_asked_for(runs):
     for optimizer, seed in (("lars", 3), ("sgd", 4)):
-        with pytest.raises(ValueError, match=rf"{optimizer}-seed{seed}\.npz can't be read"):
+        with pytest.raises(ValueError, match=rf"{optimizer}-seed{seed}\.npz \(there are: sgd-"):
             load_trained(runs[0], optimizer, seed)
 
 
@@ -280,3 +291,29 @@ def test_damaged_weights_are_named(runs, tmp_path):
     path.write_bytes((runs[1] / "weights" / "sgd-seed3.npz").read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"trained weights .*sgd-seed0\.npz can't be read"):
         weights.load(path, *network("both").shapes)
+
+
+def test_networks_with_dropout_teach_and_are_started_from(tmp_path):
+    own = ["--network", "test_two_steps:WithDropout", "--optimizers", "sgd"]
+    first = run(tmp_path / "first", *own)
+    run(tmp_path / "second", *own, "--start", str(first), "--teacher", str(first))
+    digits = load("digits")
+    assert load_trained(first).logits(digits.test_images[:4]).shape == (4, 10)
+
+
+def test_a_training_that_is_done_by_its_rows_has_its_weights(tmp_path, monkeypatch):
+    """Killed right behind the last row, where nothing would train it again."""
+
+    def killed(self, row):
+        assert (tmp_path / "run" / "weights" / "sgd-seed3.npz").exists()
+        raise SystemExit
+
+    monkeypatch.setattr("experiments.run_folder.RunFolder.write_metrics", killed)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", "--optimizers", "sgd")
+
+
+def test_weights_that_do_not_say_of_what_data(tmp_path):
+    np.savez(tmp_path / "sgd-seed0.npz", weight=np.zeros(3))
+    with pytest.raises(ValueError, match=r"lack data/classes: they are of no run of this version"):
+        weights.data_of(tmp_path / "sgd-seed0.npz")
