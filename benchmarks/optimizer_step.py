@@ -2,48 +2,80 @@
 
     python -m benchmarks.optimizer_step [--network resnet20] [--repeats 15] [--json-file FILE]
 
-Every optimizer updates the same parameters with the same gradients, jitted, with donated buffers.
-Repeats are interleaved (A B C A B C ...), so that a drift of the machine meets all alike; the
-table gives the median of the ratios to SGD within a repeat, and their quartiles.
+Every optimizer updates the same parameters with the same gradients, jitted, with donated buffers,
+while 1 % of the latent weights flip between two steps (`--flips`). Repeats are interleaved
+(A B C A B C ...), so that a drift of the machine meets all alike; the table gives the median of
+the ratios to SGD within a repeat, and their quartiles.
+
+The *floor* of an optimizer reads gradients, and reads and writes parameters and state, once:
+20 bytes a weight for SGD, 28 for Adam. Over the time of a step it is a rate, to be held against
+the bandwidth of the memory; parameters that fit in a cache go beyond that.
 """
 
-import json
-import time
+import sys
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 import tyro
-from flax import nnx
 
 import ovsw_jax as ovsw
+from benchmarks import measuring
+from benchmarks.literal_ovsw import literal_ovsw
+from benchmarks.networks import NetworkName, initial_parameters, latent_weights
+from benchmarks.stepper import Stepper, enough_steps, small_gradients
+from ovsw_jax.flip_state import StateKind
 
-NETWORKS = {"resnet18": ovsw.models.CifarResNet18, "resnet20": ovsw.models.CifarResNet20}
-OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
-    "SGD": lambda: optax.sgd(0.1, momentum=0.9),
-    "Adam": lambda: optax.adam(1e-3),
-    "SGD + AGS": lambda: optax.chain(ovsw.ags(), optax.sgd(0.1, momentum=0.9)),
-    "SGD + flip tracking, packed": lambda: optax.chain(
-        ovsw.track_flip_state(), optax.sgd(0.1, momentum=0.9)
-    ),
-    "OvSW, packed": lambda: _ovsw("packed"),
-    "OvSW, EMA": lambda: _ovsw("ema"),
-}
-STEPS = 8  # a measurement is this many steps
+RATE = 1e-4  # no step flips a sign by itself
+STEPS = 8  # of a measurement, at least
 
 
-def _ovsw(state: Literal["packed", "ema"]) -> optax.GradientTransformation:
+def _sgd() -> optax.GradientTransformation:
+    return optax.sgd(RATE, momentum=0.9)
+
+
+def _rules(state: StateKind) -> optax.GradientTransformation:
     """The rules alone before SGD: like the others without weight decay."""
-    return optax.chain(ovsw.ags(), ovsw.sad(state=state), optax.sgd(0.1, momentum=0.9))
+    return optax.chain(ovsw.ags(), ovsw.sad(state=state), _sgd())
+
+
+OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
+    "SGD": _sgd,
+    "Adam": lambda: optax.adam(RATE),
+    "LARS (Optax)": lambda: optax.lars(RATE),
+    "SGD + AGS": lambda: optax.chain(ovsw.ags(), _sgd()),
+    "SGD + flip tracking, packed": lambda: optax.chain(ovsw.track_flip_state(), _sgd()),
+    "OvSW, literal": lambda: optax.chain(literal_ovsw(), _sgd()),
+    "OvSW, EMA": lambda: _rules("ema"),
+    "OvSW, packed": lambda: _rules("packed"),
+    "ovsw_sgd (packed, with weight decay)": lambda: ovsw.ovsw_sgd(RATE),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found about one optimizer.
+
+    Attributes:
+      state_bytes: size of its state.
+      floor_bytes: what a step must move.
+      compile_seconds: of the first step.
+      seconds: of a step, one for each repeat.
+    """
+
+    state_bytes: int
+    floor_bytes: int
+    compile_seconds: float
+    seconds: list[float]
 
 
 def main(
-    network: Literal["resnet18", "resnet20"] = "resnet18",
+    network: NetworkName = "resnet18",
     repeats: int = 15,
+    flips: float = 0.01,
+    quick: bool = False,
     json_file: Path | None = None,
 ) -> None:
     """Prints the table.
@@ -51,66 +83,62 @@ def main(
     Args:
       network: whose parameter shapes to use.
       repeats: measurements of each optimizer, each of several steps.
+      flips: share of the latent weights that flip between two steps.
+      quick: a small network and few repeats, to see that it runs.
       json_file: also write all measurements there.
     """
-    params = _parameters(network)
-    latent = sum(
-        w.size
-        for w, m in zip(
-            jax.tree.leaves(params), jax.tree.leaves(ovsw.latent_mask(params)), strict=True
-        )
-        if m
+    if quick:
+        network, repeats = "small", 3
+    measuring.check_positive(repeats=repeats)
+    params = initial_parameters(network)
+    latent = latent_weights(params)
+    found = measuring.environment()
+    print(f"{network}: {latent:,} latent weights, {flips:.1%} flip; float32; ", end="")
+    print(f"{measuring.describe(found)}; n = {repeats}\n")
+    gradients = small_gradients(params)
+    steppers = {
+        name: Stepper(make(), params, gradients, flips=flips) for name, make in OPTIMIZERS.items()
+    }
+    steps = STEPS if quick else enough_steps(steppers["SGD"], STEPS)
+    ways = {name: partial(s.measure, steps) for name, s in steppers.items()}
+    seconds = measuring.interleaved(ways, repeats)
+    measured = {
+        name: Measured(s.state_bytes, s.floor_bytes, s.compile_seconds, seconds[name])
+        for name, s in steppers.items()
+    }
+    _print(measured, latent)
+    measuring.write_json(
+        json_file,
+        benchmark="optimizer_step",
+        settings={"network": network, "steps": steps, "flips": flips, "dtype": "float32"},
+        latent_weights=latent,
+        optimizers={name: asdict(m) for name, m in measured.items()},
     )
-    print(f"{network}: {latent:,} latent weights, {jax.devices()[0].device_kind}")
-    runs = {name: _Stepper(make(), params) for name, make in OPTIMIZERS.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            seconds[name].append(run.measure())
-    print("| optimizer | time / SGD (median, quartiles) | bytes a latent weight beyond momentum |")
-    print("| --- | ---: | ---: |")
-    momentum = runs["SGD"].state_bytes
-    for name, run in runs.items():
-        ratios = np.array(seconds[name]) / np.array(seconds["SGD"])
-        low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-        extra = (run.state_bytes - momentum) / latent
-        print(f"| {name} | {median:.2f} ({low:.2f} to {high:.2f}) | {extra:.2f} |")
-    if json_file is not None:
-        json_file.write_text(json.dumps({"network": network, "seconds": seconds}, indent=2) + "\n")
 
 
-class _Stepper:
-    """One optimizer with its own copy of parameters and state."""
-
-    def __init__(self, tx: optax.GradientTransformation, params: Any):
-        def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
-            updates, state = tx.update(grads, state, params)
-            return optax.apply_updates(params, updates), state
-
-        self._params = jax.tree.map(jnp.copy, params)
-        self._state = jax.jit(tx.init)(self._params)
-        self._grads = jax.tree.map(lambda p: 0.01 * p[::-1], params)
-        self._step = jax.jit(step, donate_argnums=(0, 1))
-        self.state_bytes = sum(x.nbytes for x in jax.tree.leaves(self._state))
-        self.measure()
-
-    def measure(self) -> float:
-        """Seconds a step."""
-        started = time.perf_counter()
-        for _ in range(STEPS):
-            self._params, self._state = self._step(self._params, self._state, self._grads)
-        jax.block_until_ready(self._params)
-        return (time.perf_counter() - started) / STEPS
-
-
-def _parameters(network: str) -> Any:
-    @jax.jit
-    def init() -> Any:
-        model = NETWORKS[network](10, rngs=nnx.Rngs(0))
-        return nnx.to_pure_dict(nnx.state(model, nnx.Param))
-
-    return init()
+def _print(measured: dict[str, Measured], latent: int) -> None:
+    seconds = {name: m.seconds for name, m in measured.items()}
+    heads = ("optimizer", "time / SGD (median, quartiles)", "ms a step", "floor, GB/s")
+    rows = []
+    for name, m in measured.items():
+        median = measuring.median(m.seconds)
+        extra = (m.state_bytes - measured["SGD"].state_bytes) / latent
+        rows.append(
+            (
+                name,
+                measuring.spread(seconds, name, "SGD"),
+                f"{1e3 * median:.2f}",
+                f"{m.floor_bytes / median / 1e9:.1f}",
+                f"{extra:.2f}",
+                f"{m.compile_seconds:.1f}",
+            )
+        )
+    more = ("bytes a latent weight beyond momentum", "first step, s")
+    measuring.print_table((*heads, *more), rows)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -5,6 +5,7 @@ A peer to be measured against, so it is written to be fast. Modules are named as
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ class _InputSign(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        inverse = torch.rsqrt(x.var(dim=(1, 2, 3), keepdim=True) + EPSILON)
+        inverse = torch.rsqrt(_variance(x) + EPSILON)
         ctx.save_for_backward(x, inverse)
         return _sign(x)
 
@@ -56,14 +57,26 @@ class _KernelSign(torch.autograd.Function):
 
 
 def _sign(x: Tensor) -> Tensor:
-    """+1 where x >= 0, else -1."""
-    return (x >= 0).to(x.dtype).mul_(2).sub_(1)
+    """+1 where x >= 0, else -1; on a CPU in a sixteenth of the time of `torch.where`."""
+    return torch.ge(x, 0, out=torch.empty_like(x)).mul_(2).sub_(1)
+
+
+def _variance(x: Tensor) -> Tensor:
+    """Unbiased variance of each sample, (batch, 1, 1, 1).
+
+    From both sums: on a CPU `Tensor.var` takes thirty times as long.
+    """
+    sums = x.sum((1, 2, 3), keepdim=True)
+    squares = _norms(x).square_()
+    count = x[0].numel()
+    return squares.sub_(sums.square_().div_(count)).div_(count - 1).clamp_(min=0)
 
 
 class BinaryConv2d(nn.Conv2d):
     """Convolution of the signs of its input with those of its latent weights, times the factor."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, in, height, width) to (batch, out, height', width')."""
         signs, kernel = _InputSign.apply(x), _KernelSign.apply(self.weight)
         return functional.conv2d(signs, kernel, None, self.stride, self.padding)
 
@@ -110,25 +123,31 @@ class _BasicBlock(nn.Module):
 
 
 class CifarResNet20(nn.Module):
-    """Twin of `ovsw.models.CifarResNet20`."""
+    """Twin of `ovsw.models.CifarResNet20`; with other widths and one block, of `SmallResNet`."""
 
-    def __init__(self, num_classes: int = 10):
+    def __init__(
+        self, num_classes: int = 10, *, widths: tuple[int, ...] = (16, 32, 64), blocks: int = 3
+    ):
         """Makes the network, with PyTorch's initial weights."""
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        for number, width in enumerate((16, 32, 64), start=1):
-            first = width if number == 1 else width // 2
-            blocks = [_BiRealBlock(first, width, 1 if number == 1 else 2)]
-            blocks += [_BiRealBlock(width, width, 1) for _ in range(2)]
-            setattr(self, f"layer{number}", nn.Sequential(*blocks))
-        self.bn2 = nn.BatchNorm1d(64)
-        self.linear = nn.Linear(64, num_classes)
+        features = widths[0]
+        self.conv1 = nn.Conv2d(3, features, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(features)
+        self.stages = len(widths)
+        for number, width in enumerate(widths, start=1):
+            layers = []
+            for i in range(blocks):
+                layers.append(_BiRealBlock(features, width, 2 if number > 1 and i == 0 else 1))
+                features = width
+            setattr(self, f"layer{number}", nn.Sequential(*layers))
+        self.bn2 = nn.BatchNorm1d(features)
+        self.linear = nn.Linear(features, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (batch, 3, height, width) to logits (batch, num_classes)."""
         x = functional.hardtanh_(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
+        for number in range(1, self.stages + 1):
+            x = getattr(self, f"layer{number}")(x)
         return self.linear(self.bn2(x.mean((2, 3))))
 
 
@@ -155,8 +174,9 @@ class CifarResNet18(nn.Module):
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "resnet20": CifarResNet20,
     "resnet18": CifarResNet18,
+    "resnet20": CifarResNet20,
+    "small": partial(CifarResNet20, widths=(16, 32), blocks=1),
 }
 
 
