@@ -35,6 +35,7 @@ _PARTS = {
     "normalize_sample": "normalise",
     "standardized_scale": "factor",
     "convolve": "convolve",
+    "convolve_signs": "convolve",
     "_affine": "scale",
 }
 _RECASTS = ("broadcast_in_dim", "convert_element_type")
@@ -189,8 +190,9 @@ def _library_functions(equation: Any) -> tuple[tuple[str, str], ...]:
 
 def _part(equation: _Equation) -> str:
     for file, function in equation.functions:
-        if file == "signs":
-            return "sign"
+        if file in ("signs", "words") or function == "pad":
+            return "sign"  # as numbers, with a border, or packed as bits
+    for _, function in equation.functions:
         if function in _PARTS:
             return _PARTS[function]
     return equation.functions[-1][1] if equation.functions else equation.primitive

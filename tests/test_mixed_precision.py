@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.extend.core import jaxprs_in_params
 
 import ovsw_jax as ovsw
 from ovsw_jax.models import BasicBlock, BiRealBlock, PadShortcut, ReActBlock
@@ -117,9 +118,8 @@ def convolutions(jaxpr):
     for equation in jaxpr.eqns:
         if equation.primitive.name == "conv_general_dilated":
             found.append((equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype))
-        for inner in equation.params.values():
-            if hasattr(inner, "jaxpr"):  # of a nested call
-                found += convolutions(inner.jaxpr)
+        for inner in jaxprs_in_params(equation.params):  # of a nested call, or a platform's own
+            found += convolutions(inner)
     return found
 
 

@@ -1,14 +1,14 @@
 """What the networks share: the kinds of layers they are made of, and their real-valued parts."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
 from ovsw_jax.latent import accurate_dtype
+from ovsw_jax.models.batch_norm import BatchNorm
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -52,34 +52,30 @@ def hardtanh(x: jax.Array) -> jax.Array:
 
     Source: Courbariaux et al. 2016, BinaryNet; the gradient at the ends as in PyTorch.
     """
-    return jnp.where(jnp.abs(x) < 1, x, jnp.clip(lax.stop_gradient(x), -1, 1))
+    return _hardtanh(x)
+
+
+@jax.custom_vjp
+def _hardtanh(x: jax.Array) -> jax.Array:
+    return jnp.clip(x, -1, 1)
+
+
+def _keep_mask(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _hardtanh(x), jnp.abs(x) < 1
+
+
+def _pass_inside(inside: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    return (jnp.where(inside, cotangent, 0),)
+
+
+_hardtanh.defvjp(_keep_mask, _pass_inside)
 
 
 def batch_norm(
     features: int, rngs: nnx.Rngs, *, dtype: jax.typing.DTypeLike | None = None
-) -> nnx.BatchNorm:
-    """Batch norm with PyTorch's decay (0.1) and epsilon (1e-5).
-
-    Flax keeps the biased variance as its running statistic, PyTorch the unbiased one. All is
-    computed in float32 at least, and only the result rounded to `dtype`: Flax alone would round
-    the running statistics too.
-    """
-    return nnx.BatchNorm(
-        features,
-        momentum=0.9,
-        epsilon=1e-5,
-        use_fast_variance=False,
-        dtype=dtype,
-        promote_dtype=_widen,
-        rngs=rngs,
-    )
-
-
-def _widen(arrays: Any, /, *, dtype: object = None, inexact: bool = True) -> Any:
-    """Brings all arrays to float32, or to float64 if one is; `dtype` is left for the result."""
-    del dtype, inexact
-    wide = accurate_dtype(*(x for x in arrays if x is not None))
-    return tuple(None if x is None else jnp.asarray(x, wide) for x in arrays)
+) -> BatchNorm:
+    """The batch norm of all networks."""
+    return BatchNorm(features, dtype=dtype, rngs=rngs)
 
 
 def stem(

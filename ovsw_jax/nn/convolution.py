@@ -107,28 +107,28 @@ def convolve(signs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     Returns:
       (batch, *spatial', out_features) float32, or float64 for float64 signs.
     """
-    signs, padding = _pad(signs, window)
-    window = window._replace(padding=padding)
+    signs, window = pad(signs, window)
     if accurate_dtype(signs) == signs.dtype:
-        return _conv(signs, kernel, window, signs.dtype)
+        return multiply(signs, kernel, window, signs.dtype)
     return _narrow_conv(signs, kernel, window)
 
 
-def _pad(signs: jax.Array, window: Window) -> tuple[jax.Array, str | tuple[tuple[int, int], ...]]:
-    """Does the padding that XLA's convolution doesn't know, and names what is left to do."""
+def pad(signs: jax.Array, window: Window) -> tuple[jax.Array, Window]:
+    """Does the padding that XLA's convolution doesn't know, and leaves the rest to the window."""
     if window.padding in ("SAME", "VALID") or not isinstance(window.padding, str):
-        return signs, window.padding
+        return signs, window
     extent = [(k - 1) * d for k, d in zip(window.kernel_size, window.kernel_dilation, strict=True)]
     if window.padding == "CAUSAL":
-        return signs, ((extent[0], 0),)
+        return signs, window._replace(padding=((extent[0], 0),))
     pads = [(0, 0), *((e // 2, e - e // 2) for e in extent), (0, 0)]
     mode = "wrap" if window.padding == "CIRCULAR" else "reflect"
-    return jnp.pad(signs, pads, mode=mode), "VALID"
+    return jnp.pad(signs, pads, mode=mode), window._replace(padding="VALID")
 
 
-def _conv(
+def multiply(
     signs: jax.Array, kernel: jax.Array, window: Window, sum_dtype: jax.typing.DTypeLike
 ) -> jax.Array:
+    """Convolution by XLA, zeros around the input, with sums and result in `sum_dtype`."""
     spatial = "DHW"[-len(window.kernel_size) :]
     return lax.conv_general_dilated(
         signs,
@@ -149,7 +149,7 @@ def _narrow_conv(signs: jax.Array, kernel: jax.Array, window: Window) -> jax.Arr
     JAX has no transpose of a convolution whose result is wider than its operands, so the backward
     pass narrows the cotangent, as mixed-precision training does anyway.
     """
-    return _conv(signs, kernel, window, jnp.float32)
+    return multiply(signs, kernel, window, jnp.float32)
 
 
 def _narrow_conv_forward(
@@ -162,7 +162,7 @@ def _narrow_conv_backward(
     window: Window, operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     dtype = operands[0].dtype
-    _, transpose = jax.vjp(lambda a, w: _conv(a, w, window, dtype), *operands)
+    _, transpose = jax.vjp(lambda a, w: multiply(a, w, window, dtype), *operands)
     return transpose(cotangent.astype(dtype))
 
 

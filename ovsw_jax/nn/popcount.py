@@ -1,0 +1,143 @@
+"""Convolutions of signs as CPUs do them best: counted bits, and one matrix product.
+
+Two signs have the product -1 where their bits differ, so a sum of products is
+
+    (number of products) - 2 popcount(x xor w),
+
+and one instruction takes 32 of them. The sums are integers: the same, to the last bit, as those of
+a convolution in float32. In the gradient of the kernel only one factor is a sign; there the signs
+that each tap sees are spread out into the rows of a matrix, which multiplies the cotangent as it
+lies in memory. GPUs and TPUs have better units for both.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.xla_metadata import set_xla_metadata
+
+from ovsw_jax.nn.taps import Taps
+from ovsw_jax.nn.words import bits_of_word, pack, sign_of_bit
+
+# Terms are written out one by one: beyond these many, compiling takes too long.
+MAX_TERMS = 160
+# From this many words on, the words of a tap fill a vector register by themselves.
+WORDS_OF_A_VECTOR = 8
+# The rows of signs are made for so many images at a time that they take no more than this.
+ROW_BYTES = 32 * 2**20
+
+
+def can_count(taps: Taps, words: int) -> bool:
+    """Whether `convolve_words` is made for a convolution of this size."""
+    terms = math.prod(taps.kernel_size) * (1 if words >= WORDS_OF_A_VECTOR else words)
+    return terms <= MAX_TERMS
+
+
+def convolve_words(x: jax.Array, kernel: jax.Array, taps: Taps) -> jax.Array:
+    """Sums of products of signs.
+
+    Args:
+      x: (batch, *spatial, words) uint32, signs packed over channels.
+      kernel: (*kernel_size, in_features, out_features) signs.
+      taps: geometry; products with the padding are 0.
+
+    Returns:
+      (batch, *spatial', out_features) int16, or int32 where they need it.
+    """
+    return _apart(_sums)(
+        x, pack(jnp.moveaxis(kernel, -2, -1)), taps=taps, in_features=kernel.shape[-2]
+    )
+
+
+def _sums(x: jax.Array, w: jax.Array, *, taps: Taps, in_features: int) -> jax.Array:
+    seen = np.stack([taps.inside(tap) for tap in taps.all()])
+    products = np.asarray(in_features * np.sum(seen, axis=0, dtype=np.int32))
+    sums = jnp.asarray(products)[..., None] - 2 * _count_differences(x, w, taps).astype(jnp.int32)
+    # Half the bytes, for the backward pass to read again.
+    fits = products.max(initial=0) <= np.iinfo(np.int16).max
+    return sums.astype(jnp.int16 if fits else jnp.int32)
+
+
+def _count_differences(x: jax.Array, w: jax.Array, taps: Taps) -> jax.Array:
+    padded = taps.pad(x)
+    words = x.shape[-1]
+    together = words >= WORDS_OF_A_VECTOR
+    counts: Any = 0
+    for tap in taps.all():
+        differ = taps.seen(padded, tap)[..., None, :] ^ w[tap]
+        if not (inside := taps.inside(tap)).all():
+            differ = differ & jnp.where(inside, jnp.uint32(0xFFFFFFFF), 0)[..., None, None]
+        bits = jax.lax.population_count(differ)
+        counts = counts + (bits if together else sum(bits[..., i] for i in range(words)))
+    differences: jax.Array = jnp.sum(counts, -1, dtype=jnp.uint32) if together else counts
+    return differences
+
+
+def kernel_gradient(x: jax.Array, cotangent: jax.Array, in_features: int, taps: Taps) -> jax.Array:
+    """Gradient of the kernel.
+
+    Args:
+      x: (batch, *spatial, words) uint32, as in `convolve_words`.
+      cotangent: (batch, *spatial', out_features) real.
+      in_features: channels packed in the words.
+      taps: geometry.
+
+    Returns:
+      (*kernel_size, in_features, out_features), of the dtype of the cotangent.
+    """
+    rows = math.prod(taps.kernel_size) * in_features
+    image = rows * math.prod(taps.outputs) * cotangent.dtype.itemsize
+    images = max(1, ROW_BYTES // max(image, 1))
+    gradient = jnp.zeros((rows, cotangent.shape[-1]), cotangent.dtype)
+    for start in range(0, x.shape[0], images):
+        part = slice(start, start + images)
+        gradient = _apart(_add_gradient)(
+            gradient, x[part], cotangent[part], in_features=in_features, taps=taps
+        )
+    return gradient.reshape(*taps.kernel_size, in_features, -1)
+
+
+def _add_gradient(
+    gradient: jax.Array, x: jax.Array, cotangent: jax.Array, *, in_features: int, taps: Taps
+) -> jax.Array:
+    words, mask = _apart(_words_of_taps)(x, taps=taps)
+    signs = _rows(words, mask, in_features, cotangent.dtype)
+    return gradient + signs @ cotangent.reshape(-1, cotangent.shape[-1])
+
+
+def _words_of_taps(x: jax.Array, *, taps: Taps) -> tuple[jax.Array, jax.Array]:
+    """The words that each tap sees, (taps, words, positions), and -1 where it sees any, else 0."""
+    padded = taps.pad(x)
+    seen = [jnp.moveaxis(taps.seen(padded, tap), -1, 0) for tap in taps.all()]
+    words = jnp.stack(seen).reshape(len(seen), x.shape[-1], -1)
+    inside = np.stack([taps.inside(tap).ravel() for tap in taps.all()])
+    mask = jnp.where(inside, jnp.int32(-1), 0)[:, None]
+    mask = jnp.broadcast_to(mask, (len(seen), x.shape[0], inside.shape[1]))
+    return words, mask.reshape(len(seen), 1, 1, -1)
+
+
+def _rows(
+    words: jax.Array, mask: jax.Array, in_features: int, dtype: jax.typing.DTypeLike
+) -> jax.Array:
+    """The signs that each tap sees, 0 for the padding: (taps * channels, positions)."""
+    places = jnp.arange(bits_of_word(in_features), dtype=jnp.uint32)[:, None]
+    signs = sign_of_bit(words[:, :, None] >> places) & mask
+    signs = signs.reshape(len(words), -1, words.shape[-1])[:, :in_features]
+    return signs.astype(dtype).reshape(-1, words.shape[-1])
+
+
+def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, kept out of the fusions of whoever uses its results.
+
+    XLA would compute it again in each of them, rather than read back what it wrote.
+    """
+
+    def called(*arrays: jax.Array, **constants: Any) -> Any:
+        with set_xla_metadata(inlineable="false"):
+            return jax.jit(partial(function, **constants))(*arrays)
+
+    return called

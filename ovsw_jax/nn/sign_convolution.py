@@ -1,0 +1,97 @@
+"""A convolution whose two operands are signs, +1 or -1.
+
+What its backward pass needs of a sign is one bit, so that is what the forward pass keeps.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ovsw_jax.latent import accurate_dtype
+from ovsw_jax.nn.convolution import Window, multiply
+from ovsw_jax.nn.popcount import can_count, convolve_words, kernel_gradient
+from ovsw_jax.nn.taps import Taps
+from ovsw_jax.nn.words import pack, unpack
+from ovsw_jax.varying import varying_alike
+
+
+class _Kept(NamedTuple):
+    words: jax.Array  # signs of the activations, packed
+    kernel: jax.Array  # int8
+
+
+def convolve_signs(signs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    """Convolution of signs with signs, exact.
+
+    Args:
+      signs: (batch, *spatial, in_features), +1 or -1.
+      kernel: (*kernel_size, in_features, out_features), +1 or -1, of the same dtype.
+      window: geometry, in one group; padding adds zeros.
+
+    Returns:
+      (batch, *spatial', out_features) float32, or float64 for float64 signs. Its gradients are
+      those of the products in the dtype of the signs. They have none of their own: this is
+      differentiable once, in reverse mode.
+    """
+    return _convolve(*varying_alike(signs, kernel), window, signs.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(signs: jax.Array, kernel: jax.Array, window: Window, dtype: Any) -> jax.Array:
+    return _convolve_forward(signs, kernel, window, dtype)[0]
+
+
+def _convolve_forward(
+    signs: jax.Array, kernel: jax.Array, window: Window, dtype: Any
+) -> tuple[jax.Array, _Kept]:
+    del dtype
+    sum_dtype = accurate_dtype(signs)
+    words, taps = pack(signs), _taps(window, signs.shape[1:-1])
+
+    def count(words: jax.Array, signs: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolve_words(words, kernel, taps).astype(sum_dtype)
+
+    def product(words: jax.Array, signs: jax.Array, kernel: jax.Array) -> jax.Array:
+        return multiply(signs, kernel, window, sum_dtype)
+
+    on_cpu = count if can_count(taps, words.shape[-1]) else product
+    y = lax.platform_dependent(words, signs, kernel, cpu=on_cpu, default=product)
+    return y, _Kept(words, kernel.astype(jnp.int8))
+
+
+def _convolve_backward(
+    window: Window, dtype: Any, kept: _Kept, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    # JAX has no transpose of a convolution whose result is wider than its operands.
+    cotangent, kernel = cotangent.astype(dtype), kept.kernel.astype(dtype)
+    *shape, _ = kept.words.shape
+    in_features, taps = kernel.shape[-2], _taps(window, tuple(shape[1:]))
+    # Both products are linear: where a gradient is taken makes no difference.
+    some_signs, some_kernel, _ = varying_alike(
+        jnp.zeros((*shape, in_features), dtype), jnp.zeros(kernel.shape, dtype), cotangent
+    )
+    to_signs = jax.vjp(lambda s: multiply(s, kernel, window, dtype), some_signs)[1](cotangent)[0]
+
+    def spread_out(words: jax.Array, cotangent: jax.Array) -> jax.Array:
+        return kernel_gradient(words, cotangent, in_features, taps)
+
+    def transposed(words: jax.Array, cotangent: jax.Array) -> jax.Array:
+        signs = unpack(words, in_features).astype(dtype)
+        return jax.vjp(lambda k: multiply(signs, k, window, dtype), some_kernel)[1](cotangent)[0]
+
+    to_kernel = lax.platform_dependent(kept.words, cotangent, cpu=spread_out, default=transposed)
+    return to_signs, to_kernel
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _taps(window: Window, spatial: tuple[int, ...]) -> Taps:
+    size, strides, pads, dilation, _ = window
+    if isinstance(pads, str):
+        extents = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
+        pads = tuple(lax.padtype_to_pads(spatial, extents, strides, pads))
+    return Taps(size, strides, dilation, pads, spatial)

@@ -1,0 +1,55 @@
+"""Signs packed into words: 32 channels in a uint32, one bit each."""
+
+import jax
+import jax.numpy as jnp
+
+WORD_BITS = 32
+
+
+def pack(signs: jax.Array) -> jax.Array:
+    """Packs the last axis, channel 0 into the lowest bit of word 0.
+
+    Args:
+      signs: (..., channels), +1 or -1.
+
+    Returns:
+      (..., words) uint32, a bit being 1 for +1. Bits that no channel has are 0.
+
+    >>> pack(jnp.array([1.0, -1.0, 1.0])).tolist()
+    [5]
+    """
+    channels = signs.shape[-1]
+    bits = bits_of_word(channels)
+    missing = -channels % bits
+    positive = jnp.pad(signs >= 0, [(0, 0)] * (signs.ndim - 1) + [(0, missing)])
+    grouped = positive.reshape(*signs.shape[:-1], -1, bits)
+    powers = jnp.uint32(1) << jnp.arange(bits, dtype=jnp.uint32)
+    return jnp.sum(jnp.where(grouped, powers, 0), axis=-1, dtype=jnp.uint32)
+
+
+def unpack(words: jax.Array, channels: int) -> jax.Array:
+    """The signs that were packed.
+
+    Args:
+      words: (..., words) uint32.
+      channels: how many.
+
+    Returns:
+      (..., channels) int32, +1 or -1.
+
+    >>> unpack(jnp.array([5], jnp.uint32), 3).tolist()
+    [1, -1, 1]
+    """
+    places = jnp.arange(bits_of_word(channels), dtype=jnp.uint32)
+    signs = sign_of_bit(words[..., None] >> places)
+    return signs.reshape(*words.shape[:-1], -1)[..., :channels]
+
+
+def sign_of_bit(words: jax.Array) -> jax.Array:
+    """+1 where the lowest bit is 1, else -1: int32."""
+    return (words & 1).astype(jnp.int32) * 2 - 1
+
+
+def bits_of_word(channels: int) -> int:
+    """How many bits of each word are in use."""
+    return max(min(WORD_BITS, channels), 1)
