@@ -1,6 +1,5 @@
 """Batch norm that remembers nothing but its input."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -49,9 +48,10 @@ class BatchNorm(nnx.BatchNorm):
         evaluates = self.use_running_average if use_running_average is None else use_running_average
         if evaluates or mask is not None or self.axis_name is not None:
             return super().__call__(x, use_running_average, mask=mask)
-        scale, bias = (jnp.asarray(p) for p in (self.scale, self.bias))
-        dtype = jnp.result_type(x, scale, bias) if self.dtype is None else self.dtype
-        y, mean, var = normalize_batch(*varying_alike(x, scale, bias), self.epsilon)
+        arrays = (x, *(jnp.asarray(v) for v in (self.mean, self.var, self.scale, self.bias)))
+        dtype = jnp.result_type(x, *arrays[3:]) if self.dtype is None else self.dtype
+        scale, bias = self.promote_dtype(arrays, dtype=self.dtype)[3:]
+        y, mean, var = normalize_batch(x, scale, bias, self.epsilon)
         self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
         self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
         return y.astype(dtype)
@@ -62,59 +62,60 @@ class _Kept(NamedTuple):
     mean: jax.Array
     inverse: jax.Array  # 1 / deviation
     scale: jax.Array
-    bias: jax.Array
+    epsilon: jax.Array
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalize_batch(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: jax.typing.ArrayLike
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Batch norm in training.
 
     Args:
       x: (batch, ..., features).
-      scale: (features,).
-      bias: (features,).
-      epsilon: added to the variance.
+      scale: (features,), in the dtype to compute in.
+      bias: (features,), likewise.
+      epsilon: added to the variance; has no gradient.
 
     Returns:
-      The result, mean and biased variance over all but the last axis, in float32 at least. Mean
-      and variance have no gradient.
+      The result, and mean and biased variance over all but the last axis, all in the dtype of
+      `scale`. Mean and variance have no gradient.
     """
+    epsilon = jnp.asarray(epsilon, scale.dtype)
+    return _normalize(*varying_alike(x, scale, bias, epsilon))
+
+
+@jax.custom_vjp
+def _normalize(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     return _forward(x, scale, bias, epsilon)[0]
 
 
 def _forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], _Kept]:
-    wide, wide_scale, wide_bias = _widen((x, scale, bias))
-    axes = tuple(range(x.ndim - 1))
+    wide, axes = x.astype(scale.dtype), tuple(range(x.ndim - 1))
     mean = jnp.mean(wide, axes)
     var = jnp.mean(jnp.square(wide - mean), axes)
     inverse = lax.rsqrt(var + epsilon)
-    y = (wide - mean) * (inverse * wide_scale) + wide_bias
-    return (y, mean, var), _Kept(x, mean, inverse, scale, bias)
+    y = (wide - mean) * (inverse * scale) + bias
+    return (y, mean, var), _Kept(x, mean, inverse, scale, epsilon)
 
 
 def _backward(
-    epsilon: float, kept: _Kept, cotangents: tuple[jax.Array, jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    del epsilon
+    kept: _Kept, cotangents: tuple[jax.Array, jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     dy, x = cotangents[0], kept.x
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
     normalized = (x.astype(dy.dtype) - kept.mean) * kept.inverse
     to_bias = jnp.sum(dy, axes)
     to_scale = jnp.sum(dy * normalized, axes)
-    slope = kept.inverse * kept.scale.astype(dy.dtype)
+    slope = kept.inverse * kept.scale
     to_x = slope * (dy - to_bias / count - normalized * (to_scale / count))
-    return (
-        to_x.astype(x.dtype),
-        to_scale.astype(kept.scale.dtype),
-        to_bias.astype(kept.bias.dtype),
-    )
+    return to_x.astype(x.dtype), to_scale, to_bias, jnp.zeros_like(kept.epsilon)
 
 
-normalize_batch.defvjp(_forward, _backward)
+_normalize.defvjp(_forward, _backward)
 
 
 def _widen(arrays: Any, /, *, dtype: object = None, inexact: bool = True) -> Any:
