@@ -20,7 +20,9 @@ import tyro
 from rich.console import Console
 
 from experiments import checkpoint, figures, summary, weights
+from experiments.allocator import keep_freed_memory
 from experiments.choices import choose
+from experiments.compilation_cache import keep_compiled_programs
 from experiments.configs import RECIPES, Config
 from experiments.data import Dataset, StreamedDataset, load, load_streamed
 from experiments.devices import devices_for, members_that_fit, one_device_a_core
@@ -246,7 +248,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prog="python -m experiments.train [RECIPE]",
             description=(
                 "Trains a binary network with several optimizers and compares them, or sweeps "
-                f"their settings. RECIPE is one of {', '.join(RECIPES)}; every field of it can be "
+                "their settings. Compiled programs are kept in the user's cache folder; the "
+                "environment variable JAX_COMPILATION_CACHE_DIR names another one, or none if it "
+                f"is empty. RECIPE is one of {', '.join(RECIPES)}; every field of it can be "
                 "changed:"
             ),
         )
@@ -270,6 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     # A shell starts background jobs with Ctrl-C ignored; `kill -INT` must end them all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    keep_freed_memory()
+    if (reason := keep_compiled_programs()) is not None:
+        print(reason, file=sys.stderr)
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -8,6 +8,8 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Programs that tests start keep nothing compiled in the user's cache.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
 
 import hypothesis
 import jax
