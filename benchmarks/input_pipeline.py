@@ -15,12 +15,11 @@ that come with scikit-learn, stored with quality 95: about 80 kB each. ImageNet'
 and high, and 110 kB on average.
 """
 
-import functools
-import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import numpy as np
 import tyro
 from PIL import Image, ImageOps
 
+from benchmarks import measuring
 from experiments import data
 from experiments.data import crops, image_file, image_folder
 
@@ -43,6 +43,7 @@ def main(
     image_size: int = 224,
     batch_size: int = 64,
     repeats: int = 9,
+    quick: bool = False,
     json_file: Path | None = None,
 ) -> None:
     """Prints the table.
@@ -53,8 +54,14 @@ def main(
       image_size: side of the crops.
       batch_size: images in a batch.
       repeats: measurements of each way.
+      quick: few and small images, to see that it runs.
       json_file: also write all measurements there.
     """
+    if quick:
+        images, repeats, image_size = 16, 2, 64
+    measuring.check_positive(
+        images=images, image_size=image_size, batch_size=batch_size, repeats=repeats
+    )
     with tempfile.TemporaryDirectory() as made:
         if folder is None:
             folder = make_folder(Path(made), images)
@@ -64,30 +71,33 @@ def main(
         print(f"{len(files):,} images of {size / 1e3:.0f} kB on average, crops of {image_size}")
         for _, run in ways.values():  # modules are imported, files lie in the page cache
             run()
-        rates: dict[str, list[float]] = {name: [] for name in ways}
-        processor: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(repeats):
-            for name, (cores, run) in ways.items():
-                started, before = time.perf_counter(), time.process_time()
-                count = run()
-                processor[name].append((time.process_time() - before) / count)
-                rates[name].append(count / (time.perf_counter() - started) / cores)
-    print("| | images/s a core | ratio to decoding alone (median, quartiles) |", end="")
-    print(" processor time, ms an image | its ratio |")
-    print("| --- |" + " ---: |" * 4)
-    for name in ways:
-        print(f"| {name} | {np.median(rates[name]):.0f} | {_spread(rates, name)} |", end="")
-        print(f" {1e3 * np.median(processor[name]):.2f} | {_spread(processor, name)} |")
-    if json_file is not None:
-        written = {
-            "images": len(files),
-            "mean_bytes": size,
-            "image_size": image_size,
-            "batch_size": batch_size,
-            "images_per_second_and_core": rates,
-            "processor_seconds_an_image": processor,
-        }
-        json_file.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        measured = measuring.interleaved(
+            {name: partial(_measure, *way) for name, way in ways.items()}, repeats
+        )
+    rates = {name: [rate for rate, _ in pairs] for name, pairs in measured.items()}
+    processor = {name: [seconds for _, seconds in pairs] for name, pairs in measured.items()}
+    heads = ("", "images/s a core", "ratio to decoding alone (median, quartiles)")
+    rows = [
+        (
+            name,
+            f"{measuring.median(rates[name]):.0f}",
+            measuring.spread(rates, name, DECODING),
+            f"{1e3 * measuring.median(processor[name]):.2f}",
+            measuring.spread(processor, name, DECODING),
+        )
+        for name in ways
+    ]
+    measuring.print_table((*heads, "processor time, ms an image", "its ratio"), rows)
+    measuring.write_json(
+        json_file,
+        benchmark="input_pipeline",
+        images=len(files),
+        mean_bytes=size,
+        image_size=image_size,
+        batch_size=batch_size,
+        images_per_second_and_core=rates,
+        processor_seconds_an_image=processor,
+    )
 
 
 def make_folder(root: Path, images: int) -> Path:
@@ -117,10 +127,12 @@ def training_files(folder: Path, images: int) -> list[Path]:
     return [files[i] for i in data.balanced_subset(labels, min(images, len(files)))]
 
 
-def _spread(measured: Mapping[str, Sequence[float]], name: str) -> str:
-    ratios = np.divide(measured[name], measured[DECODING])
-    low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    return f"{median:.2f} ({low:.2f} to {high:.2f})"
+def _measure(cores: int, run: Callable[[], int]) -> tuple[float, float]:
+    """Images a second and core, and seconds of processor time an image."""
+    started, before = time.perf_counter(), time.process_time()
+    count = run()
+    processor = (time.process_time() - before) / count
+    return count / (time.perf_counter() - started) / cores, processor
 
 
 def _ways(
@@ -158,7 +170,7 @@ def _decode(files: Sequence[Path]) -> int:
 def _crop(files: Sequence[Path], image_size: int) -> int:
     rng = np.random.default_rng(0)
     for file in files:
-        image_file.decode_crop(file, None, functools.partial(crops.random_box, rng), image_size)
+        image_file.decode_crop(file, None, partial(crops.random_box, rng), image_size)
     return len(files)
 
 

@@ -25,7 +25,7 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
 IMAGE = (32, 32, 3)
 CLASSES = 10
 
-Loss = Callable[..., tuple[jax.Array, Any]]
+Apply = Callable[..., tuple[jax.Array, Any]]
 
 
 class Training:
@@ -56,7 +56,8 @@ class Training:
           metrics: also compute `ovsw.flip_metrics` in every step.
           dtype: of the forward and the backward pass; parameters are float32.
         """
-        loss, params, statistics = make_loss(network, code, dtype)
+        apply, params, statistics = make_network(network, code, dtype)
+        loss = loss_of(apply)
         tx = OPTIMIZERS[optimizer]()
 
         def step(params: Any, statistics: Any, state: Any, images: Any, labels: Any) -> Any:
@@ -93,12 +94,17 @@ class Training:
         jax.block_until_ready((self._state, self._measured))
 
 
-def make_loss(network: str, code: str, dtype: str) -> tuple[Loss, Any, Any]:
-    """A loss and what it is of.
+def make_network(network: str, code: str, dtype: str = "float32") -> tuple[Apply, Any, Any]:
+    """A network as a pure function of its state.
+
+    Args:
+      network: key of `networks.NETWORKS`.
+      code: key of `CODES`.
+      dtype: of the forward pass; parameters are float32.
 
     Returns:
-      A function of (parameters, statistics, images, labels) that gives the loss of a step and new
-      statistics; parameters; statistics of batch norm.
+      A function of (parameters, statistics, images) that gives logits and new statistics, as in
+      training; parameters; statistics of batch norm.
     """
     narrow = None if dtype == "float32" else jnp.dtype(dtype)
 
@@ -107,21 +113,33 @@ def make_loss(network: str, code: str, dtype: str) -> tuple[Loss, Any, Any]:
 
     @jax.jit
     def init() -> tuple[Any, Any]:
-        _, params, statistics = nnx.split(make(), nnx.Param, ...)
-        return nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
+        parts: Any = nnx.split(make(), nnx.Param, ...)
+        return nnx.to_pure_dict(parts[1]), nnx.to_pure_dict(parts[2])
 
     graph = nnx.split(nnx.eval_shape(make), nnx.Param, ...)[0]
 
-    def loss(params: Any, statistics: Any, images: Any, labels: Any) -> tuple[jax.Array, Any]:
+    def apply(params: Any, statistics: Any, images: Any) -> tuple[jax.Array, Any]:
         model: Any = nnx.merge(graph, params, statistics)
         model.train()
-        losses = optax.softmax_cross_entropy_with_integer_labels(model(images), labels)
-        return jnp.mean(losses), nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+        logits = model(images)
+        return logits, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
 
-    return loss, *init()
+    params, statistics = init()
+    return apply, params, statistics
 
 
-def residual_bytes(loss: Loss, params: Any, *rest: Any) -> int:
+def loss_of(apply: Apply) -> Apply:
+    """The mean cross-entropy of a network, as a function of (..., images, labels)."""
+
+    def loss(params: Any, statistics: Any, images: Any, labels: Any) -> tuple[jax.Array, Any]:
+        logits, statistics = apply(params, statistics, images)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses), statistics
+
+    return loss
+
+
+def residual_bytes(loss: Apply, params: Any, *rest: Any) -> int:
     """What the backward pass of `loss` takes from its forward pass, arguments left out.
 
     As the transformation has it, before the compiler: it may still compute again instead of
@@ -132,8 +150,9 @@ def residual_bytes(loss: Loss, params: Any, *rest: Any) -> int:
         return jax.vjp(lambda p: loss(p, *rest), params, has_aux=True)[1]
 
     traced = jax.make_jaxpr(residuals)(params, *rest).jaxpr
-    kept = {v for v in traced.outvars if isinstance(v, Var)}
-    return sum(v.aval.size * v.aval.dtype.itemsize for v in kept - {*traced.invars})
+    kept = {v for v in traced.outvars if isinstance(v, Var)} - {*traced.invars}
+    arrays: list[Any] = [v.aval for v in kept]
+    return sum(x.size * x.dtype.itemsize for x in arrays)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ Steps are compiled and never run, so every number is exact, for this backend and
 bfloat16 copies; the gradients are bfloat16 and become float32 in front of the optimizer.
 """
 
-import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,9 @@ import tyro
 from flax import nnx
 
 import ovsw_jax as ovsw
+from benchmarks import measuring
+from benchmarks.networks import NETWORKS, NetworkName, latent_weights
 
-NETWORKS = {"resnet18": ovsw.models.CifarResNet18, "resnet20": ovsw.models.CifarResNet20}
 PRECISIONS = ("float32", "mixed")
 BFLOAT16_WEIGHT, BFLOAT16_GRADIENT, FLOAT32_WEIGHT = 2, 2, 4
 PAPER = {"Adam": "16", "OvSW, packed": "14", "OvSW, EMA": "20 in the authors' code"}
@@ -79,8 +80,9 @@ class Step:
 
 
 def main(
-    network: Literal["resnet18", "resnet20"] = "resnet18",
+    network: NetworkName = "resnet18",
     batch_size: int = 8,
+    quick: bool = False,
     json_file: Path | None = None,
 ) -> None:
     """Prints the table.
@@ -88,13 +90,16 @@ def main(
     Args:
       network: the network that is trained.
       batch_size: images in a step.
+      quick: a small network, to see that it runs.
       json_file: also write all numbers there.
     """
+    network = "small" if quick else network
+    measuring.check_positive(batch_size=batch_size)
     model = nnx.eval_shape(lambda: NETWORKS[network](10, rngs=nnx.Rngs(0)))
     parameters, latent = count_parameters(model)
     print(
         f"{network}: {parameters:,} parameters, {latent:,} of them latent weights; batch of "
-        f"{batch_size}; {jax.devices()[0].device_kind}, jax {jax.__version__}"
+        f"{batch_size}; {measuring.describe(measuring.environment())}"
     )
     print("\nBytes a parameter:\n")
     print("| optimizer | state | counted | paper | held, float32 | held, mixed |", end="")
@@ -114,17 +119,15 @@ def main(
             "state_bytes": state_bytes(tx, model),
             "steps": {p: asdict(s) | {"peak": s.peak} for p, s in steps.items()},
         }
-    if json_file is not None:
-        written = {
-            "network": network,
-            "batch_size": batch_size,
-            "device": jax.devices()[0].device_kind,
-            "jax": jax.__version__,
-            "parameters": parameters,
-            "latent_weights": latent,
-            "optimizers": rows,
-        }
-        json_file.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    measuring.write_json(
+        json_file,
+        benchmark="memory",
+        network=network,
+        batch_size=batch_size,
+        parameters=parameters,
+        latent_weights=latent,
+        optimizers=rows,
+    )
 
 
 def counted(state_per_parameter: float) -> float:
@@ -139,10 +142,7 @@ def counted(state_per_parameter: float) -> float:
 def count_parameters(model: nnx.Module) -> tuple[int, int]:
     """Number of all parameters, and of latent weights among them."""
     params = _params(model)
-    leaves = list(
-        zip(jax.tree.leaves(params), jax.tree.leaves(ovsw.latent_mask(params)), strict=True)
-    )
-    return sum(p.size for p, _ in leaves), sum(p.size for p, latent in leaves if latent)
+    return sum(p.size for p in jax.tree.leaves(params)), latent_weights(params)
 
 
 def state_bytes(tx: optax.GradientTransformation, model: nnx.Module) -> int:
@@ -206,4 +206,7 @@ def _bytes(tree: Any) -> int:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except ValueError as error:
+        sys.exit(f"error: {error}")

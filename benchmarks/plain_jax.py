@@ -6,6 +6,7 @@ Modules and parameters are named as in `ovsw_jax.models`, so parameters fit both
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +93,7 @@ class _Block(nnx.Module):
         self.conv2 = _BinaryConv(features, features, 3, 1, rngs)
         self.bn2 = _batch_norm(features, dtype, rngs)
         self.skip_each, self.strides, self.new_features = skip_each, strides, features - in_features
-        self.shortcut = nnx.List([])
+        self.shortcut: nnx.List[Any] = nnx.List([])
         if self.new_features and not skip_each:
             reshape = _BinaryConv(in_features, features, 1, strides, rngs)
             self.shortcut = nnx.List([reshape, _batch_norm(features, dtype, rngs)])
@@ -150,14 +151,14 @@ class _ResNet(nnx.Module):
         else:
             self.fc = nnx.Conv(features, num_classes, (1, 1), kernel_init=_torch_uniform, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Images (batch, height, width, 3) to logits (batch, 10)."""
-        x = self.bn1(self.conv1(x))
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Images (batch, height, width, 3) to logits (batch, num_classes)."""
+        x = self.bn1(self.conv1(images))
         x = _hardtanh(x) if self.skip_each else x
         for number in range(1, self.stages + 1):
             for block in getattr(self, f"layer{number}"):
                 x = block(x)
-        x = self.bn2(jnp.mean(x.astype(self.bn2.scale[...].dtype), axis=(1, 2)))
+        x = self.bn2(jnp.mean(x.astype(images.dtype), axis=(1, 2)))
         return self.linear(x) if self.skip_each else self.fc(x[:, None, None])[:, 0, 0]
 
 

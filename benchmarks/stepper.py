@@ -2,7 +2,6 @@
 
 import math
 import time
-from functools import partial
 from typing import Any
 
 import jax
@@ -92,20 +91,22 @@ def enough_steps(stepper: Stepper, at_least: int) -> int:
 
 def small_gradients(params: Any) -> Any:
     """Gradients that look like parameters."""
-    return jax.jit(partial(jax.tree.map, lambda p: 0.01 * p[::-1]))(params)
+    return jax.tree.map(lambda p: 0.01 * p[::-1], params)
 
 
-@jax.jit
 def _flip(params: Any, key: jax.Array, share: float) -> Any:
     """`params` with the signs of a random `share` of the latent weights flipped."""
     leaves, structure = jax.tree.flatten(params)
     latent = jax.tree.leaves(ovsw.latent_mask(params))
     keys = jax.random.split(key, len(leaves))
-    flipped = [
-        jnp.where(jax.random.bernoulli(k, share, p.shape), -p, p) if is_latent else p
-        for p, is_latent, k in zip(leaves, latent, keys, strict=True)
-    ]
-    return jax.tree.unflatten(structure, flipped)
+    shares = [share if is_latent else 0.0 for is_latent in latent]
+    return jax.tree.unflatten(structure, map(_flip_leaf, leaves, keys, shares))
+
+
+@jax.jit
+def _flip_leaf(x: jax.Array, key: jax.Array, share: float) -> jax.Array:
+    """Compiled once a shape: a program of a thousand leaves would take minutes to compile."""
+    return jnp.where(jax.random.bernoulli(key, share, x.shape), -x, x)
 
 
 def _bytes(tree: Any) -> int:

@@ -245,20 +245,30 @@ def load(model: nn.Module, params: Mapping[str, Any]) -> None:
     Args:
       model: a twin.
       params: nested dict of arrays, as `nnx.to_pure_dict(nnx.state(ours, nnx.Param))` gives it.
+
+    Raises:
+      ValueError: if they are those of another network.
     """
+    parameters = dict(model.named_parameters())
     state = {name: torch.from_numpy(array) for name, array in named(params).items()}
-    found = model.load_state_dict(state, strict=False)
-    missing = [name for name in found.missing_keys if "running" not in name and "num_" not in name]
-    if missing or found.unexpected_keys:
+    wrong = [
+        name
+        for name in sorted(state.keys() | parameters.keys())
+        if name not in state
+        or name not in parameters
+        or state[name].shape != parameters[name].shape
+    ]
+    if wrong:
         raise ValueError(
-            f"these are not the parameters of a {type(model).__name__}: {missing} are missing, "
-            f"{found.unexpected_keys} too much."
+            f"these are not the parameters of this {type(model).__name__}: {', '.join(wrong)} are "
+            "missing on one side, or have another shape."
         )
+    model.load_state_dict(state, strict=False)
 
 
 def named(params: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
     """Parameters of ours (or gradients), by the names and with the axes of the twin's."""
-    flat = {}
+    flat: dict[str, np.ndarray] = {}
     for key, value in params.items():
         if isinstance(value, Mapping):
             flat |= named(value, f"{prefix}{key}.")

@@ -71,19 +71,22 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Ends the process, which sees the end of its input."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
+        """Ends the process."""
+        self._close()
+
+    def _close(self) -> int:
+        """Closes both pipes, of which the process sees one, and returns its exit code."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        return self._process.wait()
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(
-                f"{self._module} ended with exit code {self._process.wait()} instead of answering; "
+                f"{self._module} ended with exit code {self._close()} instead of answering; "
                 "its message is above."
             )
         return json.loads(line)
