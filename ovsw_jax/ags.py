@@ -136,10 +136,10 @@ def _scale(
     # Weights whose norm overflows are left alone, and counted as a ratio of 0.
     ratio = jnp.where(w_norm == jnp.inf, 0, g_norm / w_norm)
     below = (ratio < floor) & jnp.isfinite(w_norm)
-    # Unit gradient first: lam |W| / |G| alone overflows for a tiny gradient of huge weights.
-    lifted = (g / g_norm) * (floor * w_norm)
+    # Above 1, or 0 for "leave it". XLA repeats all but a quotient for each weight of the filter.
+    factor = jnp.where(below, floor * w_norm, 0) / g_norm
     return _Scaled(
-        jnp.where(below, lifted.astype(gradient.dtype), gradient),
+        jnp.where(factor > 0, (g * factor).astype(gradient.dtype), gradient),
         mean(below),
         mean(ratio),
         jnp.asarray(ratio.size, jnp.float32),

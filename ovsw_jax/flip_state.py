@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from ovsw_jax import ema, packed
+from ovsw_jax.counting import share
 from ovsw_jax.hyperparams import (
     Hyperparameter,
     check_state_momentum,
     check_threshold,
     value_at,
 )
-from ovsw_jax.latent import LatentLeaves, accurate_dtype, is_masked, mean
+from ovsw_jax.latent import LatentLeaves, accurate_dtype, is_masked
 
 StateKind = Literal["packed", "ema"]
 
@@ -81,11 +82,13 @@ class FlipRule:
         sigma = jnp.asarray(value_at(self.threshold, state.count), accurate_dtype(*history))
         updated, ratios = [], []
         for h, weight in zip(history, latent.weights, strict=True):
-            positive = weight >= 0
+            counted = share(self._has_flipped, weight, h)
             # Weights may be loaded between init and the first update; that is no flip either.
-            flipped = (positive != self.kind.last_sign_positive(h)) & (state.count > 0)
-            updated.append(self.kind.update(h, positive, flipped, mu, state.phase))
-            ratios.append(mean(flipped))
+            ratios.append(jnp.where(state.count > 0, counted, 0))
+            # A share is never negative, but XLA can't know. It must count before it overwrites
+            # the history, and so the weights, or it copies both to keep them for the count.
+            flipped = self._has_flipped(weight, h) & (state.count > 0) & (counted >= 0)
+            updated.append(self.kind.update(h, weight >= 0, flipped, mu, state.phase))
         new = FlipState(
             optax.safe_increment(state.count),
             latent.only(updated),
@@ -93,7 +96,10 @@ class FlipRule:
             sigma,
             self.kind.next_phase(state.phase, mu),
         )
-        return new, [_silent(h, new) for h in updated]
+        return new, [self.kind.silent(h, new.threshold, new.phase) for h in updated]
+
+    def _has_flipped(self, weight: jax.Array, history: jax.Array) -> jax.Array:
+        return (weight >= 0) != self.kind.last_sign_positive(history)
 
     def _history(self, state: FlipState, latent: LatentLeaves) -> list[jax.Array]:
         history = latent.state(state.history, "flip state")
@@ -115,6 +121,16 @@ def silent_tree(state: FlipState) -> Any:
 def never_flipped_tree(state: FlipState) -> Any:
     """Per latent weight, whether it never flipped (bool), or MaskedNode outside the mask."""
     return _over_history(lambda h: _kind_of(h).never_flipped(h), state)
+
+
+def silent_share(state: FlipState) -> Any:
+    """Per layer, the share of weights that are silent, or MaskedNode outside the mask."""
+    return _over_history(lambda h: share(lambda x: _silent(x, state), h), state)
+
+
+def never_flipped_share(state: FlipState) -> Any:
+    """Per layer, the share of weights that never flipped, or MaskedNode outside the mask."""
+    return _over_history(lambda h: share(_kind_of(h).never_flipped, h), state)
 
 
 def _over_history(f: Any, state: FlipState) -> Any:

@@ -6,8 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from ovsw_jax.ags import AgsState
-from ovsw_jax.flip_state import FlipState, never_flipped_tree, silent_tree
-from ovsw_jax.latent import is_masked, layer_name, mean
+from ovsw_jax.flip_state import (
+    FlipState,
+    never_flipped_share,
+    never_flipped_tree,
+    silent_share,
+    silent_tree,
+)
+from ovsw_jax.latent import is_masked, layer_name
 
 Metrics = dict[str, dict[str, jax.Array]]
 
@@ -55,11 +61,11 @@ def flip_metrics(opt_state: Any) -> Metrics:
         sizes = {name: h.size for name, h in _named(flips.history)}
         for metric, tree in (
             ("flip_ratio", flips.flip_ratio),
-            ("silent_ratio", silent_tree(flips)),
-            ("never_flipped_ratio", never_flipped_tree(flips)),
+            ("silent_ratio", silent_share(flips)),
+            ("never_flipped_ratio", never_flipped_share(flips)),
         ):
             for name, value in _named(tree):
-                add(name, metric, mean(value), sizes[name])
+                add(name, metric, value, sizes[name])
     for scaled in find_states(opt_state, AgsState):
         filters = dict(_named(scaled.filters))
         for metric in ("rescaled_filter_ratio", "grad_weight_ratio"):

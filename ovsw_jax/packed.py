@@ -18,6 +18,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ovsw_jax.hyperparams import Hyperparameter, known_values
 
@@ -27,6 +28,12 @@ LOG_UNIT = 0.0005
 # A level above the lowest, so that S ~ 0 is below it whatever the phase.
 MIN_THRESHOLD = math.exp(-(TOP - 2) * LOG_UNIT)
 MAX_MOMENTUM = math.exp(-LOG_UNIT)
+# log(1 + z) for z in [0, 1] to 3e-7, constant term first.
+LOG1P: list[float] = (
+    np.polynomial.Chebyshev.interpolate(np.log1p, 7, domain=[0, 1])
+    .convert(kind=np.polynomial.Polynomial)
+    .coef.tolist()
+)
 
 
 def check_range(momentum: Hyperparameter, threshold: Hyperparameter) -> None:
@@ -49,7 +56,7 @@ def check_range(momentum: Hyperparameter, threshold: Hyperparameter) -> None:
 
 def init(weight: jax.Array) -> jax.Array:
     """Codes (uint16, shape of `weight`) of weights that never flipped."""
-    return _with_sign(jnp.zeros(weight.shape, jnp.int32), weight >= 0)
+    return _with_sign(jnp.zeros(weight.shape, jnp.uint16), weight >= 0)
 
 
 def last_sign_positive(code: jax.Array) -> jax.Array:
@@ -79,8 +86,9 @@ def update(
       phase: float32 scalar; the phase before the step.
     """
     levels_lost, phase_after = _levels_lost(phase, momentum)
-    level = (code & jnp.uint16(TOP)).astype(jnp.int32)
-    decayed = jnp.where(level == 0, 0, jnp.maximum(level - levels_lost, 1))
+    level = code & jnp.uint16(TOP)
+    lost = jnp.clip(levels_lost, 0, TOP).astype(jnp.uint16)
+    decayed = jnp.where(level == 0, level, jnp.maximum(level, lost + jnp.uint16(1)) - lost)
     lifted = _lift(level, momentum, phase, phase_after)
     return _with_sign(jnp.where(flipped, lifted, decayed), positive)
 
@@ -95,17 +103,28 @@ def _levels_lost(phase: jax.Array, momentum: jax.Array | float) -> tuple[jax.Arr
 def _lift(
     level: jax.Array, momentum: jax.Array | float, phase: jax.Array, phase_after: jax.Array
 ) -> jax.Array:
-    """Levels after a flip: mu S + (1 - mu) in fixed point."""
+    """Levels after a flip, of mu S + (1 - mu) = (1 - mu) (1 + mu S / (1 - mu))."""
     mu = jnp.asarray(momentum, jnp.float32)
-    gain = jnp.asarray(1 - momentum, jnp.float32)  # from mu's own precision, not float32's
-    log_s = (level.astype(jnp.float32) - (TOP - 0.5) - phase) * LOG_UNIT  # middle of the level
-    s = jnp.where(level > 1, jnp.exp(log_s), 0.0)
-    lifted = jnp.floor(jnp.log(mu * s + gain) / LOG_UNIT + TOP + phase_after)
-    return jnp.clip(lifted.astype(jnp.int32), 1, TOP)
+    # From mu's own precision, not float32's; a mu that rounds to 1 lifts by next to nothing.
+    gain = jnp.maximum(jnp.asarray(1 - momentum, jnp.float32), float(jnp.finfo(jnp.float32).tiny))
+    lowest = jnp.log(gain) / LOG_UNIT + TOP + phase_after  # where S was 0
+    middle = TOP - 0.5 + phase  # of the level that log S = 0 falls in
+    log_ratio = (level.astype(jnp.float32) - middle) * LOG_UNIT + (jnp.log(mu) - jnp.log(gain))
+    above = jnp.where(level > 1, _log1p_exp(log_ratio) / LOG_UNIT, 0.0)
+    return jnp.clip(jnp.floor(lowest + above), 1, TOP).astype(jnp.uint16)
+
+
+def _log1p_exp(x: jax.Array) -> jax.Array:
+    """log(1 + e^x), a third faster on a CPU than by XLA's own logarithm."""
+    z = jnp.exp(-jnp.abs(x))
+    log1p = jnp.zeros_like(z)
+    for coefficient in reversed(LOG1P):
+        log1p = log1p * z + coefficient
+    return jnp.maximum(x, 0) + log1p
 
 
 def _with_sign(level: jax.Array, positive: jax.Array) -> jax.Array:
-    return level.astype(jnp.uint16) | jnp.where(positive, jnp.uint16(SIGN_BIT), jnp.uint16(0))
+    return level | jnp.where(positive, jnp.uint16(SIGN_BIT), jnp.uint16(0))
 
 
 def silent(code: jax.Array, threshold: jax.Array, phase: jax.Array) -> jax.Array:
