@@ -1,6 +1,5 @@
 """Shares of weights for which something holds, counted without writing a bool for each of them."""
 
-import functools
 from collections.abc import Callable
 
 import jax

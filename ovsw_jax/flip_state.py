@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ovsw_jax import ema, packed
+from ovsw_jax import ema, packed, packed8
 from ovsw_jax.counting import share
 from ovsw_jax.hyperparams import (
     Hyperparameter,
@@ -17,7 +17,9 @@ from ovsw_jax.hyperparams import (
 )
 from ovsw_jax.latent import LatentLeaves, accurate_dtype, is_masked
 
-StateKind = Literal["packed", "ema"]
+StateKind = Literal["packed", "packed8", "ema"]
+
+_KINDS: dict[str, ModuleType] = {"packed": packed, "packed8": packed8, "ema": ema}
 
 
 class FlipState(NamedTuple):
@@ -27,7 +29,8 @@ class FlipState(NamedTuple):
 
     Attributes:
       count: int32 scalar, updates made.
-      history: per latent weight, a uint16 code (`ovsw_jax.packed`) or a float (`ovsw_jax.ema`).
+      history: per latent weight, a uint16 code (`ovsw_jax.packed`), a uint8 code
+        (`ovsw_jax.packed8`) or a float (`ovsw_jax.ema`).
       flip_ratio: per layer, the share of weights that flipped at the latest update, 0 to 1.
       threshold: scalar, sigma at the latest update (float64 if a history is).
       phase: float32 scalar, what the packed countdown left over; 0 for the literal average.
@@ -45,15 +48,15 @@ class FlipRule:
 
     def __init__(self, momentum: Hyperparameter, threshold: Hyperparameter, state: StateKind):
         """Checks the hyperparameters; see `ovsw_jax.track_flip_state` for their meaning."""
-        if state not in ("packed", "ema"):
+        if state not in _KINDS:
             raise ValueError(
-                f"state={state!r} is not a kind of flip state: use 'packed' (two bytes a weight) "
-                "or 'ema' (the literal float average)."
+                f"state={state!r} is not a kind of flip state: use 'packed' (two bytes a weight), "
+                "'packed8' (one byte, coarser) or 'ema' (the literal float average)."
             )
         check_state_momentum(momentum)
         check_threshold(threshold, momentum)
         self.momentum, self.threshold, self.state = momentum, threshold, state
-        self.kind: ModuleType = packed if state == "packed" else ema
+        self.kind = _KINDS[state]
         self.kind.check_range(momentum, threshold)
 
     def init(self, latent: LatentLeaves) -> FlipState:
@@ -138,7 +141,7 @@ def _over_history(f: Any, state: FlipState) -> Any:
 
 
 def _kind_of(history: jax.Array) -> ModuleType:
-    return packed if history.dtype == jnp.uint16 else ema
+    return {"uint16": packed, "uint8": packed8}.get(history.dtype.name, ema)
 
 
 def _silent(history: jax.Array, state: FlipState) -> jax.Array:
