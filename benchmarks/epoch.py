@@ -11,7 +11,7 @@ choice and augmentation of the images, which is a part of the steps.
 """
 
 import contextlib
-import os
+import io
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -159,8 +159,7 @@ class _Job(contextlib.AbstractContextManager["_Job"]):
         """Seconds of the training loop's epoch."""
         self._epoch += 1
         started = time.perf_counter()
-        state, measured = self._training.train_epoch(self._state, self._epoch)
-        self._training.on_epoch(self._epoch, {**measured, "top1": measured["train_top1"]})
+        state, _ = self._training.train_epoch(self._state, self._epoch)
         self._state = self._ready(state)
         return time.perf_counter() - started
 
@@ -193,8 +192,7 @@ class _Job(contextlib.AbstractContextManager["_Job"]):
         closing = self._closing
         run = RunFolder(self.config)
         closing.callback(run.close)
-        nowhere = closing.enter_context(open(os.devnull, "w", encoding="utf-8"))
-        console = Console(file=nowhere, force_terminal=True, width=100)
+        console = Console(file=io.StringIO(), force_terminal=True, width=100)
         bars = closing.enter_context(Bars(console, False, done=0, count=1))
         together = repeated(self.steps, members, 1, ())
         reports = closing.enter_context(bars.training(together, self.config.epochs))

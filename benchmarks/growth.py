@@ -5,11 +5,13 @@
 Writes growth.json and growth.png. All parameters are latent kernels of equal shape, 3x3 with as
 many channels in as out; 1 % of the weights flip between two steps. Either there are 20 kernels,
 about as many as a ResNet18 has, of ever more weights; or there are a million weights, in ever more
-kernels. Repeats of the optimizers are interleaved. 100 million weights need 8 GB of memory.
+kernels. Repeats of the optimizers are interleaved. 100 million weights need 8 GB of memory, and a
+thousand kernels (`--most-kernels 1000`) minutes to compile.
 """
 
 import math
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ COUNTS = (10, 30, 100, 300, 1000)
 def main(
     out: Path | None = None,
     largest: int = 10**8,
+    most_kernels: int = 300,
     repeats: int = 5,
     quick: bool = False,
     json_file: Path | None = None,
@@ -43,31 +46,32 @@ def main(
     Args:
       out: folder to write to; without it, only tables are printed.
       largest: no more weights than that.
+      most_kernels: no more kernels than that.
       repeats: measurements of each optimizer at each point.
       quick: two points a series and few repeats, to see that it runs.
       json_file: also write all measurements there.
     """
-    sizes, counts = [round(size) for size in SIZES if size <= largest], list(COUNTS)
+    sizes = [round(size) for size in SIZES if size <= largest]
+    counts = [count for count in COUNTS if count <= most_kernels]
     kernels, weights = KERNELS, WEIGHTS
     if quick:
         sizes, counts, repeats, kernels, weights = [10**4, 10**5], [2, 4], 2, 4, 10**4
     if not sizes:
         raise ValueError(f"--largest {largest} leaves nothing: the smallest is {SIZES[0]:,}.")
+    if not counts:
+        raise ValueError(f"--most-kernels {most_kernels} leaves nothing: {COUNTS[0]} are fewest.")
     measuring.check_positive(repeats=repeats)
     print(f"float32, {FLIPS:.0%} flip; ", end="")
     print(f"{measuring.describe(measuring.environment())}; n = {repeats}\n")
     series = {
-        "weights": [_measure(size, kernels, repeats) for size in sizes],
-        "kernels": [_measure(weights, count, repeats) for count in counts],
+        "weights": _series("weights", [(size, kernels) for size in sizes], repeats),
+        "kernels": _series("kernels", [(weights, count) for count in counts], repeats),
     }
-    for varied, points in series.items():
-        _print(varied, points)
-        print()
     written = {"benchmark": "growth", "settings": {"flips": FLIPS}, "series": series}
     measuring.write_json(json_file, **written)
     if out is not None:
         measuring.write_json(out / "growth.json", **written)
-        growth_figure.figure(series).savefig(out / "growth.png")
+        growth_figure.save(series, out / "growth.png")
 
 
 def make_kernels(weights: int, kernels: int) -> dict[str, Any]:
@@ -106,18 +110,29 @@ def _measure(weights: int, kernels: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def _print(varied: str, points: list[dict[str, Any]]) -> None:
-    heads = [f"{varied}; ms a step (bytes of state a weight, first step in s)", *NAMES]
-    rows = []
-    for point in points:
-        row = [f"{point[varied]:,}"]
-        for name in NAMES:
-            of = point["optimizers"][name]
-            state = of["state_bytes"] / point["weights"]
-            milliseconds = 1e3 * measuring.median(of["seconds"])
-            row.append(f"{milliseconds:.3g} ({state:.2f}, {of['compile_seconds']:.1f})")
-        rows.append(row)
-    measuring.print_table(heads, rows)
+def _series(varied: str, cases: Sequence[tuple[int, int]], repeats: int) -> list[dict[str, Any]]:
+    """Measures cases of (weights, kernels), and prints a row as soon as each is known."""
+    points = []
+
+    def rows() -> Iterator[Sequence[str]]:
+        for weights, kernels in cases:
+            points.append(_measure(weights, kernels, repeats))
+            yield _row(varied, points[-1])
+
+    heads = (f"{varied}; ms a step (bytes of state a weight, first step in s)", *NAMES)
+    measuring.print_table(heads, rows())
+    print()
+    return points
+
+
+def _row(varied: str, point: Mapping[str, Any]) -> list[str]:
+    row = [f"{point[varied]:,}"]
+    for name in NAMES:
+        of = point["optimizers"][name]
+        state = of["state_bytes"] / point["weights"]
+        milliseconds = 1e3 * measuring.median(of["seconds"])
+        row.append(f"{milliseconds:.3g} ({state:.2f}, {of['compile_seconds']:.1f})")
+    return row
 
 
 if __name__ == "__main__":

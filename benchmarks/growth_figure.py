@@ -1,6 +1,7 @@
 """The figure of `benchmarks.growth`: how optimizers grow, on logarithmic axes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,19 @@ from experiments.figures import style
 
 # The looks that the optimizers have in every figure.
 _LOOKS = {"SGD": "sgd", "Adam": "adam", "OvSW, packed": "ovsw", "OvSW, EMA": "sad"}
-_MILLI, _MEGA = 1e3, 1e-6
+_MEGA = 1e-6
 
+Series = Mapping[str, Sequence[Mapping[str, Any]]]
 Quantity = Callable[[Mapping[str, Any]], Sequence[float]]
 
 
-def figure(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+def save(series: Series, file: Path) -> None:
+    """Draws the figure into a PNG file."""
+    with style.applied():
+        figure(series).savefig(file)
+
+
+def figure(series: Series) -> Figure:
     """Time of a step, state, and time of the first step, over weights and over kernels.
 
     Args:
@@ -31,16 +39,18 @@ def figure(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     over_weights, over_kernels = series["weights"], series["kernels"]
     weights = f"Latent weights, in {over_weights[0]['kernels']} kernels"
     total = sum(point["weights"] for point in over_kernels) / len(over_kernels)
-    kernels = f"Kernels, of {_rounded(total)} latent weights in all"
-    _draw(panels[0, 0], over_weights, "weights", lambda of: _scaled(of["seconds"], _MILLI))
-    _label(panels[0, 0], "Time of a step", weights, "ms")
+    kernels = f"Kernels, with about {_rounded(float(f'{total:.1g}'))} latent weights in all"
+    _draw(panels[0, 0], over_weights, "weights", lambda of: _milliseconds(of["seconds"]))
+    _label(panels[0, 0], "Time of a step", weights, "Time (ms)")
     _draw(panels[0, 1], over_weights, "weights", lambda of: [_MEGA * of["state_bytes"]])
-    _label(panels[0, 1], "Optimizer state", weights, "MB")
-    _draw(panels[1, 0], over_kernels, "kernels", lambda of: _scaled(of["seconds"], _MILLI))
-    _label(panels[1, 0], "Time of a step", kernels, "ms")
+    _label(panels[0, 1], "Optimizer state", weights, "State (MB)")
+    _draw(panels[1, 0], over_kernels, "kernels", lambda of: _milliseconds(of["seconds"]))
+    _label(panels[1, 0], "Time of a step", kernels, "Time (ms)")
     _draw(panels[1, 1], over_kernels, "kernels", lambda of: [of["compile_seconds"]])
-    _label(panels[1, 1], "First step, with compiling", kernels, "s")
-    style.legend_below(fig, panels[0, 0], "Median; bars from quartile to quartile")
+    _label(panels[1, 1], "First step, with compiling", kernels, "Time (s)")
+    for axes in panels[1]:
+        axes.set_xticks([point["kernels"] for point in over_kernels])
+    style.legend_below(fig, panels[0, 0], "Median of repeats, bars from quartile to quartile")
     return fig
 
 
@@ -63,10 +73,10 @@ def _draw(axes: Axes, points: Sequence[Mapping[str, Any]], varied: str, quantity
         )
 
 
-def _label(axes: Axes, title: str, x: str, unit: str) -> None:
+def _label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(title)
     axes.set_xlabel(x)
-    axes.set_ylabel(unit)
+    axes.set_ylabel(y)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: _rounded(value))
@@ -88,5 +98,5 @@ def _rounded(count: float) -> str:
     return f"{count:g}"
 
 
-def _scaled(values: Sequence[float], factor: float) -> list[float]:
-    return [factor * value for value in values]
+def _milliseconds(seconds: Sequence[float]) -> list[float]:
+    return [1e3 * value for value in seconds]

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,8 +84,8 @@ def median(values: Sequence[float]) -> float:
     return float(np.median(values))
 
 
-def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a Markdown table; the first column is of names, the others of numbers."""
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a Markdown table, row by row; the first column is of names, the others of numbers."""
     print(f"| {' | '.join(heads)} |")
     print("| --- |" + " ---: |" * (len(heads) - 1))
     for row in rows:
@@ -108,7 +108,7 @@ def environment() -> dict[str, Any]:
         "variables": {
             name: re.sub(r"[^\s=:]*/", "", value)  # files without their folders
             for name, value in os.environ.items()
-            if name in _VARIABLES or name.startswith(("MALLOC_", "TCMALLOC_"))
+            if name in _VARIABLES or name.startswith(("JAX_", "MALLOC_", "TCMALLOC_"))
         },
     }
 

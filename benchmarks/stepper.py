@@ -56,7 +56,7 @@ class Stepper:
         self._step = jax.jit(step, donate_argnums=(0, 1))
         self._gradients = gradients
         self._copies = [jax.tree.map(jnp.copy, params), params]
-        self._state = jax.jit(tx.init)(params)
+        self._state = tx.init(params)
         self.state_bytes = _bytes(self._state)
         self.floor_bytes = _bytes(gradients) + 2 * _bytes(params) + 2 * self.state_bytes
         self._differ()
@@ -106,7 +106,8 @@ def _flip(params: Any, key: jax.Array, share: float) -> Any:
 @jax.jit
 def _flip_leaf(x: jax.Array, key: jax.Array, share: float) -> jax.Array:
     """Compiled once a shape: a program of a thousand leaves would take minutes to compile."""
-    return jnp.where(jax.random.bernoulli(key, share, x.shape), -x, x)
+    drawn = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)  # half the time of 32 bits
+    return jnp.where(drawn < jnp.round(share * 2**16).astype(jnp.uint32), -x, x)
 
 
 def _bytes(tree: Any) -> int:

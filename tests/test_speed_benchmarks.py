@@ -76,6 +76,7 @@ def test_environment_names_no_place(monkeypatch):
         (lambda: training_step.main(peers=("jax",)), "--peers jax: give one or more of torch-sgd"),
         (lambda: training_step.main(peers=()), "--peers : give one or more of"),
         (lambda: growth.main(largest=10), "--largest 10 leaves nothing: .* 100,000"),
+        (lambda: growth.main(most_kernels=2), "--most-kernels 2 leaves nothing: 10 are fewest"),
         (lambda: sweep.main(epochs=0), "--epochs 0 measures nothing"),
     ],
 )
