@@ -42,7 +42,7 @@ def ovsw_sgd(
       tau: decay of silent weights; see `silence_aware_decay`.
       flip_momentum: mu of the flip state.
       threshold: sigma of the flip state.
-      state: kind of flip state, `"packed"` or `"ema"`.
+      state: kind of flip state, `"packed"`, `"packed8"` or `"ema"`; see `silence_aware_decay`.
       axes: axes that make up one filter; None for all but the last.
       mask: which leaves are latent weights; None for `latent_mask`.
       decay_1d: also decay parameters with fewer than two axes (biases, batch norm), as the

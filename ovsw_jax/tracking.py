@@ -23,9 +23,10 @@ def track_flip_state(
     flipped weights.
 
     Args:
-      momentum: mu of Eq. 15, in (0, 1); at most 0.9995 for packed state.
+      momentum: mu of Eq. 15, in (0, 1); at most 0.9995 for packed state, 0.9999 for packed8.
       threshold: sigma of Eq. 16, in (0, 1 - mu].
-      state: `"packed"`, two bytes a weight, or `"ema"`, the literal average.
+      state: `"packed"`, two bytes a weight, `"packed8"`, one byte and coarser, or `"ema"`, the
+        literal average.
       mask: which leaves are latent weights; see `silence_aware_decay`.
 
     Returns:

@@ -16,5 +16,5 @@ def varying_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
         return arrays
     zero = jnp.zeros(())
     for x in arrays:
-        zero = zero + lax.stop_gradient(jnp.sum(x.ravel()[:0]))
+        zero = zero + lax.stop_gradient(jnp.sum(x.ravel()[:0])).astype(jnp.float32)
     return tuple(x + zero.astype(x.dtype) for x in arrays)

@@ -61,7 +61,7 @@ def test_results_are_flax_s_to_the_last_bit():
     chex.assert_trees_all_close(ours[2:], flax[2:], rtol=1e-4, atol=1e-5)
 
 
-def test_a_mask_and_running_averages_are_left_to_flax():
+def test_anything_unusual_is_left_to_flax():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(8, 3)), jnp.float32)
     mask = jnp.arange(8)[:, None] < 5
@@ -70,6 +70,9 @@ def test_a_mask_and_running_averages_are_left_to_flax():
     ours.eval(), flax.eval()
     chex.assert_trees_all_equal(ours(x), flax(x))
     chex.assert_trees_all_equal(ours.mean[...], flax.mean[...])
+    ours.train(), flax.train()
+    ours.scale, flax.scale = nnx.data(None), nnx.data(None)
+    chex.assert_trees_all_equal(ours(x), flax(x))
 
 
 def kept_for_backward(model, x):

@@ -130,6 +130,44 @@ def test_what_is_too_large_to_write_out_is_left_to_xla():
     )
 
 
+@pytest.mark.parametrize(
+    ("image", "padding", "shape"),
+    [((0, 5, 5, 4), "SAME", (0, 5, 5, 6)), ((2, 1, 1, 4), "VALID", (2, 0, 0, 6))],
+)
+def test_nothing_comes_of_nothing(image, padding, shape):
+    layer = make(padding=padding)
+    y, transpose = jax.vjp(lambda x: layer(x), jnp.ones(image))
+    assert y.shape == shape
+    assert not transpose(y)[0].any()
+
+
+def test_parts_are_few(monkeypatch):
+    """Each part is compiled for itself."""
+    monkeypatch.setattr(popcount, "ROW_BYTES", 1)
+    window = Window((1,), (1,), "VALID", (1,), 1)
+    x, kernel = jnp.ones((100, 3, 4)), jnp.ones((1, 4, 2))
+
+    def gradient(kernel):
+        return jax.grad(lambda w: jnp.sum(convolve_signs(x, w, window)))(kernel)
+
+    jaxpr = jax.make_jaxpr(gradient)(kernel)
+    assert list(operations(jaxpr.jaxpr)).count("dot_general") <= popcount.MAX_PARTS
+    np.testing.assert_array_equal(gradient(kernel), jnp.full((1, 4, 2), 300.0))
+
+
+def test_a_layer_called_without_jit_is_compiled_once():
+    layer, x = make(), jnp.ones((2, 5, 5, 4))
+    gradient = jax.grad(lambda x: jnp.sum(layer(x)))
+    gradient(x)
+    with pytest.MonkeyPatch.context() as patch:
+        compiled = []
+        patch.setattr(
+            jax._src.compiler, "compile_or_get_cached", lambda *a, **k: compiled.append(a)
+        )
+        gradient(x)
+    assert not compiled
+
+
 def operations(jaxpr):
     for equation in jaxpr.eqns:
         yield equation.primitive.name
@@ -196,7 +234,27 @@ def test_signs_that_are_known():
     )
     own = functools.partial(ovsw.nn.standardized_sign, sign=jnp.sign)
     threshold = ovsw.nn.LearnedThresholdSign(2, sign=jnp.sign)
-    others = (None, jnp.sign, own, threshold, linen.Dense(3), ovsw.nn.magnitude_aware_sign)
+
+    class Half(nnx.Module):
+        sign = staticmethod(ovsw.nn.ste_sign)
+
+        def __call__(self, x):
+            return 0.5 * self.sign(x)
+
+    class Shifted(ovsw.nn.LearnedThresholdSign):
+        def __call__(self, x):
+            return super().__call__(x) + 1
+
+    others = (
+        Half(),
+        Shifted(2),
+        None,
+        jnp.sign,
+        own,
+        threshold,
+        linen.Dense(3),
+        ovsw.nn.magnitude_aware_sign,
+    )
     assert not any(map(is_two_valued, others))
 
 

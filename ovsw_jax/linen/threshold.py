@@ -28,6 +28,8 @@ class LearnedThresholdSign(linen.Module):
     Source: Liu et al. 2020, ReActNet.
     """
 
+    hands_on_to_sign = True  # so its results are +1 and -1 if those of `sign` are
+
     sign: Sign = approx_sign
     param_dtype: jax.typing.DTypeLike = jnp.float32
 

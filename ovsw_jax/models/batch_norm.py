@@ -44,9 +44,10 @@ class BatchNorm(nnx.BatchNorm):
     def __call__(
         self, x: Any, use_running_average: bool | None = None, *, mask: jax.Array | None = None
     ) -> jax.Array:
-        """Normalises (batch, ..., features); with a mask or running averages as Flax does."""
+        """Normalises (batch, ..., features); with anything unusual as Flax does."""
         evaluates = self.use_running_average if use_running_average is None else use_running_average
-        if evaluates or mask is not None or self.axis_name is not None:
+        plain = self.axis_name is None and self.scale is not None and self.bias is not None
+        if evaluates or mask is not None or not plain:
             return super().__call__(x, use_running_average, mask=mask)
         arrays = (x, *(jnp.asarray(v) for v in (self.mean, self.var, self.scale, self.bias)))
         dtype = jnp.result_type(x, *arrays[3:]) if self.dtype is None else self.dtype

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ovsw_jax.latent import accurate_dtype
-from ovsw_jax.nn.convolution import Window, convolve, pad
+from ovsw_jax.nn.convolution import Window, convolve
 from ovsw_jax.nn.scale import EPSILON
 from ovsw_jax.nn.sign_convolution import convolve_signs
 from ovsw_jax.nn.signs import Sign
@@ -98,12 +98,8 @@ def binary_conv(
     normalized_axes = sample_axes if normalize else 0
     signs, kernel = _signs(x, latent, input_sign, kernel_sign, normalized_axes, dtype)
     signs = signs.reshape((-1, *x.shape[x.ndim - sample_axes :]))
-    both = is_two_valued(input_sign) and is_two_valued(kernel_sign)
-    if both and window.feature_group_count == 1:
-        signs, window = pad(signs, window)
-        sums = convolve_signs(signs, kernel, window)
-    else:
-        sums = convolve(signs, kernel, window)
+    known = is_two_valued(input_sign) and is_two_valued(kernel_sign)
+    sums = (convolve_signs if known else convolve)(signs, kernel, window)
     y = _affine(sums, bias, scale, dtype)
     return y.reshape((*batch, *y.shape[1:]))
 

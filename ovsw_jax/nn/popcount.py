@@ -11,7 +11,6 @@ lies in memory. GPUs and TPUs have better units for both.
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,20 +20,26 @@ import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from ovsw_jax.nn.taps import Taps
-from ovsw_jax.nn.words import bits_of_word, pack, sign_of_bit
+from ovsw_jax.nn.words import WORD_BITS, bits_of_word, pack, sign_of_bit
 
 # Terms are written out one by one: beyond these many, compiling takes too long.
 MAX_TERMS = 160
 # From this many words on, the words of a tap fill a vector register by themselves.
 WORDS_OF_A_VECTOR = 8
-# The rows of signs are made for so many images at a time that they take no more than this.
+# The rows of signs are made for so many images at a time that they take no more than this,
 ROW_BYTES = 32 * 2**20
+# but in no more parts than these, which are compiled one by one.
+MAX_PARTS = 16
 
 
-def can_count(taps: Taps, words: int) -> bool:
-    """Whether `convolve_words` is made for a convolution of this size."""
+def can_count(batch: int, in_features: int, taps: Taps) -> bool:
+    """Whether a convolution has a size that the functions here are made for."""
+    dimensions = (batch, in_features, *taps.spatial)
+    if not all(isinstance(n, int) for n in dimensions):  # symbolic, for export
+        return False
+    words = -(-in_features // WORD_BITS)
     terms = math.prod(taps.kernel_size) * (1 if words >= WORDS_OF_A_VECTOR else words)
-    return terms <= MAX_TERMS
+    return min(*dimensions, *taps.outputs) > 0 and terms <= MAX_TERMS
 
 
 def convolve_words(x: jax.Array, kernel: jax.Array, taps: Taps) -> jax.Array:
@@ -48,11 +53,12 @@ def convolve_words(x: jax.Array, kernel: jax.Array, taps: Taps) -> jax.Array:
     Returns:
       (batch, *spatial', out_features) int16, or int32 where they need it.
     """
-    return _apart(_sums)(
-        x, pack(jnp.moveaxis(kernel, -2, -1)), taps=taps, in_features=kernel.shape[-2]
-    )
+    w = pack(jnp.moveaxis(kernel, -2, -1))
+    with _apart():
+        return _sums(x, w, taps=taps, in_features=kernel.shape[-2])
 
 
+@partial(jax.jit, static_argnames=("taps", "in_features"))
 def _sums(x: jax.Array, w: jax.Array, *, taps: Taps, in_features: int) -> jax.Array:
     seen = np.stack([taps.inside(tap) for tap in taps.all()])
     products = np.asarray(in_features * np.sum(seen, axis=0, dtype=np.int32))
@@ -91,24 +97,28 @@ def kernel_gradient(x: jax.Array, cotangent: jax.Array, in_features: int, taps: 
     """
     rows = math.prod(taps.kernel_size) * in_features
     image = rows * math.prod(taps.outputs) * cotangent.dtype.itemsize
-    images = max(1, ROW_BYTES // max(image, 1))
+    images = max(1, ROW_BYTES // image, -(-x.shape[0] // MAX_PARTS))
     gradient = jnp.zeros((rows, cotangent.shape[-1]), cotangent.dtype)
     for start in range(0, x.shape[0], images):
         part = slice(start, start + images)
-        gradient = _apart(_add_gradient)(
-            gradient, x[part], cotangent[part], in_features=in_features, taps=taps
-        )
+        with _apart():
+            gradient = _add_gradient(
+                gradient, x[part], cotangent[part], in_features=in_features, taps=taps
+            )
     return gradient.reshape(*taps.kernel_size, in_features, -1)
 
 
+@partial(jax.jit, static_argnames=("taps", "in_features"))
 def _add_gradient(
     gradient: jax.Array, x: jax.Array, cotangent: jax.Array, *, in_features: int, taps: Taps
 ) -> jax.Array:
-    words, mask = _apart(_words_of_taps)(x, taps=taps)
+    with _apart():
+        words, mask = _words_of_taps(x, taps=taps)
     signs = _rows(words, mask, in_features, cotangent.dtype)
     return gradient + signs @ cotangent.reshape(-1, cotangent.shape[-1])
 
 
+@partial(jax.jit, static_argnames="taps")
 def _words_of_taps(x: jax.Array, *, taps: Taps) -> tuple[jax.Array, jax.Array]:
     """The words that each tap sees, (taps, words, positions), and -1 where it sees any, else 0."""
     padded = taps.pad(x)
@@ -130,14 +140,9 @@ def _rows(
     return signs.astype(dtype).reshape(-1, words.shape[-1])
 
 
-def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, kept out of the fusions of whoever uses its results.
+def _apart() -> Any:
+    """Keeps what is called within it out of the fusions of whoever uses its results.
 
     XLA would compute it again in each of them, rather than read back what it wrote.
     """
-
-    def called(*arrays: jax.Array, **constants: Any) -> Any:
-        with set_xla_metadata(inlineable="false"):
-            return jax.jit(partial(function, **constants))(*arrays)
-
-    return called
+    return set_xla_metadata(inlineable="false")

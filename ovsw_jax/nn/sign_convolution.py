@@ -3,6 +3,8 @@
 What its backward pass needs of a sign is one bit, so that is what the forward pass keeps.
 """
 
+import functools
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,11 +13,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from ovsw_jax.latent import accurate_dtype
-from ovsw_jax.nn.convolution import Window, multiply
+from ovsw_jax.nn.convolution import Window, convolve, multiply, pad
 from ovsw_jax.nn.popcount import can_count, convolve_words, kernel_gradient
 from ovsw_jax.nn.taps import Taps
 from ovsw_jax.nn.words import pack, unpack
 from ovsw_jax.varying import varying_alike
+
+_Function = Callable[..., jax.Array]
 
 
 class _Kept(NamedTuple):
@@ -28,14 +32,18 @@ def convolve_signs(signs: jax.Array, kernel: jax.Array, window: Window) -> jax.A
 
     Args:
       signs: (batch, *spatial, in_features), +1 or -1.
-      kernel: (*kernel_size, in_features, out_features), +1 or -1, of the same dtype.
-      window: geometry, in one group; padding adds zeros.
+      kernel: (*kernel_size, in_features // groups, out_features), +1 or -1, of the same dtype.
+      window: geometry; padding adds zeros, or repeats the signs.
 
     Returns:
       (batch, *spatial', out_features) float32, or float64 for float64 signs. Its gradients are
       those of the products in the dtype of the signs. They have none of their own: this is
       differentiable once, in reverse mode.
     """
+    signs, window = pad(signs, window)
+    taps = _taps(window, signs.shape[1:-1])
+    if window.feature_group_count > 1 or not can_count(signs.shape[0], signs.shape[-1], taps):
+        return convolve(signs, kernel, window)
     return _convolve(*varying_alike(signs, kernel), window, signs.dtype)
 
 
@@ -48,17 +56,9 @@ def _convolve_forward(
     signs: jax.Array, kernel: jax.Array, window: Window, dtype: Any
 ) -> tuple[jax.Array, _Kept]:
     del dtype
-    sum_dtype = accurate_dtype(signs)
-    words, taps = pack(signs), _taps(window, signs.shape[1:-1])
-
-    def count(words: jax.Array, signs: jax.Array, kernel: jax.Array) -> jax.Array:
-        return convolve_words(words, kernel, taps).astype(sum_dtype)
-
-    def product(words: jax.Array, signs: jax.Array, kernel: jax.Array) -> jax.Array:
-        return multiply(signs, kernel, window, sum_dtype)
-
-    on_cpu = count if can_count(taps, words.shape[-1]) else product
-    y = lax.platform_dependent(words, signs, kernel, cpu=on_cpu, default=product)
+    words = pack(signs)
+    count, product = _products(window, signs.shape[1:-1], accurate_dtype(signs))
+    y = lax.platform_dependent(words, signs, kernel, cpu=count, default=product)
     return y, _Kept(words, kernel.astype(jnp.int8))
 
 
@@ -68,25 +68,47 @@ def _convolve_backward(
     # JAX has no transpose of a convolution whose result is wider than its operands.
     cotangent, kernel = cotangent.astype(dtype), kept.kernel.astype(dtype)
     *shape, _ = kept.words.shape
-    in_features, taps = kernel.shape[-2], _taps(window, tuple(shape[1:]))
     # Both products are linear: where a gradient is taken makes no difference.
     some_signs, some_kernel, _ = varying_alike(
-        jnp.zeros((*shape, in_features), dtype), jnp.zeros(kernel.shape, dtype), cotangent
+        jnp.zeros((*shape, kernel.shape[-2]), dtype), jnp.zeros(kernel.shape, dtype), cotangent
     )
     to_signs = jax.vjp(lambda s: multiply(s, kernel, window, dtype), some_signs)[1](cotangent)[0]
-
-    def spread_out(words: jax.Array, cotangent: jax.Array) -> jax.Array:
-        return kernel_gradient(words, cotangent, in_features, taps)
-
-    def transposed(words: jax.Array, cotangent: jax.Array) -> jax.Array:
-        signs = unpack(words, in_features).astype(dtype)
-        return jax.vjp(lambda k: multiply(signs, k, window, dtype), some_kernel)[1](cotangent)[0]
-
-    to_kernel = lax.platform_dependent(kept.words, cotangent, cpu=spread_out, default=transposed)
+    spread_out, transposed = _kernel_gradients(window, tuple(shape[1:]), dtype)
+    to_kernel = lax.platform_dependent(
+        kept.words, cotangent, some_kernel, cpu=spread_out, default=transposed
+    )
     return to_signs, to_kernel
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+# JAX knows a function that it has compiled by its identity, so each of these is made once.
+
+
+@functools.cache
+def _products(window: Window, spatial: tuple[int, ...], dtype: Any) -> tuple[_Function, _Function]:
+    def count(words: jax.Array, signs: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolve_words(words, kernel, _taps(window, spatial)).astype(dtype)
+
+    def product(words: jax.Array, signs: jax.Array, kernel: jax.Array) -> jax.Array:
+        return multiply(signs, kernel, window, dtype)
+
+    return count, product
+
+
+@functools.cache
+def _kernel_gradients(
+    window: Window, spatial: tuple[int, ...], dtype: Any
+) -> tuple[_Function, _Function]:
+    def spread_out(words: jax.Array, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
+        return kernel_gradient(words, cotangent, kernel.shape[-2], _taps(window, spatial))
+
+    def transposed(words: jax.Array, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
+        signs = unpack(words, kernel.shape[-2]).astype(dtype)
+        return jax.vjp(lambda k: multiply(signs, k, window, dtype), kernel)[1](cotangent)[0]
+
+    return spread_out, transposed
 
 
 def _taps(window: Window, spatial: tuple[int, ...]) -> Taps:

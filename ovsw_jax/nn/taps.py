@@ -30,7 +30,7 @@ class Taps(NamedTuple):
 
     @property
     def outputs(self) -> tuple[int, ...]:
-        """Spatial shape of the result."""
+        """Spatial shape of the result; not above 0 where the kernel does not fit."""
         return tuple(
             (n + low + high - (k - 1) * d - 1) // s + 1
             for n, k, s, d, (low, high) in zip(

@@ -33,6 +33,8 @@ class LearnedThresholdSign(nnx.Module):
     Source: Liu et al. 2020, ReActNet.
     """
 
+    hands_on_to_sign = True  # so its results are +1 and -1 if those of `sign` are
+
     def __init__(
         self,
         features: int,

@@ -2,8 +2,6 @@
 
 import functools
 
-from flax import linen, nnx
-
 from ovsw_jax.nn.filter_signs import standardized_sign
 from ovsw_jax.nn.signs import (
     approx_sign,
@@ -39,6 +37,7 @@ def is_two_valued(function: object) -> bool:
         if function.func is standardized_sign:
             return is_two_valued(function.keywords.get("sign", ste_sign))
         return is_two_valued(function.func)
-    if isinstance(function, nnx.Module | linen.Module):
-        return is_two_valued(getattr(function, "sign", None))  # of a LearnedThresholdSign
+    # Of the class itself: a subclass may do something else.
+    if vars(type(function)).get("hands_on_to_sign"):
+        return is_two_valued(getattr(function, "sign", None))
     return any(function is known for known in _TWO_VALUED)
