@@ -31,7 +31,7 @@ from experiments.members import Member, Value
 PACKAGES = ("ovsw-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 LOCK = ".lock"
 # Fields that may differ when a run goes on: where it runs, not what is run.
-_PLACE = ("out", "data_dir", "members_at_once", "workers")
+_PLACE = ("out", "data_dir", "members_at_once", "steps_per_call", "workers")
 
 
 class RunFolder:

@@ -5,6 +5,7 @@ are `vmap`ped on each device and spread over the devices, so they share one prog
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -87,7 +88,7 @@ class Steps:
         self._init = self._compiled(self._init_one, "mmmm")
         self._shuffle = self._compiled(self._shuffle_one, "m")
         self._no_metrics = self._compiled(self._no_metrics_one, "m")
-        self._train_step = self._compiled(self._train_one, f"mm{feed.axes}ma", donate=(0, 1))
+        self._train: dict[int, Any] = {}  # by number of steps
         self._standing = self._compiled(self._standing_one, "m")
         self._count_correct = self._compiled(self._count_correct_one, "maa")
 
@@ -130,8 +131,10 @@ class Steps:
         sums: StepMetrics | None,
         batch: Batch,
         values: Values | None = None,
+        *,
+        count: int = 1,
     ) -> tuple[TrainState, StepMetrics]:
-        """One step of every member.
+        """One step of every member, or several in one call.
 
         `state` and `sums` are donated: their buffers are used for the new ones.
 
@@ -140,12 +143,13 @@ class Steps:
           sums: of the metrics of the epoch's earlier steps; None at its first.
           batch: from `batches`.
           values: of what varies, from `place`.
+          count: how many steps; more than one only of images in memory, `batch` being the first's.
 
         Returns:
-          The new state, and `sums` with the metrics of this step added.
+          The new state, and `sums` with the metrics of these steps added.
         """
         sums = self._no_metrics(state.opt_state) if sums is None else sums
-        return self._train_step(state, sums, *batch, dict(values or {}), self._shared)
+        return self._training(count)(state, sums, *batch, dict(values or {}), self._shared)
 
     def standing(self, state: TrainState) -> dict[str, dict[str, jax.Array]]:
         """Silent and never-flipped share by layer and in total, of each member."""
@@ -171,7 +175,8 @@ class Steps:
         _, order = jax.eval_shape(self._shuffle, state.key)
         batch = next(self._feed.batches(order, [0], 1))
         sums = jax.eval_shape(self._no_metrics, state.opt_state)
-        lowered = self._train_step.lower(state, sums, *batch, one, self._shared)
+        step = self._training(self._config.steps_per_call)
+        lowered = step.lower(state, sums, *batch, one, self._shared)
         memory = lowered.compile().memory_analysis()
         if memory is None:
             raise ValueError(
@@ -179,6 +184,12 @@ class Steps:
             )
         shared = sum(x.nbytes for x in jax.tree.leaves(self._shared))
         return memory.temp_size_in_bytes + 2 * (memory.argument_size_in_bytes - shared)
+
+    def _training(self, count: int) -> Any:
+        if count not in self._train:
+            steps = self._train_one if count == 1 else partial(self._train_several, count)
+            self._train[count] = self._compiled(steps, f"mm{self._feed.axes}ma", donate=(0, 1))
+        return self._train[count]
 
     def _compiled(
         self, function: Callable[..., Any], axes: str, donate: tuple[int, ...] = ()
@@ -190,6 +201,7 @@ class Steps:
             mesh=self._mesh,
             in_specs=specs,
             out_specs=PartitionSpec("members"),
+            check_vma=False,  # nothing passes between members; else a scan must mark its carry
         )
         return jax.jit(together, donate_argnums=donate)
 
@@ -236,6 +248,21 @@ class Steps:
         measured = StepMetrics(loss, top1, _of_steps(self._flip_metrics(opt_state)))
         measured = jax.tree.map(jnp.add, sums, measured)
         return TrainState(params, statistics, opt_state, key), measured
+
+    def _train_several(
+        self,
+        count: int,
+        state: TrainState,
+        sums: StepMetrics,
+        order: jax.Array,
+        first: jax.Array,
+        values: Values,
+        shared: tuple[Any, Any],
+    ) -> tuple[TrainState, StepMetrics]:
+        def step(so_far: tuple[TrainState, StepMetrics], number: jax.Array) -> tuple[Any, None]:
+            return self._train_one(*so_far, order, number, values, shared), None
+
+        return jax.lax.scan(step, (state, sums), first + jnp.arange(count))[0]
 
     def _loss(
         self, logits: jax.Array, labels: jax.Array, images: jax.Array, taught: Any, values: Values

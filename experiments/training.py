@@ -1,6 +1,7 @@
 """Members that train together, from initial weights or a checkpoint to the last epoch."""
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from experiments.steps import (
     never_flipped,
 )
 
-SECONDS_BETWEEN_DRAWS = 0.25
+SECONDS_BETWEEN_DRAWS = 0.25  # at least
+SHARE_OF_DRAWING = 0.01  # of the time, at most
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 
@@ -99,7 +101,7 @@ class Training:
         saved = time.monotonic()
         for epoch in range(done + 1, self.config.epochs + 1):
             signs = _signs(state)
-            state, measured = self._epoch(state, epoch, first=epoch == done + 1)
+            state, measured = self.train_epoch(state, epoch, first=epoch == done + 1)
             if epoch % self.config.evaluate_every == 0 or epoch == self.config.epochs:
                 measured |= self.steps.evaluate(state)
             if self.keeps_latent:
@@ -150,28 +152,38 @@ class Training:
             about = {"members": self.together.keys, "epoch": epoch}
             checkpoint.save(self.run_folder.checkpoint, leaves, about)
 
-    def _epoch(
-        self, state: TrainState, epoch: int, *, first: bool
+    def train_epoch(
+        self, state: TrainState, epoch: int, *, first: bool = False
     ) -> tuple[TrainState, dict[str, Any]]:
-        """Trains one epoch; gives means over its steps, silent and never flipped at its end."""
+        """Trains one epoch; gives means over its steps, silent and never flipped at its end.
+
+        `first` of a process: what its first call takes, which compiles, is no part of images/s.
+        """
         state, batches = self.steps.batches(state, self.seeds, epoch)
         sums: StepMetrics | None = None
-        count = self.steps.steps_per_epoch
-        compiling = int(first and count > 1)  # a step that is no part of images/s
-        started = drawn = time.perf_counter()
+        count, at_once = self.steps.steps_per_epoch, self.config.steps_per_call
+        compiling = at_once if first and count > at_once else 0
+        started = time.perf_counter()
+        draw_at = started + SECONDS_BETWEEN_DRAWS
         with contextlib.closing(batches):  # an error must stop the threads that decode
-            for step, batch in enumerate(batches, start=1):
-                state, sums = self.steps.train_step(state, sums, batch, self.values)
-                if compiling and step == 1:
+            # A batch of resident images is told by its number: the first of a call stands for all.
+            for done, batch in zip(
+                range(0, count, at_once), itertools.islice(batches, 0, None, at_once), strict=True
+            ):
+                taken = min(at_once, count - done)
+                step = done + taken
+                state, sums = self.steps.train_step(state, sums, batch, self.values, count=taken)
+                if step == compiling:
                     jax.block_until_ready((sums, self.steps.standing(state)))
                     started = time.perf_counter()
-                if (now := time.perf_counter()) - drawn > SECONDS_BETWEEN_DRAWS:
-                    drawn = now
-                    speed = self._images(step - compiling) / max(now - started, 1e-9)
-                    means = self._means(state, sums, step)
-                    means |= {**means["layers"].get("total", {}), "top1": means["train_top1"]}
-                    shown = self._shown({**means, "images_per_second": speed})
-                    self.on_step((epoch - 1) * count + step, shown)
+                if time.perf_counter() > draw_at:
+                    jax.block_until_ready(sums)  # steps under way are no part of drawing
+                    seconds = time.perf_counter() - started
+                    speed = self._images(step - compiling) / max(seconds, 1e-9)
+                    self._draw(state, sums, epoch, step, speed)
+                    drawn = time.perf_counter()
+                    drawing = drawn - started - seconds
+                    draw_at = drawn + max(SECONDS_BETWEEN_DRAWS, drawing / SHARE_OF_DRAWING)
         means = self._means(state, sums, count)
         seconds = time.perf_counter() - started
         total = means["layers"].pop("total", {})
@@ -181,6 +193,14 @@ class Training:
             "seconds": seconds,
             **total,
         }
+
+    def _draw(
+        self, state: TrainState, sums: StepMetrics, epoch: int, step: int, speed: float
+    ) -> None:
+        means = self._means(state, sums, step)
+        means |= {**means["layers"].get("total", {}), "top1": means["train_top1"]}
+        shown = self._shown({**means, "images_per_second": speed})
+        self.on_step((epoch - 1) * self.steps.steps_per_epoch + step, shown)
 
     def _means(self, state: TrainState, sums: StepMetrics | None, steps: int) -> dict[str, Any]:
         sums, standing = jax.device_get((sums, self.steps.standing(state)))

@@ -57,6 +57,9 @@ class Config:
     members_at_once: int | None = None
     """trainings (seeds, points of the grids) in one compiled step; None is one a device on CPU, and
     on accelerators as many as fit in memory; with streamed images it is one"""
+    steps_per_call: int = 1
+    """steps in one compiled call, of images in memory: spares small networks the time between
+    steps on an accelerator; on a CPU convolutions are slower that way"""
     epochs: int = 30
     """times that every training image is used"""
     evaluate_every: int = 1
@@ -93,8 +96,8 @@ class Config:
     """mu of the flip state"""
     threshold: float = 1e-4
     """sigma of the flip state"""
-    flip_state: Literal["packed", "ema"] = "packed"
-    """two bytes a weight, or the literal float32 average"""
+    flip_state: Literal["packed", "packed8", "ema"] = "packed"
+    """two bytes a weight, one, or the literal float32 average"""
     out: Path | None = None
     """run folder; None is a new one under runs/. An unfinished run of the same config goes on"""
 
@@ -120,6 +123,12 @@ class Config:
                 f"workers={self.workers} has no effect on images in memory: give --image-size to "
                 "stream them, or leave --workers away."
             )
+        if self.steps_per_call > 1 and self.image_size is not None:
+            raise ValueError(
+                f"steps_per_call={self.steps_per_call} needs images in memory, and with "
+                f"image_size={self.image_size} they are streamed, a batch a call. Leave "
+                "--steps-per-call or --image-size away."
+            )
         if self.augment and self.image_size is not None:
             raise ValueError(
                 f"augment={self.augment} has no effect with image_size={self.image_size}: streamed "
@@ -135,6 +144,7 @@ class Config:
             ("epochs", "at least 1", _at_least_one),
             ("batch_size", "at least 1", _at_least_one),
             ("evaluate_every", "at least 1", _at_least_one),
+            ("steps_per_call", "at least 1", _at_least_one),
             ("members_at_once", "at least 1", lambda v: v is None or v >= 1),
             ("train_images", "at least 1", lambda v: v is None or v >= 1),
             ("held_out", "at least 0", lambda v: v >= 0),
@@ -145,7 +155,7 @@ class Config:
             ("distillation", "from 0 to 1", lambda v: 0 <= v <= 1),
             ("temperature", "finite and > 0", _positive),
             ("init", "normal or uniform", lambda v: v in ("normal", "uniform")),
-            ("flip_state", "packed or ema", lambda v: v in ("packed", "ema")),
+            ("flip_state", "packed, packed8 or ema", lambda v: v in ("packed", "packed8", "ema")),
             ("init_scale", "finite and > 0", _positive),
             ("learning_rate", "finite and > 0", _positive),
             ("adam_learning_rate", "finite and > 0", _positive),
