@@ -82,7 +82,8 @@ def test_numbers_are_the_same_with_and_without_it(tmp_path):
     kept = {p: p.read_bytes() for p in cache.rglob("*-cache")}
     assert any(p.name.startswith("jit__train_one") for p in kept)
     warm, _ = train(cache, tmp_path / "warm")
-    assert {p: p.read_bytes() for p in cache.rglob("*-cache")} == kept
+    # A program that compiled in just less than the shortest time kept may be there now, too.
+    assert {p: p.read_bytes() for p in kept} == kept
     for path, content in kept.items():
         path.write_bytes(content[: len(content) // 2])
     damaged, said = train(cache, tmp_path / "damaged")
