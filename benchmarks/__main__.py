@@ -18,7 +18,9 @@ from typing import Literal, get_args
 
 import tyro
 
-Name = Literal["optimizer_step", "training_step", "growth", "memory", "input_pipeline", "sweep"]
+Name = Literal[
+    "optimizer_step", "training_step", "growth", "epoch", "memory", "input_pipeline", "sweep"
+]
 NAMES: tuple[Name, ...] = get_args(Name)
 
 

@@ -101,6 +101,12 @@ class FlipRule:
         )
         return new, [self.kind.silent(h, new.threshold, new.phase) for h in updated]
 
+    def written(self, state: FlipState, latent: LatentLeaves) -> list[jax.Array]:
+        """True for every weight, as a bool array per kernel that XLA must read history to know."""
+        top = jnp.asarray(jnp.inf, state.threshold.dtype)  # S is below that, whatever it is
+        history = latent.state(state.history, "flip state")
+        return [self.kind.silent(h, top, state.phase) for h in history]
+
     def _has_flipped(self, weight: jax.Array, history: jax.Array) -> jax.Array:
         return (weight >= 0) != self.kind.last_sign_positive(history)
 

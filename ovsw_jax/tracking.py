@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 from optax._src.base import NO_PARAMS_MSG
 
@@ -60,6 +62,21 @@ def track_flip_state(
         del extra_args
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
-        return updates, rule.update(state, LatentLeaves(params, mask))[0]
+        latent = LatentLeaves(params, mask)
+        new_state = rule.update(state, latent)[0]
+        written = rule.written(new_state, latent)
+        passed = map(_once, written, latent.take(updates, "gradients"))
+        return latent.put(updates, passed), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _once(written: jax.Array, gradient: Any) -> Any:
+    """The gradient as it is, but not before the flip state is written.
+
+    Flips are seen in the weights, which the optimizer overwrites. Where nothing says which comes
+    first, XLA copies all weights and their history: three times the time on a CPU.
+    """
+    if getattr(gradient, "shape", None) != written.shape:
+        return gradient  # for whoever reads it to complain of
+    return jnp.where(written, gradient, 0)
