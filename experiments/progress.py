@@ -116,4 +116,8 @@ def describe(numbers: Mapping[str, float]) -> str:
     )
     if "flip_ratio" in numbers:  # else the weights are real
         text += f" flip {numbers['flip_ratio']:.2%} silent {numbers['silent_ratio']:.1%}"
+    if numbers.get("skipped_steps"):
+        text += f" skipped {numbers['skipped_steps']:,.0f}"
+    if numbers.get("given_up"):
+        text += f" given up {numbers['given_up']:.0f}"
     return text

@@ -23,6 +23,7 @@ from experiments.initialisation import initialise_latent
 from experiments.losses import cross_entropy, distillation
 from experiments.networks import Network
 from experiments.optimizers import make_optimizer
+from experiments.skipping import Skips, if_made, look_at, no_skips
 from experiments.trained import Trained
 
 TOP5_FROM = 20  # classes: with fewer, top-5 tells little
@@ -39,17 +40,19 @@ class TrainState(NamedTuple):
     statistics: Any  # of batch norm
     opt_state: Any
     key: jax.Array
+    skips: Skips
 
 
 class StepMetrics(NamedTuple):
     """What steps measured, for each member: mean loss, top-1 (0 to 1) and `ovsw.flip_metrics`.
 
-    There are no layers where the weights are not binary.
+    There are no layers where the weights are not binary. A skipped step is counted, nothing else.
     """
 
     loss: jax.Array
     top1: jax.Array
     layers: dict[str, dict[str, jax.Array]]
+    skipped: jax.Array
 
 
 class Steps:
@@ -136,6 +139,9 @@ class Steps:
     ) -> tuple[TrainState, StepMetrics]:
         """One step of every member, or several in one call.
 
+        A member whose loss or gradients are not finite skips the step, alone: its parameters,
+        statistics and optimizer state stay as they are, bit for bit.
+
         `state` and `sums` are donated: their buffers are used for the new ones.
 
         Args:
@@ -214,7 +220,8 @@ class Steps:
     ) -> TrainState:
         config = self._config.at(values)
         params = initialise_latent(params, keys[0], config.init, config.init_scale)
-        return TrainState(params, statistics, self._transform(values).init(params), keys[1])
+        opt_state = self._transform(values).init(params)
+        return TrainState(params, statistics, opt_state, keys[1], no_skips(params))
 
     def _shuffle_one(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         next_key, order_key = jax.random.split(key)
@@ -245,9 +252,14 @@ class Steps:
         )
         params = optax.apply_updates(state.params, updates)
         top1 = jnp.mean(jnp.argmax(logits, -1) == labels, dtype=jnp.float32)
-        measured = StepMetrics(loss, top1, _of_steps(self._flip_metrics(opt_state)))
-        measured = jax.tree.map(jnp.add, sums, measured)
-        return TrainState(params, statistics, opt_state, key), measured
+        layers = _of_steps(self._flip_metrics(opt_state))
+        measured = StepMetrics(loss, top1, layers, jnp.zeros((), jnp.int32))
+        made, skips = look_at(state.skips, loss, gradients, self._config.max_skipped)
+        new = TrainState(params, statistics, opt_state, key, skips)
+        old = state._replace(key=key, skips=skips)
+        added = if_made(made, jax.tree.map(jnp.add, sums, measured), sums)
+        added = added._replace(skipped=sums.skipped + ~made)
+        return if_made(made, new, old), added
 
     def _train_several(
         self,
@@ -278,7 +290,7 @@ class Steps:
 
     def _no_metrics_one(self, opt_state: Any) -> StepMetrics:
         layers = jax.tree.map(jnp.zeros_like, _of_steps(self._flip_metrics(opt_state)))
-        return StepMetrics(jnp.zeros(()), jnp.zeros(()), layers)
+        return StepMetrics(jnp.zeros(()), jnp.zeros(()), layers, jnp.zeros((), jnp.int32))
 
     def _flip_metrics(self, opt_state: Any) -> dict[str, dict[str, jax.Array]]:
         return ovsw.flip_metrics(opt_state) if self.binary_weights else {}

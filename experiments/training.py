@@ -13,8 +13,10 @@ import numpy as np
 
 from experiments import checkpoint, weights
 from experiments.configs import Config
-from experiments.members import Member
+from experiments.members import Member, programs
+from experiments.records import display_name
 from experiments.run_folder import RunFolder
+from experiments.skipping import Skips, name_wrong
 from experiments.steps import (
     StepMetrics,
     Steps,
@@ -58,6 +60,10 @@ class Together:
         return [[m.optimizer, dict(m.point), m.seed] for m in self.members]
 
 
+class GivenUpError(ValueError):
+    """The only training of a run makes no finite step any more."""
+
+
 class Training:
     """Trains them and writes a row a member and epoch.
 
@@ -81,16 +87,22 @@ class Training:
         self.on_step, self.on_epoch = on_step, on_epoch
         self.latest: tuple[checkpoint.Snapshot, int] | None = None  # and its epoch
         self.seeds = [m.seed for m in together.members]
+        self.given_up: dict[int, str] = {}  # by the member's number: since when, and why
+        self.only_one = sum(len(p.members) for p in programs(config)) == 1
         self.keeps_weights = keep_weights
         binary = together.steps.binary_weights
         self.keeps_latent = keep_weights and binary and self.seeds[0] == config.seeds[0]
 
     def run(self) -> None:
-        """From the checkpoint, if it is of these members, to the last epoch."""
+        """From the checkpoint, if it is of these members, to the last epoch.
+
+        Raises:
+          ValueError: if the run's only member is given up, as `Config.max_skipped` says.
+        """
         state, done = self._start()
         try:
             self._train(state, done)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, GivenUpError):
             self._save()
             raise
         self.run_folder.write_latent()
@@ -157,6 +169,9 @@ class Training:
     ) -> tuple[TrainState, dict[str, Any]]:
         """Trains one epoch; gives means over its steps, silent and never flipped at its end.
 
+        The means are over the steps that were made, not over skipped ones. Of none, what layers
+        did is 0, loss and top-1 are NaN; the loss also of members that were given up by the end.
+
         `first` of a process: what its first call takes, which compiles, is no part of images/s.
         """
         state, batches = self.steps.batches(state, self.seeds, epoch)
@@ -184,7 +199,7 @@ class Training:
                     drawn = time.perf_counter()
                     drawing = drawn - started - seconds
                     draw_at = drawn + max(SECONDS_BETWEEN_DRAWS, drawing / SHARE_OF_DRAWING)
-        means = self._means(state, sums, count)
+        means = self._means(state, sums, epoch, count)
         seconds = time.perf_counter() - started
         total = means["layers"].pop("total", {})
         return state, {
@@ -197,16 +212,43 @@ class Training:
     def _draw(
         self, state: TrainState, sums: StepMetrics, epoch: int, step: int, speed: float
     ) -> None:
-        means = self._means(state, sums, step)
+        means = self._means(state, sums, epoch, step)
         means |= {**means["layers"].get("total", {}), "top1": means["train_top1"]}
         shown = self._shown({**means, "images_per_second": speed})
         self.on_step((epoch - 1) * self.steps.steps_per_epoch + step, shown)
 
-    def _means(self, state: TrainState, sums: StepMetrics | None, steps: int) -> dict[str, Any]:
-        sums, standing = jax.device_get((sums, self.steps.standing(state)))
-        means: StepMetrics = jax.tree.map(lambda x: x / steps, sums)
-        layers = {layer: {**means.layers[layer], **standing[layer]} for layer in standing}
-        return {"loss": means.loss, "train_top1": means.top1, "layers": layers}
+    def _means(
+        self, state: TrainState, sums: StepMetrics | None, epoch: int, steps: int
+    ) -> dict[str, Any]:
+        on_host = jax.device_get((sums, self.steps.standing(state), state.skips))
+        added, standing, skips = on_host
+        self._give_up(state, skips, (epoch - 1) * self.steps.steps_per_epoch + steps)
+        made = np.float32(steps) - added.skipped.astype(np.float32)
+        means: StepMetrics = jax.tree.map(lambda x: x / np.maximum(made, 1), added)
+        lost = skips.in_a_row >= self.config.max_skipped
+        return {
+            "loss": np.where(lost | (made == 0), np.float32(np.nan), means.loss),
+            "train_top1": np.where(made == 0, np.float32(np.nan), means.top1),
+            "skipped_steps": added.skipped,
+            "layers": {layer: {**means.layers[layer], **standing[layer]} for layer in standing},
+        }
+
+    def _give_up(self, state: TrainState, skips: Skips, step: int) -> None:
+        """Notes which members are given up, after `step` steps of the run."""
+        for i, member in enumerate(self.together.members[: self.together.count]):
+            if i in self.given_up or skips.in_a_row[i] < self.config.max_skipped:
+                continue
+            epoch, before = divmod(step - int(skips.in_a_row[i]), self.steps.steps_per_epoch)
+            wrong = name_wrong(state.params, skips.wrong[i].tolist())
+            self.given_up[i] = f"not finite from step {before + 1} of epoch {epoch + 1} on: {wrong}"
+            if self.only_one:
+                raise GivenUpError(
+                    f"{display_name(member.optimizer)} with seed {member.seed} is given up after "
+                    f"max_skipped={self.config.max_skipped} skipped steps in a row, "
+                    f"{self.given_up[i]}. The epochs before are in {self.run_folder.path}. Lower "
+                    "the learning rate, allow more with --max-skipped, or set JAX_DEBUG_NANS=True "
+                    "to see where the first NaN is made."
+                )
 
     def _images(self, steps: int) -> int:
         return steps * self.config.batch_size * self.together.count
@@ -225,6 +267,7 @@ class Training:
                 "epoch": epoch,
                 "step": epoch * self.steps.steps_per_epoch,
                 **_of_member(measured, i),
+                **({"given_up": self.given_up[i]} if i in self.given_up else {}),
                 "layers": {layer: _of_member(m, i) for layer, m in layers.items()},
             }
             self.run_folder.write_metrics(row)
@@ -234,13 +277,15 @@ class Training:
         self.run_folder.keep_latent(self.together.members[0].optimizer, kind, first)
 
     def _shown(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-        """Means over the members, for the progress bar."""
+        """Means over the members, for the progress bar; of skipped steps the sum."""
         count = self.together.count
-        return {
+        means = {
             k: float(np.mean(v if np.ndim(v) == 0 else np.asarray(v)[:count]))
             for k, v in metrics.items()
             if k != "layers"
         }
+        skipped = means["skipped_steps"] * count
+        return {**means, "skipped_steps": skipped, "given_up": float(len(self.given_up))}
 
 
 def repeated(

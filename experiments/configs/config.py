@@ -62,6 +62,9 @@ class Config:
     steps on an accelerator; on a CPU convolutions are slower that way"""
     epochs: int = 30
     """times that every training image is used"""
+    max_skipped: int = 10
+    """a step whose loss or gradients are not finite is skipped; after this many in a row a training
+    is given up: the run stops if it is its only one, else goes on with the others"""
     evaluate_every: int = 1
     """epochs between evaluations; the last epoch always has one"""
     batch_size: int = 64
@@ -145,6 +148,7 @@ class Config:
             ("batch_size", "at least 1", _at_least_one),
             ("evaluate_every", "at least 1", _at_least_one),
             ("steps_per_call", "at least 1", _at_least_one),
+            ("max_skipped", "at least 1", _at_least_one),
             ("members_at_once", "at least 1", lambda v: v is None or v >= 1),
             ("train_images", "at least 1", lambda v: v is None or v >= 1),
             ("held_out", "at least 0", lambda v: v >= 0),

@@ -1,0 +1,77 @@
+"""Steps whose loss or gradients are not finite: found, not made, and counted, all on the device."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from ovsw_jax.latent import layer_name
+
+_MOST_NAMED = 3  # layers in a message
+Tree = TypeVar("Tree")
+
+
+class Skips(NamedTuple):
+    """How a training's latest steps went.
+
+    Attributes:
+      in_a_row: int32 scalar, steps skipped since the last one that was made.
+      wrong: (1 + parameters,) bools: what was not finite in the latest step that was tried and
+        skipped, the loss and then each parameter's gradient, in the order of the tree's leaves.
+    """
+
+    in_a_row: jax.Array
+    wrong: jax.Array
+
+
+def no_skips(params: Any) -> Skips:
+    """Before the first step."""
+    return Skips(jnp.zeros((), jnp.int32), jnp.zeros(1 + len(jax.tree.leaves(params)), bool))
+
+
+def look_at(
+    skips: Skips, loss: jax.Array, gradients: Any, max_skipped: int
+) -> tuple[jax.Array, Skips]:
+    """Whether to make a step, and the new count.
+
+    A training that has skipped `max_skipped` steps in a row is given up: it makes no other step.
+    So what comes out does not depend on when somebody looks.
+
+    Args:
+      skips: of the steps before.
+      loss: of this step.
+      gradients: of this step, a tree of arrays.
+      max_skipped: steps skipped in a row that give the training up.
+
+    Returns:
+      A bool scalar, and the `Skips` after this step.
+    """
+    wrong = jnp.stack([~jnp.all(jnp.isfinite(x)) for x in (loss, *jax.tree.leaves(gradients))])
+    given_up = skips.in_a_row >= max_skipped
+    finite = ~jnp.any(wrong)
+    made = finite & ~given_up
+    return made, Skips(
+        jnp.where(made, 0, skips.in_a_row + 1), jnp.where(finite | given_up, skips.wrong, wrong)
+    )
+
+
+def if_made(made: jax.Array, new: Tree, old: Tree) -> Tree:
+    """The new tree if the step is made, else the old one bit for bit."""
+    return jax.tree.map(lambda x, y: jnp.where(made, x, y), new, old)
+
+
+def name_wrong(params: Any, wrong: Sequence[bool]) -> str:
+    """What `Skips.wrong` of one training says, in words.
+
+    >>> params = {"conv": {"latent_kernel": 0.0}, "fc": {"bias": 0.0, "kernel": 0.0}}
+    >>> name_wrong(params, [True, False, True, True])
+    'the loss and the gradients of fc/bias, fc/kernel'
+    """
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    layers = [layer_name(path) for path, bad in zip(paths, wrong[1:], strict=True) if bad]
+    names = ", ".join(layers[:_MOST_NAMED])
+    if len(layers) > _MOST_NAMED:
+        names += f" and {len(layers) - _MOST_NAMED} more"
+    parts = ["the loss"] * bool(wrong[0]) + [f"the gradients of {names}"] * bool(layers)
+    return " and ".join(parts)

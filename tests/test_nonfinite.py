@@ -1,0 +1,196 @@
+"""NaN and infinity: `optax.apply_if_finite` around the rules, and `jax_debug_nans`."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ovsw_jax as ovsw
+
+STATES = ("packed", "packed8", "ema")
+BAD = (jnp.nan, jnp.inf, -jnp.inf)
+PARAMS = {
+    "conv": {"latent_kernel": jnp.linspace(-1, 1, 3 * 3 * 4 * 2).reshape(3, 3, 4, 2)},
+    "fc": {"bias": jnp.zeros(3), "kernel": jnp.ones((2, 3))},
+}
+LEAVES = len(jax.tree.leaves(PARAMS))
+OPTIMIZERS = {
+    "ovsw_sgd": lambda state: ovsw.ovsw_sgd(0.1, state=state),
+    "chain": lambda state: optax.chain(ovsw.ags(), ovsw.sad(state=state), optax.adam(0.1)),
+    "observed": lambda state: optax.chain(ovsw.track_flip_state(state=state), optax.sgd(0.1, 0.9)),
+}
+
+
+def gradients(seed):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), PARAMS)
+
+
+def spoil(tree, leaf, place, value):
+    leaves, treedef = jax.tree.flatten(tree)
+    index = np.unravel_index(place % leaves[leaf].size, leaves[leaf].shape)
+    leaves[leaf] = leaves[leaf].at[index].set(value)
+    return treedef.unflatten(leaves)
+
+
+def stepper(tx):
+    @jax.jit
+    def step(grads, state, params):
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """A guarded optimizer, its compiled step, and where it stands after three finite steps."""
+    made = {}
+
+    def make(name, state):
+        if (name, state) not in made:
+            tx = optax.apply_if_finite(OPTIMIZERS[name](state), 5)
+            step, stands = stepper(tx), (PARAMS, tx.init(PARAMS))
+            for seed in range(3):
+                stands = step(gradients(seed), stands[1], stands[0])
+            made[name, state] = step, stands
+        return made[name, state]
+
+    return make
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@given(leaf=st.integers(0, LEAVES - 1), place=st.integers(0, 71), value=st.sampled_from(BAD))
+def test_a_bad_gradient_changes_nothing(guarded, name, state, leaf, place, value):
+    """Weights, momentum and flip state are what they were; the next step is as if it never was."""
+    step, (params, before) = guarded(name, state)
+    after_params, after = step(spoil(gradients(7), leaf, place, value), before, params)
+    assert_same(after_params, params)
+    assert_same(after.inner_state, before.inner_state)
+    assert (int(after.notfinite_count), int(after.total_notfinite)) == (1, 1)
+    assert_same(ovsw.flip_metrics(after), ovsw.flip_metrics(before))
+    went_on = step(gradients(8), after, after_params)
+    undisturbed = step(gradients(8), before, params)
+    assert_same(went_on[0], undisturbed[0])
+    assert_same(went_on[1].inner_state, undisturbed[1].inner_state)
+    assert int(went_on[1].notfinite_count) == 0
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_guard_changes_no_finite_step(guarded, name):
+    """Flips are observed through it as without it, and so are both masks.
+
+    The guard's conditional is compiled apart, so that sums may be rounded otherwise.
+    """
+    _, (params, state) = guarded(name, "packed")
+    tx = OPTIMIZERS[name]("packed")
+    step, plain = stepper(tx), (PARAMS, tx.init(PARAMS))
+    for seed in range(3):
+        plain = step(gradients(seed), plain[1], plain[0])
+    chex.assert_trees_all_close(params, plain[0], rtol=1e-5)
+    chex.assert_trees_all_close(ovsw.flip_metrics(state), ovsw.flip_metrics(plain[1]), rtol=1e-5)
+    for look in (ovsw.silent_mask, ovsw.never_flipped_mask):
+        assert_same(look(state), look(plain[1]))
+    assert float(ovsw.flip_metrics(state)["total"]["flip_ratio"]) >= 0
+
+
+def test_after_too_many_in_a_row_the_guard_lets_them_through():
+    """As Optax says; so a count in a row should stop the training before."""
+    tx = optax.apply_if_finite(ovsw.ovsw_sgd(0.1), 2)
+    step, params, state = stepper(tx), PARAMS, tx.init(PARAMS)
+    bad = spoil(gradients(0), 0, 0, jnp.nan)
+    for finite in (True, True, False):
+        params, state = step(bad, state, params)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(params)) == finite
+
+
+SIZES = st.sampled_from([0.0, 1e-38, 1e-20, 1.0, 1e20, 3e38])
+RULES = {
+    "ovsw": ovsw.ags(0.04),
+    "ags 0": ovsw.ags(0.0),
+    **{state: ovsw.sad(state=state) for state in STATES},
+    "tracked": ovsw.track_flip_state(),
+    "lars": ovsw.lars_sgd(0.1, weight_decay=0.0),
+    "lars literal": ovsw.lars_sgd(0.1, variant="literal"),
+    "bop": ovsw.bop(1e-6, adaptivity=1e-3),
+    "ovsw_sgd": ovsw.ovsw_sgd(0.1),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+@given(weight=SIZES, gradient=SIZES)
+def test_no_rule_makes_a_nan_of_finite_numbers(name, weight, gradient):
+    """Not on the way either, for dead filters and norms beyond the range."""
+    tx, pattern = RULES[name], jnp.array([[1.0, -1.0], [1.0, 0.0]])
+    params, grads = {"latent_kernel": weight * pattern}, {"latent_kernel": gradient * pattern}
+    with jax.debug_nans(True):
+        updates, state = tx.update(grads, tx.init(params), params)
+        tx.update(grads, state, params)
+    assert not any(np.isnan(x).any() for x in jax.tree.leaves(updates))
+
+
+def layer_loss(layer, images):
+    return jnp.sum(jnp.square(layer(images)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rngs: ovsw.nn.BinaryConv(4, 2, (3, 3), rngs=rngs),
+        lambda rngs: ovsw.nn.BinaryDense(4, 2, rngs=rngs),
+    ],
+    ids=["conv", "dense"],
+)
+def test_layers_under_debug_nans(make):
+    """Dead filters and dead inputs raise no alarm; a NaN in a weight's gradient does."""
+    layer = make(nnx.Rngs(0))
+    shape = (2, 5, 5, 4) if layer.latent_kernel.ndim == 4 else (2, 4)
+    images = jnp.linspace(-2, 2, int(np.prod(shape))).reshape(shape)
+    kernel = layer.latent_kernel[...]
+    with jax.debug_nans(True):
+        for weights in (kernel, kernel.at[..., 0].set(0), jnp.zeros_like(kernel)):
+            layer.latent_kernel[...] = weights
+            for x in (images, jnp.zeros_like(images)):
+                grads = jax.tree.leaves(nnx.grad(layer_loss)(layer, x))
+                assert all(np.isfinite(g).all() for g in grads)
+        with pytest.raises(FloatingPointError, match="nan"):
+            nnx.grad(lambda m, x: layer_loss(m, x) * jnp.log(-jnp.sum(x * x)))(layer, images)
+
+
+def test_a_training_step_under_debug_nans():
+    """Network and optimizer, forward and backward; a NaN image and a NaN gradient are found."""
+    model = ovsw.models.SmallResNet(3, in_channels=1, widths=(8, 8, 8), rngs=nnx.Rngs(0))
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    params = nnx.to_pure_dict(params)
+    tx = ovsw.ovsw_sgd(0.1)
+    images = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
+    spoilt = images.at[0, 0, 0, 0].set(jnp.nan)
+
+    @jax.jit
+    def grads_of(params, images):
+        def loss(params):
+            logits = nnx.merge(graph, params, rest)(images)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(4) % 3).mean()
+
+        return jax.grad(loss)(params)
+
+    with jax.debug_nans(True):
+        step, state = stepper(tx), tx.init(params)
+        for x in (images, jnp.zeros_like(images)):
+            grads = grads_of(params, x)
+            params, state = step(grads, state, params)
+        with pytest.raises(FloatingPointError, match="nan"):
+            grads_of(params, spoilt)
+    bad = spoil(grads, 0, 0, jnp.nan)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match="nan"):
+        step(bad, state, params)
