@@ -95,7 +95,7 @@ def scale_by_ags(
             _filter_axes(weight, axes, name)
 
         def zeros() -> Any:  # a tree of its own for each field: buffers may be donated
-            return latent.only(jnp.zeros((), jnp.float32) for _ in latent.names)
+            return latent.only_scalars(jnp.zeros((), jnp.float32) for _ in latent.names)
 
         return AgsState(jnp.zeros((), jnp.int32), zeros(), zeros(), zeros())
 
@@ -115,9 +115,9 @@ def scale_by_ags(
         ]
         return latent.put(updates, (s.gradient for s in scaled)), AgsState(
             optax.safe_increment(state.count),
-            latent.only(s.rescaled_filter_ratio for s in scaled),
-            latent.only(s.grad_weight_ratio for s in scaled),
-            latent.only(s.filters for s in scaled),
+            latent.only_scalars(s.rescaled_filter_ratio for s in scaled),
+            latent.only_scalars(s.grad_weight_ratio for s in scaled),
+            latent.only_scalars(s.filters for s in scaled),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -133,11 +133,12 @@ def _scale(
     g, floor = gradient.astype(dtype), jnp.asarray(lam, dtype)
     g_norm = jnp.maximum(_norm(g, axes), MIN_GRADIENT_NORM)
     w_norm = jnp.maximum(_norm(weight.astype(dtype), axes), MIN_WEIGHT_NORM)
-    # Weights whose norm overflows are left alone, and counted as a ratio of 0.
-    ratio = jnp.where(w_norm == jnp.inf, 0, g_norm / w_norm)
+    # Weights whose norm overflows are left alone, and counted as a ratio of 0; no quotient or
+    # product of them is NaN on the way, which jax_debug_nans would stop at.
+    ratio = jnp.where(w_norm == jnp.inf, 0, g_norm) / w_norm
     below = (ratio < floor) & jnp.isfinite(w_norm)
     # Above 1, or 0 for "leave it". XLA repeats all but a quotient for each weight of the filter.
-    factor = jnp.where(below, floor * w_norm, 0) / g_norm
+    factor = floor * jnp.where(below, w_norm, 0) / g_norm
     return _Scaled(
         jnp.where(factor > 0, (g * factor).astype(gradient.dtype), gradient),
         mean(below),

@@ -32,7 +32,7 @@ def check_range(momentum: Hyperparameter, threshold: Hyperparameter) -> None:
 
 def init(weight: jax.Array) -> jax.Array:
     """History (float32, or float64 for float64 weights) of weights that never flipped."""
-    return _with_sign(jnp.zeros(weight.shape, accurate_dtype(weight)), weight >= 0)
+    return _with_sign(jnp.zeros_like(weight, accurate_dtype(weight)), weight >= 0)
 
 
 def last_sign_positive(history: jax.Array) -> jax.Array:

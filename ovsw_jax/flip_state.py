@@ -65,7 +65,7 @@ class FlipRule:
         return FlipState(
             jnp.zeros((), jnp.int32),
             latent.only(history),
-            latent.only(jnp.zeros((), jnp.float32) for _ in history),
+            latent.only_scalars(jnp.zeros((), jnp.float32) for _ in history),
             jnp.zeros((), accurate_dtype(*history)),
             jnp.zeros((), jnp.float32),
         )
@@ -95,7 +95,7 @@ class FlipRule:
         new = FlipState(
             optax.safe_increment(state.count),
             latent.only(updated),
-            latent.only(ratios),
+            latent.only_scalars(ratios),
             sigma,
             self.kind.next_phase(state.phase, mu),
         )

@@ -127,7 +127,7 @@ def lars_sgd(
         return LarsState(
             jnp.zeros((), jnp.int32),
             optax.tree.zeros_like(params),
-            latent.only(jnp.zeros((), accurate_dtype(w)) for w in latent.weights),
+            latent.only_scalars(jnp.zeros((), accurate_dtype(w)) for w in latent.weights),
         )
 
     def update_fn(
@@ -163,7 +163,7 @@ def lars_sgd(
         return latent.treedef.unflatten(u for u, _ in moved), LarsState(
             optax.safe_increment(state.count),
             latent.treedef.unflatten(v for _, v in moved),
-            latent.only(
+            latent.only_scalars(
                 r.astype(accurate_dtype(w)) for r, w in zip(rates, latent.weights, strict=True)
             ),
         )

@@ -164,6 +164,21 @@ class LatentLeaves:
             leaves[i] = value
         return self.treedef.unflatten(leaves)
 
+    def only_scalars(self, values: Iterable[jax.Array]) -> Any:
+        """As `only`, of a scalar for each weight.
+
+        They are in no `nnx.Variable`: what that says, such as how it is sharded, is of the weight.
+        """
+        return jax.tree.map(
+            lambda x: x.get_value() if _is_variable(x) else x,
+            self.only(values),
+            is_leaf=_is_variable,
+        )
+
+
+def _is_variable(node: Any) -> bool:
+    return hasattr(node, "get_metadata")
+
 
 def _flags(mask: Any, params: Any) -> list[bool]:
     """The mask as one bool for each leaf of `params`."""

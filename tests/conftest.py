@@ -5,7 +5,10 @@ import os
 # Both must be set before JAX first starts a backend.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8"
+    # On a busy machine the eight may wait long for each other; XLA ends the process after 40 s.
+    + " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 ).strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Programs that tests start keep nothing compiled in the user's cache.

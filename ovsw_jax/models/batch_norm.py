@@ -1,5 +1,6 @@
 """Batch norm that remembers nothing but its input."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,10 @@ from flax import nnx
 from jax import lax
 
 from ovsw_jax.latent import accurate_dtype
+from ovsw_jax.nn.explicit_axes import sharded_as_features
 from ovsw_jax.varying import varying_alike
+
+AxisName = str | tuple[str, ...] | None
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -19,6 +23,10 @@ class BatchNorm(nnx.BatchNorm):
     sums instead of four. All is computed in float32 at least, and only the result rounded to
     `dtype`: Flax alone would round the running statistics too. Flax keeps the biased variance as
     its running statistic, PyTorch the unbiased one.
+
+    Under `jit` the batch is the global one, however it is sharded. Under `pmap` and `shard_map`
+    each device sees its own part: tell the layer over which axis the batch is spread, as any
+    `nnx.BatchNorm`, by `model.set_attributes(nnx.BatchNorm, axis_name="data")`.
 
     Source: Ioffe and Szegedy 2015.
     """
@@ -46,13 +54,13 @@ class BatchNorm(nnx.BatchNorm):
     ) -> jax.Array:
         """Normalises (batch, ..., features); with anything unusual as Flax does."""
         evaluates = self.use_running_average if use_running_average is None else use_running_average
-        plain = self.axis_name is None and self.scale is not None and self.bias is not None
+        plain = None not in (self.scale, self.bias) and self.axis_index_groups is None
         if evaluates or mask is not None or not plain:
             return super().__call__(x, use_running_average, mask=mask)
         arrays = (x, *(jnp.asarray(v) for v in (self.mean, self.var, self.scale, self.bias)))
         dtype = jnp.result_type(x, *arrays[3:]) if self.dtype is None else self.dtype
         scale, bias = self.promote_dtype(arrays, dtype=self.dtype)[3:]
-        y, mean, var = normalize_batch(x, scale, bias, self.epsilon)
+        y, mean, var = normalize_batch(x, scale, bias, self.epsilon, self.axis_name)
         self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
         self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
         return y.astype(dtype)
@@ -67,7 +75,11 @@ class _Kept(NamedTuple):
 
 
 def normalize_batch(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: jax.typing.ArrayLike
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: jax.typing.ArrayLike,
+    axis_name: AxisName = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Batch norm in training.
 
@@ -76,47 +88,58 @@ def normalize_batch(
       scale: (features,), in the dtype to compute in.
       bias: (features,), likewise.
       epsilon: added to the variance; has no gradient.
+      axis_name: axis of `pmap` or `shard_map` over which the batch is spread; None: all of it is
+        here.
 
     Returns:
       The result, and mean and biased variance over all but the last axis, all in the dtype of
       `scale`. Mean and variance have no gradient.
     """
     epsilon = jnp.asarray(epsilon, scale.dtype)
-    return _normalize(*varying_alike(x, scale, bias, epsilon))
+    scale, bias = sharded_as_features(x, scale, bias)
+    return _normalize(*varying_alike(x, scale, bias, epsilon), axis_name)
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _normalize(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: jax.Array
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: jax.Array, axis_name: AxisName
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return _forward(x, scale, bias, epsilon)[0]
+    return _forward(x, scale, bias, epsilon, axis_name)[0]
 
 
 def _forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: jax.Array
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: jax.Array, axis_name: AxisName
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], _Kept]:
     wide, axes = x.astype(scale.dtype), tuple(range(x.ndim - 1))
-    mean = jnp.mean(wide, axes)
-    var = jnp.mean(jnp.square(wide - mean), axes)
+    mean = _over_devices(jnp.mean(wide, axes), axis_name)
+    var = _over_devices(jnp.mean(jnp.square(wide - mean), axes), axis_name)
     inverse = lax.rsqrt(var + epsilon)
     y = (wide - mean) * (inverse * scale) + bias
     return (y, mean, var), _Kept(x, mean, inverse, scale, epsilon)
 
 
 def _backward(
-    kept: _Kept, cotangents: tuple[jax.Array, jax.Array, jax.Array]
+    axis_name: AxisName, kept: _Kept, cotangents: tuple[jax.Array, jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     dy, x = cotangents[0], kept.x
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
     normalized = (x.astype(dy.dtype) - kept.mean) * kept.inverse
     to_bias = jnp.sum(dy, axes)
     to_scale = jnp.sum(dy * normalized, axes)
+    # Parameters are each device's own, to be summed by whoever sums gradients; the mean is shared.
+    along_one = _over_devices(to_bias / count, axis_name)
+    along_x = _over_devices(to_scale / count, axis_name)
     slope = kept.inverse * kept.scale
-    to_x = slope * (dy - to_bias / count - normalized * (to_scale / count))
+    to_x = slope * (dy - along_one - normalized * along_x)
     return to_x.astype(x.dtype), to_scale, to_bias, jnp.zeros_like(kept.epsilon)
 
 
 _normalize.defvjp(_forward, _backward)
+
+
+def _over_devices(mean: jax.Array, axis_name: AxisName) -> jax.Array:
+    """The mean over the devices of what is the mean on each."""
+    return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
 def _widen(arrays: Any, /, *, dtype: object = None, inexact: bool = True) -> Any:

@@ -10,6 +10,7 @@ from jax import lax
 
 from ovsw_jax.latent import accurate_dtype
 from ovsw_jax.nn.convolution import Window, convolve
+from ovsw_jax.nn.explicit_axes import without_explicit_axes
 from ovsw_jax.nn.scale import EPSILON
 from ovsw_jax.nn.sign_convolution import convolve_signs
 from ovsw_jax.nn.signs import Sign
@@ -99,8 +100,14 @@ def binary_conv(
     signs, kernel = _signs(x, latent, input_sign, kernel_sign, normalized_axes, dtype)
     signs = signs.reshape((-1, *x.shape[x.ndim - sample_axes :]))
     known = is_two_valued(input_sign) and is_two_valued(kernel_sign)
-    sums = (convolve_signs if known else convolve)(signs, kernel, window)
-    y = _affine(sums, bias, scale, dtype)
+    multiply = convolve_signs if known else convolve
+
+    def layer(
+        signs: jax.Array, kernel: jax.Array, bias: jax.Array | None, scale: jax.Array | None
+    ) -> jax.Array:
+        return _affine(multiply(signs, kernel, window), bias, scale, dtype)
+
+    y = without_explicit_axes(layer, signs, kernel, bias, scale, batch_axes=1)
     return y.reshape((*batch, *y.shape[1:]))
 
 
@@ -131,7 +138,13 @@ def binary_dense(
       (..., out_features) array of `dtype`.
     """
     signs, kernel = _signs(x, latent, input_sign, kernel_sign, int(normalize), dtype)
-    return _affine(_multiply(signs, kernel), bias, scale, dtype)
+
+    def layer(
+        signs: jax.Array, kernel: jax.Array, bias: jax.Array | None, scale: jax.Array | None
+    ) -> jax.Array:
+        return _affine(_multiply(signs, kernel), bias, scale, dtype)
+
+    return without_explicit_axes(layer, signs, kernel, bias, scale, batch_axes=x.ndim - 1)
 
 
 def _signs(

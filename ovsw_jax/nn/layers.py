@@ -50,17 +50,17 @@ class _BinaryLayer(nnx.Module):
             threshold=LearnedThresholdSign,
         )
         out_features = kernel_shape[-1]
-        kernel = kernel_init(rngs.params(), kernel_shape, param_dtype)
+        kernel = nnx.Param(kernel_init(rngs.params(), kernel_shape, param_dtype))
         # By this name the transforms know what is behind a sign: real weights have another.
         if kernel_sign is None:
-            self.kernel = nnx.Param(kernel)
+            self.kernel = kernel
         else:
-            self.latent_kernel = nnx.Param(kernel)
+            self.latent_kernel = kernel
         self.bias = nnx.data(
             nnx.Param(bias_init(rngs.params(), (out_features,), param_dtype)) if use_bias else None
         )
         self.filter_scale = nnx.data(
-            nnx.Param(initial_scale(kernel, kernel_sign)) if scale == "learned" else None
+            nnx.Param(initial_scale(kernel[...], kernel_sign)) if scale == "learned" else None
         )
         self.scale = scale
         self.input_sign, self.kernel_sign = input_sign, kernel_sign

@@ -97,15 +97,32 @@ def kernel_gradient(x: jax.Array, cotangent: jax.Array, in_features: int, taps: 
     """
     rows = math.prod(taps.kernel_size) * in_features
     image = rows * math.prod(taps.outputs) * cotangent.dtype.itemsize
-    images = max(1, ROW_BYTES // image, -(-x.shape[0] // MAX_PARTS))
+    parts = _number_of_parts(x.shape[0], max(1, ROW_BYTES // image))
     gradient = jnp.zeros((rows, cotangent.shape[-1]), cotangent.dtype)
-    for start in range(0, x.shape[0], images):
-        part = slice(start, start + images)
+    for part_of_x, part_of_cotangent in zip(_cut(x, parts), _cut(cotangent, parts), strict=True):
         with _apart():
             gradient = _add_gradient(
-                gradient, x[part], cotangent[part], in_features=in_features, taps=taps
+                gradient, part_of_x, part_of_cotangent, in_features=in_features, taps=taps
             )
     return gradient.reshape(*taps.kernel_size, in_features, -1)
+
+
+def _number_of_parts(batch: int, at_once: int) -> int:
+    """Into how many parts to cut a batch for `at_once` images a part: equal ones if there are."""
+    least = min(-(-batch // at_once), MAX_PARTS)
+    return next((n for n in range(least, MAX_PARTS + 1) if batch % n == 0), least)
+
+
+def _cut(x: jax.Array, parts: int) -> list[jax.Array]:
+    """The parts of a batch, of as many images each, or nearly.
+
+    Equal parts are interleaved: where a batch is sharded, each device then has its share of every
+    part, and none has to send its images to others.
+    """
+    if x.shape[0] % parts:
+        return jnp.array_split(x, parts)
+    interleaved = x.reshape(-1, parts, *x.shape[1:])
+    return [interleaved[:, part] for part in range(parts)]
 
 
 @partial(jax.jit, static_argnames=("taps", "in_features"))
