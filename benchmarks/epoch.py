@@ -11,7 +11,9 @@ choice and augmentation of the images, which is a part of the steps.
 """
 
 import contextlib
+import dataclasses
 import io
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +26,7 @@ import tyro
 from rich.console import Console
 
 from benchmarks import measuring
-from experiments import checkpoint, data, weights
+from experiments import data, standing, weights
 from experiments.allocator import keep_freed_memory
 from experiments.choices import choose
 from experiments.configs import RECIPES, Config
@@ -34,7 +36,9 @@ from experiments.networks import Network
 from experiments.progress import Bars
 from experiments.run_folder import RunFolder
 from experiments.steps import Steps
-from experiments.training import Training, repeated
+from experiments.stopping import Signals
+from experiments.together import repeated
+from experiments.training import Training
 
 BARE = "bare steps"
 EPOCH = "an epoch"
@@ -159,7 +163,8 @@ class _Job(contextlib.AbstractContextManager["_Job"]):
         """Seconds of the training loop's epoch."""
         self._epoch += 1
         started = time.perf_counter()
-        state, _ = self._training.train_epoch(self._state, self._epoch)
+        state, epoch = standing.begin(self._together, self._state, self._epoch)
+        state, _ = self._training.train_epoch(state, epoch)
         self._state = self._ready(state)
         return time.perf_counter() - started
 
@@ -178,9 +183,17 @@ class _Job(contextlib.AbstractContextManager["_Job"]):
                 key, order = self._state.key[0], batch[0][0]
                 self._ready(images(augment, key, order, self._feed.resident))
 
+        begun = standing.begin(self._together, self._state, 1)[1]
+        numbers = itertools.count(1)
+
+        def save() -> None:
+            epoch = dataclasses.replace(begun, number=next(numbers))
+            checkpoints = self._run.checkpoints
+            standing.save(checkpoints, self._together, self.config, self._state, epoch)
+
         ways: dict[str, Callable[[], Any]] = {
             "evaluation on the test images": lambda: self.steps.evaluate(self._state),
-            "a copy for the checkpoint": lambda: checkpoint.snapshot(self._state),
+            "a checkpoint, until training goes on": save,
             "the batches alone": partial(fed, False),
             "the batches alone, cropped and flipped": partial(fed, True),
         }
@@ -190,20 +203,20 @@ class _Job(contextlib.AbstractContextManager["_Job"]):
 
     def _open(self, members: Sequence[Any]) -> Training:
         closing = self._closing
-        run = RunFolder(self.config)
-        closing.callback(run.close)
+        self._run = closing.enter_context(RunFolder(self.config))
         console = Console(file=io.StringIO(), force_terminal=True, width=100)
         bars = closing.enter_context(Bars(console, False, done=0, count=1))
-        together = repeated(self.steps, members, 1, ())
+        self._together = together = repeated(self.steps, members, 1, ())
         reports = closing.enter_context(bars.training(together, self.config.epochs))
         return Training(
             self.config,
             together,
-            run,
+            self._run,
             data=weights.data_for(self._dataset),
             keep_weights=False,
             on_step=reports[0],
             on_epoch=reports[1],
+            signals=Signals(),
         )
 
     @staticmethod

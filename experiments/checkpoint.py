@@ -1,82 +1,249 @@
-"""Where a training stands, in a file: an interrupted sweep goes on from its last epoch."""
+"""Where a training stands, on disk: written by Orbax while it goes on, the newest two kept.
 
+A checkpoint is a folder NUMBER under RUN/checkpoints: arrays in Orbax's format, and JSON that says
+of what they are. There is no pickle and no code in it.
+"""
+
+import contextlib
 import json
+import shutil
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import serialization
+import orbax.checkpoint as ocp
+from jax import lax
 
-Snapshot = dict[str, np.ndarray]
+from experiments.same_run import differences
 
+KEPT = 2
+_MOST_NAMED = 5  # differences in a message
 
-def snapshot(state: Any) -> Snapshot:
-    """A copy in host memory of a pytree of arrays and random keys."""
-    return {str(i): np.array(_plain(x)) for i, x in enumerate(jax.tree.leaves(state))}
-
-
-def save(path: Path, leaves: Snapshot, about: dict[str, Any]) -> None:
-    """Writes a snapshot with a JSON description, whole or not at all."""
-    content = {"about": json.dumps(about), "leaves": leaves}
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(serialization.msgpack_serialize(content))
-    unfinished.replace(path)
+About = dict[str, Any]
 
 
-def read_about(path: Path) -> dict[str, Any] | None:
-    """The description; None if there is no file.
+class Checkpoints:
+    """The checkpoints in a folder; it is made when the first one is written."""
 
-    Raises:
-      ValueError: if the file can't be read.
-    """
-    if not path.exists():
+    def __init__(self, folder: Path):
+        """Reads nothing yet.
+
+        Args:
+          folder: of the checkpoints alone.
+        """
+        self._folder = folder.absolute()
+        self._manager: ocp.CheckpointManager | None = None
+
+    def numbers(self) -> list[int]:
+        """Those that were written whole, the newest first."""
+        return sorted(self._opened().all_steps(), reverse=True) if self._folder.is_dir() else []
+
+    def save(self, number: int, tree: Any, about: About) -> None:
+        """Copies the arrays and writes them in the background.
+
+        It may be killed at any moment: what is not whole is no checkpoint.
+
+        Args:
+          number: larger than those before; nothing happens if there is a checkpoint of that number.
+          tree: pytree of arrays and random keys, which may be donated afterwards.
+          about: JSON.
+
+        Raises:
+          OSError: if this one or the one before can't be written.
+        """
+        if number in self._opened().all_steps():
+            return
+        leaves = _copied(jax.tree.leaves(tree))
+        text = json.dumps({**about, "arrays": _describe(tree)})
+        arrays = {str(i): x for i, x in enumerate(leaves)}
+        self._opened().save(
+            number,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardSave({**arrays, "checksums": _checksums(leaves)}),
+                about=ocp.args.JsonSave({"text": text, "crc32": zlib.crc32(text.encode())}),
+            ),
+        )
+
+    def wait(self) -> None:
+        """Until the newest is on disk.
+
+        Raises:
+          OSError: if it can't be written.
+        """
+        if self._manager is not None:
+            self._manager.wait_until_finished()
+
+    def about(self) -> About | None:
+        """Of the newest whose JSON is whole; None if there is none."""
+        return next((about for _, about in self._abouts(lambda _: None)), None)
+
+    def restore(
+        self, like: Any, expected: About, report: Callable[[str], None]
+    ) -> tuple[Any, About] | None:
+        """The newest that is undamaged; damaged ones are moved beside the folder and reported.
+
+        Args:
+          like: pytree of arrays and random keys; each leaf of the result lies where it does there.
+          expected: what `about` must hold, a mapping under each name.
+          report: told of each damaged one.
+
+        Returns:
+          The tree and its `about`; None if there is none.
+
+        Raises:
+          ValueError: if it is of something else, with what differs.
+        """
+        for number, about in self._abouts(lambda n: self._put_aside(n, report)):
+            self._check_fits(number, about, {**expected, "arrays": _describe(like)})
+            with _quiet_about_leftovers():
+                try:
+                    return self._arrays(number, like), about
+                except Exception:  # Orbax and TensorStore raise many kinds
+                    self._put_aside(number, report)
         return None
-    try:
-        return dict(json.loads(_read(path)["about"]))
-    except Exception as error:  # msgpack raises many kinds
-        raise ValueError(
-            f"checkpoint {path} is damaged ({type(error).__name__}: {error}). Put back a copy, or "
-            "remove it: the members that were in training then begin anew."
-        ) from error
 
+    def remove(self) -> None:
+        """Removes all of them; whoever is killed in the middle leaves none that is half there."""
+        self.close()
+        if self._folder.is_dir():
+            going = self._folder.with_name(f".{self._folder.name}")
+            shutil.rmtree(going, ignore_errors=True)
+            self._folder.rename(going)
+            shutil.rmtree(going)
 
-def restore(path: Path, like: Any) -> Any:
-    """The saved pytree.
+    def close(self) -> None:
+        """Ends writing.
 
-    Args:
-      path: a file written by `save`.
-      like: a pytree of the same structure, shapes and dtypes; each leaf goes where it is there.
+        Raises:
+          OSError: if the newest can't be written.
+        """
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            try:
+                manager.wait_until_finished()
+            finally:
+                manager.close()
 
-    Raises:
-      ValueError: if the file holds other shapes or dtypes.
-    """
-    saved = _read(path)["leaves"]
-    leaves, treedef = jax.tree.flatten(like)
-    arrays = [saved.get(str(i)) for i in range(len(leaves))]
-    for array, leaf in zip(arrays, map(_plain, leaves), strict=True):
-        if array is None or (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
+    def _opened(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        return self._manager
+
+    def _abouts(self, damaged: Callable[[int], None]) -> Iterator[tuple[int, About]]:
+        for number in self.numbers():
+            try:
+                about = self._read_about(number)
+            except Exception:  # of many kinds, as above
+                damaged(number)
+            else:
+                yield number, about
+
+    def _read_about(self, number: int) -> About:
+        args = ocp.args.Composite(about=ocp.args.JsonRestore())
+        read = self._opened().restore(number, args=args).about
+        if zlib.crc32(read["text"].encode()) != read["crc32"]:
+            raise ValueError("its JSON is not what was written")
+        return dict(json.loads(read["text"]))
+
+    def _arrays(self, number: int, like: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(like)
+        wanted = {
+            str(i): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=leaf.sharding)
+            for i, (x, leaf) in enumerate(zip(jax.eval_shape(_plain, leaves), leaves, strict=True))
+        }
+        sums = jax.ShapeDtypeStruct((len(leaves),), jnp.uint32)
+        args = ocp.args.StandardRestore({**wanted, "checksums": sums})
+        read = self._opened().restore(number, args=ocp.args.Composite(arrays=args)).arrays
+        plain = [read[str(i)] for i in range(len(leaves))]
+        if not np.array_equal(_checksums(plain), read["checksums"]):
+            raise ValueError("its arrays are not what was written")
+        shardings = [leaf.sharding for leaf in leaves]
+        keys = tuple(_is_key(leaf) for leaf in leaves)
+        restored = jax.jit(_with_keys, static_argnums=1, out_shardings=shardings)(plain, keys)
+        return jax.tree.unflatten(treedef, restored)
+
+    def _check_fits(self, number: int, about: About, expected: Mapping[str, Any]) -> None:
+        different = [
+            difference
+            for name, values in expected.items()
+            for difference in differences(about.get(name, {}), values)
+        ]
+        if different:
+            more = f" and {len(different) - _MOST_NAMED} more" * (len(different) > _MOST_NAMED)
             raise ValueError(
-                f"checkpoint {path} does not fit this training: it was written by other code. "
-                "Remove it; the epochs since the last finished member are then trained again."
+                f"checkpoint {self._folder / str(number)} is of another training: "
+                f"{'; '.join(different[:_MOST_NAMED])}{more}. Go on with what it was made with, or "
+                "move it away: those in training then begin anew. A flip state of another kind is "
+                "made by ovsw_jax.convert_flip_state."
             )
-    placed = [_as_placed(array, leaf) for array, leaf in zip(arrays, leaves, strict=True)]
-    return jax.tree.unflatten(treedef, placed)
+
+    def _put_aside(self, number: int, report: Callable[[str], None]) -> None:
+        aside = self._folder.with_name(f"{self._folder.name}.damaged")
+        aside.mkdir(exist_ok=True)
+        place = aside / str(number)
+        shutil.rmtree(place, ignore_errors=True)
+        self.close()
+        (self._folder / str(number)).rename(place)
+        report(f"checkpoint {number} is damaged; it is now {place}. Taking the one before")
 
 
-def _read(path: Path) -> Any:
-    return serialization.msgpack_restore(path.read_bytes())
+@contextlib.contextmanager
+def _quiet_about_leftovers() -> Iterator[None]:
+    """When a read fails, Orbax leaves others behind, which then find their event loop closed."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
-def _plain(leaf: jax.Array) -> jax.Array:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+def _describe(tree: Any) -> dict[str, str]:
+    """Shape and dtype of each leaf by its path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}"
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
-def _as_placed(array: np.ndarray, leaf: jax.Array) -> jax.Array:
-    if _is_key(leaf):
-        return jax.device_put(jax.random.wrap_key_data(jnp.asarray(array)), leaf.sharding)
-    return jax.device_put(array, leaf.sharding)
+def _plain(leaves: Sequence[jax.Array]) -> list[jax.Array]:
+    return [jax.random.key_data(x) if _is_key(x) else x for x in leaves]
+
+
+@jax.jit
+def _copied(leaves: Sequence[jax.Array]) -> list[jax.Array]:
+    return [jnp.copy(x) for x in _plain(leaves)]
+
+
+def _with_keys(leaves: Sequence[jax.Array], keys: Sequence[bool]) -> list[jax.Array]:
+    return [jax.random.wrap_key_data(x) if key else x for x, key in zip(leaves, keys, strict=True)]
+
+
+@jax.jit
+def _checksums(leaves: Sequence[jax.Array]) -> jax.Array:
+    """(leaves,) uint32; TensorStore finds files that are too short, but no flipped bits."""
+    return jnp.stack([_checksum(x) for x in leaves])
+
+
+def _checksum(x: jax.Array) -> jax.Array:
+    """Of all words times odd numbers, modulo 2^32: one changed word always changes it."""
+    if x.dtype == jnp.bool_:
+        x = x.astype(jnp.uint8)
+    word = jnp.dtype(f"uint{8 * min(x.dtype.itemsize, 4)}")
+    words = lax.bitcast_convert_type(x, word).reshape(-1).astype(jnp.uint32)
+    odd = 2 * lax.iota(jnp.uint32, words.size) + 1
+    return jnp.sum(words * odd, dtype=jnp.uint32)
 
 
 def _is_key(leaf: jax.Array) -> bool:

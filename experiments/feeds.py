@@ -33,8 +33,10 @@ class Feed(Protocol):
     def shuffle(self, key: jax.Array) -> jax.Array:
         """What an epoch's batches are drawn from, for one member; pure."""
 
-    def batches(self, order: jax.Array, seeds: Sequence[int], epoch: int) -> Generator[Batch]:
-        """The batches of an epoch, one a step; `order` has a leading axis of members.
+    def batches(
+        self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int = 0
+    ) -> Generator[Batch]:
+        """The batches of an epoch, one a step, from step `start` on; `order` is the members'.
 
         Whoever stops before the end closes the generator.
         """
@@ -69,9 +71,11 @@ class Resident:
         used = order[: self.steps_per_epoch * self._batch_size]
         return used.reshape(self.steps_per_epoch, self._batch_size)
 
-    def batches(self, order: jax.Array, seeds: Sequence[int], epoch: int) -> Generator[Batch]:
+    def batches(
+        self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int = 0
+    ) -> Generator[Batch]:
         """The order and the number of each step."""
-        yield from ((order, step) for step in range(self.steps_per_epoch))
+        yield from ((order, step) for step in range(start, self.steps_per_epoch))
 
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
         """Picked, standardised and, if the config says so, cropped and flipped."""
@@ -103,9 +107,11 @@ class Streamed:
         """Nothing: the order follows from seed and epoch."""
         return jnp.zeros((0,), jnp.int32)
 
-    def batches(self, order: jax.Array, seeds: Sequence[int], epoch: int) -> Generator[Batch]:
+    def batches(
+        self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int = 0
+    ) -> Generator[Batch]:
         """uint8 crops and labels, in an order drawn from the first seed and the epoch."""
-        return self._dataset.train_batches(seeds[0], epoch, self._batch_size)
+        return self._dataset.train_batches(seeds[0], epoch, self._batch_size, start)
 
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
         """Flipped, lit and standardised."""

@@ -15,7 +15,7 @@ from rich.progress import (
 )
 
 from experiments.records import display_name
-from experiments.training import Together
+from experiments.together import Together
 
 Report = Callable[[int, Mapping[str, float]], None]
 

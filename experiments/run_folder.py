@@ -4,11 +4,12 @@ config.json    every field of the Config         versions.json  packages, code, 
 data.json      number of images, and classes
 metrics.jsonl  a line a member and epoch         tensorboard/   the same as events
 latent.npz     initial latent weights and never-flipped masks of the first seed, where each
-               optimizer has one point           checkpoint.msgpack  of members in training
+               optimizer has one point           checkpoints/   of members in training
 weights/       trained weights, likewise (see experiments.weights)
 summary.json, summary.md, figures/               written by experiments.summary and .figures
 """
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -18,20 +19,20 @@ import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
 from filelock import FileLock, Timeout
 from tensorboardX import SummaryWriter
 
+from experiments.checkpoint import Checkpoints
 from experiments.configs import Config
 from experiments.members import Member, Value
+from experiments.same_run import differences, settings
 
 PACKAGES = ("ovsw-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 LOCK = ".lock"
-# Fields that may differ when a run goes on: where it runs, not what is run.
-_PLACE = ("out", "data_dir", "members_at_once", "steps_per_call", "workers")
 
 
 class RunFolder:
@@ -55,6 +56,7 @@ class RunFolder:
             be written.
         """
         self.path = config.out or _new_path(config)
+        self.checkpoints = Checkpoints(self.path / "checkpoints")  # of members in training
         self._command = command
         self._lock = FileLock(self.path / LOCK)  # let go when the process ends, however it does
         self._latent: dict[str, np.ndarray] = {}
@@ -95,11 +97,6 @@ class RunFolder:
             self._check_same_data(data)
             self._read_latent()
         self._metrics = self._file("metrics.jsonl").open("a", encoding="utf-8")
-
-    @property
-    def checkpoint(self) -> Path:
-        """File of the members in training."""
-        return self._file("checkpoint.msgpack")
 
     def note_continued(self) -> None:
         """Versions may differ from those that the run began with; versions.json tells both."""
@@ -146,10 +143,14 @@ class RunFolder:
         unfinished.replace(self._file("metrics.jsonl"))
         self._metrics = self._file("metrics.jsonl").open("a", encoding="utf-8")
 
-    def write_metrics(self, row: dict[str, Any]) -> None:
-        """Appends one row to metrics.jsonl, at once, and its scalars to TensorBoard."""
-        self._metrics.write(json.dumps(row) + "\n")
+    def write_metrics(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Appends rows to metrics.jsonl, at once, and their scalars to TensorBoard."""
+        self._metrics.write("".join(json.dumps(row) + "\n" for row in rows))
         self._metrics.flush()
+        for row in rows:
+            self._write_events(row)
+
+    def _write_events(self, row: Mapping[str, Any]) -> None:
         point = "".join(f"-{name}={_short(value)}" for name, value in row["point"].items())
         writer = self._writer(f"{row['optimizer']}{point}-seed{row['seed']}")
         for metric, value in row.items():
@@ -176,12 +177,22 @@ class RunFolder:
             np.savez_compressed(unfinished, **self._latent)  # type: ignore[arg-type]
             unfinished.replace(self._file("latent.npz"))
 
+    def __enter__(self) -> Self:
+        """It is open already."""
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Closes it."""
+        self.close()
+
     def close(self) -> None:
-        """Writes latent.npz and closes every file."""
-        self.write_latent()
-        self._metrics.close()
-        self.close_events()
-        self._lock.release()
+        """Writes latent.npz and closes every file; whatever of it fails, the lock is let go."""
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._lock.release)
+            closing.callback(self.close_events)
+            closing.callback(self._metrics.close)
+            closing.callback(self.write_latent)
+            closing.callback(self.checkpoints.close)
 
     def _writer(self, name: str) -> SummaryWriter:
         if name not in self._writers:
@@ -190,13 +201,11 @@ class RunFolder:
 
     def _check_same(self, config: Config) -> None:
         # A folder of an earlier version lacks fields that it then had no choice in.
-        there = {**_as_json(Config()), **self._read_json("config.json")}
-        here = _as_json(config)
-        different = [
-            f"{name} is {there.get(name)} there and {here.get(name)} here"
-            for name in {**here, **there}
-            if there.get(name) != here.get(name) and name not in _PLACE
-        ]
+        there = {**settings(Config()), **self._read_json("config.json")}
+        here = dataclasses.asdict(config)
+        for name in here.keys() - settings(config).keys():
+            there.pop(name, None)
+        different = differences(there, settings(config))
         if different:
             raise ValueError(
                 f"run folder {self.path} holds another run; a run never overwrites another: "
@@ -251,10 +260,6 @@ class RunFolder:
 def member_of(row: Mapping[str, Any]) -> Member:
     """Whose row of metrics.jsonl it is."""
     return Member(str(row["optimizer"]), row.get("point", {}), int(row["seed"]))
-
-
-def _as_json(config: Config) -> dict[str, Any]:
-    return dict(json.loads(json.dumps(dataclasses.asdict(config), default=str)))
 
 
 def _short(value: Value) -> str:

@@ -128,6 +128,16 @@ class Steps:
         key, order = self._shuffle(state.key)
         return state._replace(key=key), self._feed.batches(order, seeds, epoch)
 
+    def batches_from(
+        self, order_key: jax.Array, seeds: Sequence[int], epoch: int, start: int
+    ) -> Generator[Batch]:
+        """The same batches again from step `start` on; `order_key` is `state.key` before them."""
+        return self._feed.batches(self._shuffle(order_key)[1], seeds, epoch, start)
+
+    def no_metrics(self, state: TrainState) -> StepMetrics:
+        """Sums of no step."""
+        return self._no_metrics(state.opt_state)
+
     def train_step(
         self,
         state: TrainState,
@@ -154,23 +164,30 @@ class Steps:
         Returns:
           The new state, and `sums` with the metrics of these steps added.
         """
-        sums = self._no_metrics(state.opt_state) if sums is None else sums
+        sums = self.no_metrics(state) if sums is None else sums
         return self._training(count)(state, sums, *batch, dict(values or {}), self._shared)
 
     def standing(self, state: TrainState) -> dict[str, dict[str, jax.Array]]:
         """Silent and never-flipped share by layer and in total, of each member."""
         return self._standing(state.opt_state)
 
-    def evaluate(self, state: TrainState) -> dict[str, np.ndarray]:
+    def evaluate(
+        self, state: TrainState, between: Callable[[], None] = lambda: None
+    ) -> dict[str, np.ndarray]:
         """Test top-1 and, of twenty classes or more, top-5 (0 to 1) of every member.
 
         Over every test image, those of the last partial batch too.
+
+        Args:
+          state: of the members.
+          between: called after each batch; may raise to end it.
         """
         correct: Any = 0
         images = 0
         for pixels, labels in self._feed.test_batches():
             correct = correct + np.asarray(self._count_correct(state, pixels, labels))
             images += int(np.sum(labels >= 0))
+            between()
         names = ("test_top1", "test_top5")
         return dict(zip(names, correct.T / images, strict=False))
 
@@ -201,9 +218,12 @@ class Steps:
         self, function: Callable[..., Any], axes: str, donate: tuple[int, ...] = ()
     ) -> Any:
         """`function` of one member for all; `axes` has m for arguments that each has, a for one."""
+        together = jax.vmap(function, tuple(0 if a == "m" else None for a in axes))
+        if self._mesh.size == 1:  # JAX's search for NaN never ends in a shard_map
+            return jax.jit(together, donate_argnums=donate)
         specs = tuple(PartitionSpec("members") if a == "m" else PartitionSpec() for a in axes)
         together = jax.shard_map(
-            jax.vmap(function, tuple(0 if a == "m" else None for a in axes)),
+            together,
             mesh=self._mesh,
             in_specs=specs,
             out_specs=PartitionSpec("members"),

@@ -9,17 +9,16 @@ python -m experiments.train --help
 
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import tyro
 from rich.console import Console
 
-from experiments import checkpoint, figures, summary, weights
+from experiments import figures, summary, weights
 from experiments.allocator import keep_freed_memory
 from experiments.choices import choose
 from experiments.compilation_cache import keep_compiled_programs
@@ -31,30 +30,51 @@ from experiments.members import Member, Program, chunks, programs
 from experiments.networks import Network
 from experiments.optimizers import OPTIMIZERS, make_optimizer
 from experiments.progress import Bars
-from experiments.run_folder import RunFolder, member_of
+from experiments.rest import Rest
+from experiments.run_folder import RunFolder
 from experiments.steps import Steps
+from experiments.stopping import Signals, Stopped
+from experiments.together import Together, repeated
 from experiments.trained import Trained, load_teacher
-from experiments.training import Together, Training, repeated
+from experiments.training import Training
 
-INTERRUPTED = 130  # exit status, as a shell reports Ctrl-C
+
+class Ended(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      path: its folder.
+      finished: whether it came to its end.
+      status: to exit with: 0, or as a shell reports the signal that stopped it.
+    """
+
+    path: Path
+    finished: bool
+    status: int
 
 
 def train(
-    config: Config, console: Console | None = None, command: str | None = None
-) -> tuple[Path, bool]:
+    config: Config,
+    console: Console | None = None,
+    command: str | None = None,
+    signals: Signals | None = None,
+) -> Ended:
     """Runs a config and writes its run folder, or goes on with one that was stopped.
 
     Args:
       config: what to run.
       console: where to show progress; None for standard output.
       command: the command line to note in versions.json.
+      signals: what asks the run to stop; None for Ctrl-C alone, at once.
 
     Returns:
-      The run folder, and whether the run came to its end; Ctrl-C ends it early with everything
-      measured so far written.
+      The run folder, and whether the run came to its end; Ctrl-C and SIGTERM end it early, with a
+      checkpoint and everything measured so far written.
 
     Raises:
-      ValueError: if the config can't be run; nothing is written then.
+      ValueError: if the config can't be run; nothing is written then. Also if data or numbers go
+        wrong while it runs; the same config goes on then.
+      OSError: if files can't be written or read while it runs; likewise.
     """
     console = console or Console()
     planned = programs(config)
@@ -80,19 +100,19 @@ def train(
     counts = {"train_images": dataset.train_count, "test_images": dataset.test_count}
     run = RunFolder(config, command, {**counts, "classes": dataset.classes})
     console.print(f"{dataset!r}\nwriting to {run.path}", highlight=False, soft_wrap=True)
-    finished = False
-    try:
-        _Run(config, planned, networks, dataset, teacher, run, console).train()
-        finished = True
-    except KeyboardInterrupt:
-        console.print(
-            "interrupted; writing what was measured so far. The same command with "
-            f"--out {run.path} goes on",
-            soft_wrap=True,
-        )
-    finally:
-        run.close()
-    return run.path, finished
+    status = 0
+    with run:
+        try:
+            left = _Run(config, planned, networks, dataset, teacher, run, console)
+            left.train(signals or Signals())
+        except KeyboardInterrupt as stopped:
+            status = stopped.status if isinstance(stopped, Stopped) else 130
+            console.print(
+                "interrupted; writing what was measured so far. The same command with "
+                f"--out {run.path} goes on",
+                soft_wrap=True,
+            )
+    return Ended(run.path, not status, status)
 
 
 class _Run:
@@ -111,32 +131,25 @@ class _Run:
         self.config, self.run_folder, self.console = config, run, console
         self.planned, self.teacher = planned, teacher
         self.feed, self.data = feed_of(dataset, config), weights.data_for(dataset)
-        self.done = {member_of(r).key for r in run.rows() if r["epoch"] == config.epochs}
-        self.count = sum(len(p.members) for p in planned)
+        self.planned_count = sum(len(p.members) for p in planned)
         # Several points an optimizer: a sweep.
-        self.sweep = self.count > len(config.seeds) * len({p.optimizer for p in planned})
+        points = len(config.seeds) * len({p.optimizer for p in planned})
+        self.sweep = self.planned_count > points
         self.networks = networks
         self.steps: dict[int, Steps] = {}
 
-    def train(self) -> None:
-        if self.done:
-            self.console.print(f"{len(self.done)} of {self.count} trainings are done")
-        if len(self.done) == self.count:
-            return
+    def train(self, signals: Signals) -> None:
         streamed = self.config.image_size is not None  # each with an order of its own
         size = 1 if streamed else self.config.members_at_once or self._fitting()
-        # Cut before those that are done are left out: so the one that was stopped comes first.
-        left = [
-            (program, members)
-            for program, chunk in chunks(self.planned, size)
-            if (members := [m for m in chunk if m.key not in self.done])
-        ]
-        self._go_on(self._together(*left[0], size))
-        with Bars(self.console, self.sweep, done=len(self.done), count=self.count) as bars:
-            for program, members in left:
+        rest = Rest(self.run_folder, self.config, chunks(self.planned, size))
+        done, count = len(rest.done), self.planned_count
+        if done:
+            self.console.print(f"{done} of {count} trainings are done")
+        with Bars(self.console, self.sweep, done=done, count=count) as bars:
+            for number, (program, members) in enumerate(rest.chunks):
                 together = self._together(program, members, size)
                 with bars.training(together, self.config.epochs) as (on_step, on_epoch):
-                    Training(
+                    training = Training(
                         self.config,
                         together,
                         self.run_folder,
@@ -144,41 +157,11 @@ class _Run:
                         keep_weights=not self.sweep,
                         on_step=on_step,
                         on_epoch=on_epoch,
-                    ).run()
-
-    def _go_on(self, first: Together) -> None:
-        """Leaves of what was written what is done, and the epochs that a checkpoint goes on from.
-
-        So no epoch is there twice. Rows that go are kept in metrics.dropped.jsonl.
-        """
-        rows = self.run_folder.rows()
-        about = checkpoint.read_about(self.run_folder.checkpoint)
-        if not rows and about is None:
-            return
-        started = {m.key for m in first.members}
-        epochs = {(key, r["epoch"]) for r in rows if (key := member_of(r).key) in started}
-        reached = about["epoch"] if about and about["members"] == first.keys else 0
-        if any((key, e) not in epochs for key in started for e in range(1, reached + 1)):
-            reached = 0
-        if about and not reached:
-            self.run_folder.checkpoint.unlink()
-            self.console.print(
-                "the checkpoint is not of the members that come next, with all of their epochs in "
-                "metrics.jsonl (was --members-at-once or the number of devices another?)"
-            )
-        kept: list[Any] = []
-        dropped: list[Any] = []
-        for row in rows:
-            key = member_of(row).key
-            keep = key in self.done or (key in started and row["epoch"] <= reached)
-            (kept if keep else dropped).append(row)
-        if rows:
-            self.run_folder.note_continued()
-            self.console.print(
-                f"going on after epoch {reached} of {self.config.epochs} of those in training; "
-                f"{len(dropped)} rows are measured again"
-            )
-        self.run_folder.keep_rows(kept, dropped)
+                        signals=signals,
+                    )
+                    if number == 0:
+                        rest.go_on(training, self.console)
+                    training.run()
 
     def _together(self, program: Program, members: Sequence[Member], size: int) -> Together:
         size = min(size, len(program.members))
@@ -257,23 +240,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = shlex.join(["python", "-m", "experiments.train", *given])
         if config.members_at_once is None and config.image_size is None:
             one_device_a_core()
-        path, finished = train(config, console, command)
-        if not (path / "metrics.jsonl").stat().st_size:
-            return INTERRUPTED  # before the first epoch: nothing to show
-        drawn = figures.draw(path)  # first, since the summary shows them
-        written = summary.write_summary(path)
-    except ValueError as error:
+        signals = Signals()
+        with signals.handled():
+            path, _, status = train(config, console, command, signals)
+            if not (path / "metrics.jsonl").stat().st_size:
+                return status  # before the first epoch: nothing to show
+            drawn = figures.draw(path)  # first, since the summary shows them
+            written = summary.write_summary(path)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:  # before the run began, or while figures were drawn
+        return stopped.status
     summary.print_table(written, console)
     for file in (*drawn, path / "summary.md"):
         console.print(str(file), soft_wrap=True)
-    return 0 if finished else INTERRUPTED
+    return status
 
 
 if __name__ == "__main__":
-    # A shell starts background jobs with Ctrl-C ignored; `kill -INT` must end them all the same.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     keep_freed_memory()
     if (reason := keep_compiled_programs()) is not None:
         print(reason, file=sys.stderr)

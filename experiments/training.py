@@ -3,61 +3,27 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import checkpoint, weights
+from experiments import standing, weights
 from experiments.configs import Config
-from experiments.members import Member, programs
+from experiments.members import programs
+from experiments.pace import Pace
 from experiments.records import display_name
 from experiments.run_folder import RunFolder
 from experiments.skipping import Skips, name_wrong
-from experiments.steps import (
-    StepMetrics,
-    Steps,
-    TrainState,
-    Values,
-    latent_weights,
-    never_flipped,
-)
+from experiments.standing import Epoch, signs_of
+from experiments.steps import StepMetrics, TrainState, latent_weights, never_flipped
+from experiments.stopping import Signals
+from experiments.together import Together
 
-SECONDS_BETWEEN_DRAWS = 0.25  # at least
 SHARE_OF_DRAWING = 0.01  # of the time, at most
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
-
-
-@dataclass(frozen=True)
-class Together:
-    """Members of one program in one compiled step.
-
-    Attributes:
-      steps: the compiled functions.
-      members: they, the last ones repeated where they fill no whole step.
-      count: how many of them are not repeated.
-      varying: fields that differ from member to member.
-    """
-
-    steps: Steps
-    members: Sequence[Member]
-    count: int
-    varying: Sequence[str]
-
-    @property
-    def values(self) -> Values:
-        """(members,) numbers of each field that varies."""
-        return self.steps.place(
-            {name: [float(m.point[name]) for m in self.members] for name in self.varying}
-        )
-
-    @property
-    def keys(self) -> list[Any]:
-        """The members as JSON, to tell whose a checkpoint is."""
-        return [[m.optimizer, dict(m.point), m.seed] for m in self.members]
 
 
 class GivenUpError(ValueError):
@@ -80,55 +46,83 @@ class Training:
         keep_weights: bool,
         on_step: Callable[[int, Mapping[str, float]], None],
         on_epoch: Callable[[int, Mapping[str, float]], None],
+        signals: Signals,
     ):
         """Trains nothing yet."""
         self.config, self.run_folder, self.data = config, run, data
         self.together, self.steps, self.values = together, together.steps, together.values
-        self.on_step, self.on_epoch = on_step, on_epoch
-        self.latest: tuple[checkpoint.Snapshot, int] | None = None  # and its epoch
+        self.on_step, self.on_epoch, self.signals = on_step, on_epoch, signals
         self.seeds = [m.seed for m in together.members]
         self.given_up: dict[int, str] = {}  # by the member's number: since when, and why
         self.only_one = sum(len(p.members) for p in programs(config)) == 1
         self.keeps_weights = keep_weights
         binary = together.steps.binary_weights
         self.keeps_latent = keep_weights and binary and self.seeds[0] == config.seeds[0]
+        self.compiled = False
+        self.saved = time.monotonic()
+        self.restored: tuple[TrainState, Epoch] | None = None
 
-    def run(self) -> None:
-        """From the checkpoint, if it is of these members, to the last epoch.
+    def restore(self, report: Callable[[str], None]) -> None:
+        """Takes up where the newest checkpoint stands, if there is one.
+
+        Args:
+          report: told of damaged checkpoints.
 
         Raises:
+          ValueError: if it is of another config, network or flip state.
+        """
+        self.restored = standing.restore(
+            self.run_folder.checkpoints, self.together, self.config, self._initial(), report
+        )
+
+    @property
+    def epochs_done(self) -> int:
+        """Until where `restore` took it up."""
+        return 0 if self.restored is None else self.restored[1].number - 1
+
+    @property
+    def steps_done(self) -> int:
+        """Likewise, in the epoch then under way."""
+        return 0 if self.restored is None else self.restored[1].steps
+
+    def run(self) -> None:
+        """From its start, or where `restore` took it up, to the last epoch.
+
+        Raises:
+          Stopped: at a signal.
           ValueError: if the run's only member is given up, as `Config.max_skipped` says.
         """
-        state, done = self._start()
-        try:
-            self._train(state, done)
-        except (KeyboardInterrupt, GivenUpError):
-            self._save()
-            raise
-        self.run_folder.write_latent()
+        with self.signals.waiting():
+            self._train(*(self.restored or self.begin()))
         self.run_folder.close_events()
-        self.run_folder.checkpoint.unlink(missing_ok=True)
+        self.run_folder.checkpoints.remove()
 
-    def _train(self, state: TrainState, done: int) -> None:
-        saved = time.monotonic()
-        for epoch in range(done + 1, self.config.epochs + 1):
-            signs = _signs(state)
-            state, measured = self.train_epoch(state, epoch, first=epoch == done + 1)
-            if epoch % self.config.evaluate_every == 0 or epoch == self.config.epochs:
-                measured |= self.steps.evaluate(state)
+    def begin(self) -> tuple[TrainState, Epoch]:
+        """The initial state and the first epoch."""
+        state = self._initial()
+        if self.keeps_latent:
+            self._keep_latent("initial", latent_weights(state.params))
+            self.run_folder.write_latent()
+        return standing.begin(self.together, state, 1)
+
+    def _train(self, state: TrainState, epoch: Epoch) -> None:
+        while True:
+            state, measured = self.train_epoch(state, epoch)
+            last = epoch.number == self.config.epochs
+            if epoch.number % self.config.evaluate_every == 0 or last:
+                measured |= self.steps.evaluate(state, partial(self._heed, state, epoch))
             if self.keeps_latent:
                 self._keep_latent("never_flipped", never_flipped(state.opt_state))
-            if epoch == self.config.epochs:
-                # Before the row that says the training is done: a kill must not come between.
+            if last:
+                # Before the rows that say the training is done: a kill must not come between.
                 self._write_weights(state)
-            self._write(epoch, measured, _changed(signs, _signs(state)))
+                self.run_folder.write_latent()
+            self._write(epoch.number, measured, _changed(epoch.signs, signs_of(state)))
             top1 = measured.get("test_top1", measured["train_top1"])
-            self.on_epoch(epoch, self._shown({**measured, "top1": top1}))
-            # In memory, since a step overwrites the state: an interrupt writes this one.
-            self.latest = checkpoint.snapshot(state), epoch
-            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                self._save()
-                saved = time.monotonic()
+            self.on_epoch(epoch.number, self._shown({**measured, "top1": top1}))
+            if last:
+                return
+            state, epoch = standing.begin(self.together, state, epoch.number + 1)
 
     def _write_weights(self, state: TrainState) -> None:
         if self.keeps_weights:
@@ -137,14 +131,8 @@ class Training:
                 of_member = jax.tree.map(lambda x, i=i: x[i], (state.params, state.statistics))
                 weights.save(path, of_member, self.data)
 
-    def _start(self) -> tuple[TrainState, int]:
-        state = self.steps.init(self.seeds, self.values, self._start_weights())
-        about = checkpoint.read_about(self.run_folder.checkpoint)
-        if about is not None and about["members"] == self.together.keys:
-            return checkpoint.restore(self.run_folder.checkpoint, state), about["epoch"]
-        if self.keeps_latent:
-            self._keep_latent("initial", latent_weights(state.params))
-        return state, 0
+    def _initial(self) -> TrainState:
+        return self.steps.init(self.seeds, self.values, self._start_weights())
 
     def _start_weights(self) -> Callable[[int, Any, Any], tuple[Any, Any]] | None:
         if (run := self.config.start) is None:
@@ -157,91 +145,103 @@ class Training:
 
         return trained
 
-    def _save(self) -> None:
-        if self.latest is not None:
-            self.run_folder.write_latent()
-            leaves, epoch = self.latest
-            about = {"members": self.together.keys, "epoch": epoch}
-            checkpoint.save(self.run_folder.checkpoint, leaves, about)
+    def _heed(self, state: TrainState, epoch: Epoch) -> None:
+        """Between two steps: stops if that was asked for, saves if it is time."""
+        stop = self.signals.asked is not None
+        if stop or time.monotonic() - self.saved > self.config.checkpoint_seconds:
+            self._save(state, epoch)
+        if stop:
+            self.run_folder.checkpoints.wait()
+            self.signals.raise_asked()
 
-    def train_epoch(
-        self, state: TrainState, epoch: int, *, first: bool = False
-    ) -> tuple[TrainState, dict[str, Any]]:
-        """Trains one epoch; gives means over its steps, silent and never flipped at its end.
+    def _save(self, state: TrainState, epoch: Epoch) -> None:
+        standing.save(self.run_folder.checkpoints, self.together, self.config, state, epoch)
+        self.saved = time.monotonic()
+
+    def train_epoch(self, state: TrainState, epoch: Epoch) -> tuple[TrainState, dict[str, Any]]:
+        """Trains the rest of an epoch; gives means over all its steps, and how things then stand.
 
         The means are over the steps that were made, not over skipped ones. Of none, what layers
         did is 0, loss and top-1 are NaN; the loss also of members that were given up by the end.
-
-        `first` of a process: what its first call takes, which compiles, is no part of images/s.
+        What the process's first call takes, which compiles, is no part of images/s.
         """
-        state, batches = self.steps.batches(state, self.seeds, epoch)
-        sums: StepMetrics | None = None
         count, at_once = self.steps.steps_per_epoch, self.config.steps_per_call
-        compiling = at_once if first and count > at_once else 0
-        started = time.perf_counter()
-        draw_at = started + SECONDS_BETWEEN_DRAWS
-        with contextlib.closing(batches):  # an error must stop the threads that decode
-            # A batch of resident images is told by its number: the first of a call stands for all.
-            for done, batch in zip(
-                range(0, count, at_once), itertools.islice(batches, 0, None, at_once), strict=True
-            ):
-                taken = min(at_once, count - done)
-                step = done + taken
-                state, sums = self.steps.train_step(state, sums, batch, self.values, count=taken)
-                if step == compiling:
-                    jax.block_until_ready((sums, self.steps.standing(state)))
-                    started = time.perf_counter()
-                if time.perf_counter() > draw_at:
-                    jax.block_until_ready(sums)  # steps under way are no part of drawing
-                    seconds = time.perf_counter() - started
-                    speed = self._images(step - compiling) / max(seconds, 1e-9)
-                    self._draw(state, sums, epoch, step, speed)
-                    drawn = time.perf_counter()
-                    drawing = drawn - started - seconds
-                    draw_at = drawn + max(SECONDS_BETWEEN_DRAWS, drawing / SHARE_OF_DRAWING)
-        means = self._means(state, sums, epoch, count)
-        seconds = time.perf_counter() - started
+        pace, draw_at = Pace(), 0.0
+        timed = epoch.images, epoch.seconds
+        started = time.perf_counter() - epoch.seconds
+        with contextlib.closing(epoch.batches):  # an error must stop the threads that decode
+            while epoch.steps < count:
+                taken = min(at_once, count - epoch.steps)
+                batch = self._next_batch(state, epoch, taken)
+                state, epoch.sums = self.steps.train_step(
+                    state, epoch.sums, batch, self.values, count=taken
+                )
+                epoch.steps += taken
+                epoch.images += taken * self.config.batch_size * self.together.count
+                if not pace.caught_up(epoch.sums):
+                    continue
+                epoch.seconds = time.perf_counter() - started
+                if epoch.seconds > draw_at and epoch.steps < count:
+                    drawing = self._draw(state, epoch)
+                    draw_at = epoch.seconds + drawing / SHARE_OF_DRAWING
+                self._heed(state, epoch)
+                if not self.compiled and epoch.steps < count:
+                    epoch.images, epoch.seconds = timed
+                    started = time.perf_counter() - epoch.seconds
+                self.compiled = True
+        means = self._means(state, epoch)
+        epoch.seconds = time.perf_counter() - started
         total = means["layers"].pop("total", {})
-        return state, {
-            **means,
-            "images_per_second": self._images(count - compiling) / seconds,
-            "seconds": seconds,
-            **total,
-        }
+        speed = epoch.images / epoch.seconds
+        return state, {**means, "images_per_second": speed, "seconds": epoch.seconds, **total}
 
-    def _draw(
-        self, state: TrainState, sums: StepMetrics, epoch: int, step: int, speed: float
-    ) -> None:
-        means = self._means(state, sums, epoch, step)
+    def _next_batch(self, state: TrainState, epoch: Epoch, taken: int) -> Any:
+        """The first of the next batches, which stands for all in one call."""
+        try:
+            return next(itertools.islice(epoch.batches, 0, taken, taken))
+        except Exception:  # an image that can't be read: the steps before are not lost
+            self._save(state, epoch)
+            raise
+
+    def _draw(self, state: TrainState, epoch: Epoch) -> float:
+        """Shows how things stand; gives the seconds that took."""
+        started = time.perf_counter()
+        means = self._means(state, epoch)
         means |= {**means["layers"].get("total", {}), "top1": means["train_top1"]}
-        shown = self._shown({**means, "images_per_second": speed})
-        self.on_step((epoch - 1) * self.steps.steps_per_epoch + step, shown)
+        speed = epoch.images / epoch.seconds if epoch.seconds else 0.0
+        before = (epoch.number - 1) * self.steps.steps_per_epoch
+        self.on_step(before + epoch.steps, self._shown({**means, "images_per_second": speed}))
+        return time.perf_counter() - started
 
-    def _means(
-        self, state: TrainState, sums: StepMetrics | None, epoch: int, steps: int
-    ) -> dict[str, Any]:
-        on_host = jax.device_get((sums, self.steps.standing(state), state.skips))
-        added, standing, skips = on_host
-        self._give_up(state, skips, (epoch - 1) * self.steps.steps_per_epoch + steps)
-        made = np.float32(steps) - added.skipped.astype(np.float32)
+    def _means(self, state: TrainState, epoch: Epoch) -> dict[str, Any]:
+        on_host = jax.device_get((epoch.sums, self.steps.standing(state), state.skips))
+        added, standing_now, skips = on_host
+        self._give_up(state, epoch, skips)
+        made = np.float32(epoch.steps) - added.skipped.astype(np.float32)
         means: StepMetrics = jax.tree.map(lambda x: x / np.maximum(made, 1), added)
         lost = skips.in_a_row >= self.config.max_skipped
         return {
             "loss": np.where(lost | (made == 0), np.float32(np.nan), means.loss),
             "train_top1": np.where(made == 0, np.float32(np.nan), means.top1),
             "skipped_steps": added.skipped,
-            "layers": {layer: {**means.layers[layer], **standing[layer]} for layer in standing},
+            "layers": {
+                layer: {**means.layers[layer], **now} for layer, now in standing_now.items()
+            },
         }
 
-    def _give_up(self, state: TrainState, skips: Skips, step: int) -> None:
-        """Notes which members are given up, after `step` steps of the run."""
+    def _give_up(self, state: TrainState, epoch: Epoch, skips: Skips) -> None:
+        """Notes which members are given up by now."""
+        step = (epoch.number - 1) * self.steps.steps_per_epoch + epoch.steps
         for i, member in enumerate(self.together.members[: self.together.count]):
             if i in self.given_up or skips.in_a_row[i] < self.config.max_skipped:
                 continue
-            epoch, before = divmod(step - int(skips.in_a_row[i]), self.steps.steps_per_epoch)
+            number, before = divmod(step - int(skips.in_a_row[i]), self.steps.steps_per_epoch)
             wrong = name_wrong(state.params, skips.wrong[i].tolist())
-            self.given_up[i] = f"not finite from step {before + 1} of epoch {epoch + 1} on: {wrong}"
+            self.given_up[i] = (
+                f"not finite from step {before + 1} of epoch {number + 1} on: {wrong}"
+            )
             if self.only_one:
+                self._save(state, epoch)
                 raise GivenUpError(
                     f"{display_name(member.optimizer)} with seed {member.seed} is given up after "
                     f"max_skipped={self.config.max_skipped} skipped steps in a row, "
@@ -250,17 +250,14 @@ class Training:
                     "to see where the first NaN is made."
                 )
 
-    def _images(self, steps: int) -> int:
-        return steps * self.config.batch_size * self.together.count
-
     def _write(self, epoch: int, measured: dict[str, Any], changed: dict[str, Any]) -> None:
         layers = measured.pop("layers")
         for layer, metrics in layers.items():
             metrics["epoch_flip_ratio"] = changed[layer]
         if changed:
             measured["epoch_flip_ratio"] = changed["total"]
-        for i, member in enumerate(self.together.members[: self.together.count]):
-            row = {
+        rows = [
+            {
                 "optimizer": member.optimizer,
                 "point": dict(member.point),
                 "seed": member.seed,
@@ -270,7 +267,9 @@ class Training:
                 **({"given_up": self.given_up[i]} if i in self.given_up else {}),
                 "layers": {layer: _of_member(m, i) for layer, m in layers.items()},
             }
-            self.run_folder.write_metrics(row)
+            for i, member in enumerate(self.together.members[: self.together.count])
+        ]
+        self.run_folder.write_metrics(rows)
 
     def _keep_latent(self, kind: str, layers: dict[str, jax.Array]) -> None:
         first = {layer: np.asarray(x[0]) for layer, x in layers.items()}
@@ -286,19 +285,6 @@ class Training:
         }
         skipped = means["skipped_steps"] * count
         return {**means, "skipped_steps": skipped, "given_up": float(len(self.given_up))}
-
-
-def repeated(
-    steps: Steps, members: Sequence[Member], size: int, varying: Sequence[str]
-) -> Together:
-    """`members` with the last one repeated, so that all steps of a program have one shape."""
-    filled = [*members, *[members[-1]] * (size - len(members))]
-    return Together(steps, filled, len(members), varying)
-
-
-@jax.jit
-def _signs(state: TrainState) -> dict[str, jax.Array]:
-    return {layer: w >= 0 for layer, w in latent_weights(state.params).items()}
 
 
 @jax.jit

@@ -20,7 +20,7 @@ from experiments.steps import Steps
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 STEPS = 4
-BAD = 255  # the value of every pixel of an image that makes the loss NaN or infinite
+BAD = 255  # the value of every pixel of an image that makes the loss NaN; 0 when standardised
 
 
 def dataset(bad=()):
@@ -35,7 +35,7 @@ def dataset(bad=()):
 
 @pytest.fixture(scope="module")
 def network():
-    return Network("tiny", 3, (8, 8, 1))
+    return Network("small", 3, (8, 8, 1))
 
 
 class _Spoilt(Steps):
@@ -44,7 +44,7 @@ class _Spoilt(Steps):
     value = jnp.nan
 
     def _loss(self, logits, labels, images, taught, values):
-        bad = jnp.any(jnp.all(images == images.max(), (1, 2, 3)) & (images.max() > 253))
+        bad = jnp.any(jnp.all(images >= 0, (1, 2, 3)))  # others are below: see `dataset`
         hit = bad & (values.get("learning_rate", 1.0) > 0.05)
         return cross_entropy(logits, labels) * jnp.where(hit, self.value, 1.0)
 
@@ -151,7 +151,7 @@ def losing_seed(monkeypatch):
     monkeypatch.setattr(Steps, "_loss", loss)
 
 
-RUN = ["--network", "tiny", "--optimizers", "sgd", "--epochs", "3", "--batch-size", "256"]
+RUN = ["--optimizers", "sgd", "--epochs", "3", "--batch-size", "256"]
 
 
 def rows(folder):
@@ -168,7 +168,7 @@ def test_the_only_training_stops_the_run(losing_seed, tmp_path, capsys):
         assert "not finite from step 2 of epoch 2 on: the loss and the gradients of" in error
         (row,) = rows(folder)
         assert (row["epoch"], row["skipped_steps"]) == (1, 0)
-        assert (folder / "checkpoint.msgpack").exists()
+        assert (folder / "checkpoints").exists()
 
 
 def test_a_sweep_goes_on_without_the_diverged(losing_seed, tmp_path):

@@ -17,7 +17,7 @@ from flax import nnx
 from rich.console import Console
 
 import ovsw_jax as ovsw
-from experiments import checkpoint, train, training
+from experiments import train
 from experiments.configs import Config
 from experiments.data import load
 from experiments.devices import members_that_fit
@@ -121,7 +121,7 @@ def rows(folder):
 def whole(tmp_path_factory):
     """A sweep that was never stopped."""
     folder = tmp_path_factory.mktemp("sweep") / "whole"
-    path, finished = train.train(SWEEP.at({"out": folder}))
+    path, finished, _ = train.train(SWEEP.at({"out": folder}))
     assert finished
     return path
 
@@ -132,13 +132,12 @@ def test_every_member_has_every_epoch(whole):
         *(("sgd", {}, s, e) for s in (0, 1) for e in (1, 2, 3)),
     ]
     assert {r["epoch"] for r in rows(whole) if "test_top1" in r} == {2, 3}
-    assert not (whole / "checkpoint.msgpack").exists()
+    assert not (whole / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("epochs_before", [1, 4])
 def test_a_stopped_sweep_goes_on_where_it_was(epochs_before, whole, tmp_path, monkeypatch):
     """At an epoch of the first members or of later ones: the same numbers, none twice."""
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     written = Training._write
     seen = []
 
@@ -148,7 +147,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(epochs_before, whole, tmp_path, mo
         seen.append(epoch)
         written(self, epoch, *rest)
 
-    config = SWEEP.at({"out": tmp_path / "run"})
+    config = SWEEP.at({"out": tmp_path / "run", "checkpoint_seconds": 0.0})
     with monkeypatch.context() as stopping:
         stopping.setattr(Training, "_write", stop)
         assert train.train(config)[1] is False
@@ -200,13 +199,14 @@ def interrupted(tmp_path, monkeypatch, epochs=2):
 
     with monkeypatch.context() as stopping:
         stopping.setattr(Training, "_write", stop)
-        assert train.train(SWEEP.at({"out": tmp_path / "run"}))[1] is False
+        config = SWEEP.at({"out": tmp_path / "run", "checkpoint_seconds": 0.0})
+        assert train.train(config)[1] is False
     return tmp_path / "run"
 
 
 def test_rows_that_a_checkpoint_lacks_begin_anew_and_are_kept(whole, tmp_path, monkeypatch, capsys):
     folder = interrupted(tmp_path, monkeypatch)
-    (folder / "checkpoint.msgpack").unlink()
+    shutil.rmtree(folder / "checkpoints")
     before = len(rows(folder))
     assert train.train(SWEEP.at({"out": folder}))[1]
     assert (
@@ -237,7 +237,6 @@ DAMAGED = {
     "config.json": (b"[]x", r"config.json is no JSON object .*another --out"),
     "versions.json": (b"\xff", r"versions.json is no JSON object .*another --out"),
     "latent.npz": (b"PK nothing", r"latent.npz is damaged .*Remove it"),
-    "checkpoint.msgpack": (b"\x00\x01", r"checkpoint .*checkpoint.msgpack is damaged .*remove it"),
 }
 
 
@@ -285,23 +284,6 @@ def test_networks_that_cannot_be_trained_leave_nothing_behind(name, tmp_path):
     with pytest.raises(ValueError, match=BAD_NETWORKS[name]):
         train.train(config)
     assert not (tmp_path / "run").exists()
-
-
-def test_checkpoints_of_other_code_are_refused(tmp_path):
-    state = {"a": np.arange(3.0), "key": jax.random.key(5)}
-    state = jax.tree.map(jax.numpy.asarray, state)
-    path = tmp_path / "checkpoint"
-    checkpoint.save(path, checkpoint.snapshot(state), {"epoch": 2})
-    assert checkpoint.read_about(path) == {"epoch": 2}
-    back = checkpoint.restore(path, jax.tree.map(lambda x: x, state))
-    assert back["a"].tolist() == [0, 1, 2]
-    assert jax.random.key_data(back["key"]).tolist() == jax.random.key_data(state["key"]).tolist()
-    with pytest.raises(ValueError, match=r"does not fit this training.*Remove it"):
-        checkpoint.restore(path, {**state, "a": jax.numpy.zeros(4)})
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(ValueError, match=r"checkpoint .* is damaged .* remove it"):
-        checkpoint.read_about(path)
-    assert checkpoint.read_about(tmp_path / "none") is None
 
 
 @pytest.mark.parametrize("distribution", ["normal", "uniform"])

@@ -99,6 +99,8 @@ class Config:
     """mu of the flip state"""
     threshold: float = 1e-4
     """sigma of the flip state"""
+    checkpoint_seconds: float = 60.0
+    """between checkpoints, which are written while the training goes on"""
     flip_state: Literal["packed", "packed8", "ema"] = "packed"
     """two bytes a weight, one, or the literal float32 average"""
     out: Path | None = None
@@ -149,6 +151,7 @@ class Config:
             ("evaluate_every", "at least 1", _at_least_one),
             ("steps_per_call", "at least 1", _at_least_one),
             ("max_skipped", "at least 1", _at_least_one),
+            ("checkpoint_seconds", "at least 0", lambda v: v >= 0),
             ("members_at_once", "at least 1", lambda v: v is None or v >= 1),
             ("train_images", "at least 1", lambda v: v is None or v >= 1),
             ("held_out", "at least 0", lambda v: v >= 0),

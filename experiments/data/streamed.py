@@ -83,7 +83,9 @@ class StreamedDataset:
             f"test {(self.test_count, *self.image_shape)}, {len(self.classes)} classes)"
         )
 
-    def train_batches(self, seed: int, epoch: int, batch_size: int) -> Generator[Batch]:
+    def train_batches(
+        self, seed: int, epoch: int, batch_size: int, start: int = 0
+    ) -> Generator[Batch]:
         """The training images of one epoch, shuffled, each cropped at random and resized.
 
         Order and crops follow from `seed` and `epoch` alone. The images of a last batch that would
@@ -93,6 +95,7 @@ class StreamedDataset:
           seed: of the run, at least 0.
           epoch: its number, at least 0.
           batch_size: images in a batch, at most `train_count`.
+          start: number of the first batch to read; those before are not.
 
         Returns:
           An iterator over (uint8 (batch_size, height, width, 3), int32 (batch_size,)). Its
@@ -109,7 +112,7 @@ class StreamedDataset:
                 f"of {self.name!r}: lower it"
             )
         order = np.random.default_rng((seed, epoch, 0)).permutation(self.train_count)
-        order = order[: self.train_count // batch_size * batch_size]
+        order = order[start * batch_size : self.train_count // batch_size * batch_size]
         size = self.image_shape[0]
 
         def load(position: int) -> tuple[NDArray[np.uint8], int]:
