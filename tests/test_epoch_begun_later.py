@@ -1,6 +1,9 @@
 """An epoch begun at a later step has the batches that it has from there on when begun at 0."""
 
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -43,14 +46,14 @@ def steps(request):
 
 
 def seen(steps, batches):
-    """What each member's network sees: its images and their labels, of each batch."""
-    feed, found = steps._feed, []
-    for batch in batches:
-        axes = tuple(0 if a == "m" else None for a in feed.axes)
-        pick = jax.vmap(lambda *batch: feed.images(jax.random.key(3), batch, feed.resident), axes)
-        one = pick(*batch) if 0 in axes else feed.images(jax.random.key(3), batch, feed.resident)
-        found.append(jax.tree.map(np.asarray, one))
-    return found
+    """What the network sees, of each batch: images and labels, of each member where they differ."""
+    feed = steps._feed
+    images = partial(feed.images, jax.random.key(3))
+    axes = tuple(0 if a == "m" else None for a in feed.axes)
+    if 0 in axes:
+        images = jax.vmap(images, (axes, None))
+    resident = jax.tree.map(jnp.asarray, feed.resident)
+    return [jax.tree.map(np.asarray, images(batch, resident)) for batch in batches]
 
 
 @pytest.mark.parametrize("start", [0, 2, STEPS])
