@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import jax
 
+from experiments.configs import Config
+from experiments.layout import BatchApart, Layout, MembersApart
 from experiments.steps import Steps, Values
 
 _USABLE = 0.8  # of a device's memory: the rest is for evaluation and fragmentation
@@ -33,6 +35,17 @@ def members_that_fit(steps: Steps, values: Values, devices: Sequence[jax.Device]
         return len(devices)
     limit = (devices[0].memory_stats() or {}).get("bytes_limit", 0)
     return len(devices) * max(1, int(_USABLE * limit / steps.bytes_a_member(values)))
+
+
+def layout_for(config: Config, members: int) -> Layout:
+    """How `members` that train together lie on the devices.
+
+    Raises:
+      ValueError: if the devices can't be divided as the config says.
+    """
+    if config.spread == "batch":
+        return BatchApart(jax.devices(), config.model_devices, config.batch_size)
+    return MembersApart(devices_for(members, jax.devices()))
 
 
 def devices_for(members: int, devices: Sequence[jax.Device]) -> Sequence[jax.Device]:

@@ -24,6 +24,7 @@ Batch = tuple[Any, Any]
 class Feed(Protocol):
     """What `Steps` needs to know of the data."""
 
+    streamed: bool  # batches come from disk, and a process reads its own rows of them
     axes: str  # of a batch: m for an array that each member has, a for one that all share
     resident: Any  # arrays that stay on the devices and are an argument of every step
     steps_per_epoch: int
@@ -34,18 +35,19 @@ class Feed(Protocol):
         """What an epoch's batches are drawn from, for one member; pure."""
 
     def batches(
-        self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int = 0
+        self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int, rows: slice
     ) -> Generator[Batch]:
         """The batches of an epoch, one a step, from step `start` on; `order` is the members'.
 
+        Of streamed ones only `rows`.
         Whoever stops before the end closes the generator.
         """
 
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
         """Augmented and standardised images and their labels, for one member; pure."""
 
-    def test_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Every test image once."""
+    def test_batches(self, rows: slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Every test image once; of streamed batches only `rows`."""
 
 
 class Resident:
@@ -54,6 +56,7 @@ class Resident:
     The last few images that fill no batch wait for another epoch's order.
     """
 
+    streamed = False
     axes = "ma"
 
     def __init__(self, dataset: Dataset, config: Config):
@@ -72,7 +75,7 @@ class Resident:
         return used.reshape(self.steps_per_epoch, self._batch_size)
 
     def batches(
-        self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int = 0
+        self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int, rows: slice
     ) -> Generator[Batch]:
         """The order and the number of each step."""
         yield from ((order, step) for step in range(start, self.steps_per_epoch))
@@ -86,7 +89,7 @@ class Resident:
             images = crop_and_flip(key, images)
         return images, resident[1][picked]
 
-    def test_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def test_batches(self, rows: slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """In batches of at most 500."""
         return zip(*self._test, strict=True)
 
@@ -94,6 +97,7 @@ class Resident:
 class Streamed:
     """Images that workers decode and crop while the network trains; members share them."""
 
+    streamed = True
     axes = "aa"
     resident = ()
 
@@ -108,19 +112,19 @@ class Streamed:
         return jnp.zeros((0,), jnp.int32)
 
     def batches(
-        self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int = 0
+        self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int, rows: slice
     ) -> Generator[Batch]:
         """uint8 crops and labels, in an order drawn from the first seed and the epoch."""
-        return self._dataset.train_batches(seeds[0], epoch, self._batch_size, start)
+        return self._dataset.train_batches(seeds[0], epoch, self._batch_size, start, rows)
 
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
         """Flipped, lit and standardised."""
         pixels = flip_and_light(key, batch[0].astype(jnp.float32) / 255)
         return (pixels - self.mean) / self.std, batch[1]
 
-    def test_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def test_batches(self, rows: slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """In batches as large as those of training."""
-        return self._dataset.test_batches(self._batch_size)
+        return self._dataset.test_batches(self._batch_size, rows)
 
 
 def feed_of(dataset: Dataset | StreamedDataset, config: Config) -> Feed:

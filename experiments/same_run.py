@@ -12,6 +12,8 @@ PLACE = (
     "out",
     "data_dir",
     "members_at_once",
+    "spread",
+    "model_devices",
     "steps_per_call",
     "workers",
     "checkpoint_seconds",

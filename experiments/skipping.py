@@ -51,7 +51,8 @@ def look_at(
     wrong = jnp.stack([~jnp.all(jnp.isfinite(x)) for x in (loss, *jax.tree.leaves(gradients))])
     given_up = skips.in_a_row >= max_skipped
     finite = ~jnp.any(wrong)
-    made = finite & ~given_up | jax.config.jax_debug_nans
+    searches = jax.config.jax_debug_nans  # type: ignore[attr-defined]
+    made = finite & ~given_up | searches
     return made, Skips(
         jnp.where(made, 0, skips.in_a_row + 1), jnp.where(finite | given_up, skips.wrong, wrong)
     )

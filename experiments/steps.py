@@ -1,9 +1,10 @@
 """The compiled parts of training: initial state, one step and evaluation, for several members.
 
 A member is one training of a sweep: a seed and values of the hyperparameters that vary. Members
-are `vmap`ped on each device and spread over the devices, so they share one program.
+are `vmap`ped, so they share one program.
 """
 
+import contextlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import traverse_util
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import ovsw_jax as ovsw
 from experiments.augment import standardise
 from experiments.configs import Config
 from experiments.feeds import Batch, Feed
 from experiments.initialisation import initialise_latent
+from experiments.layout import Layout, MembersApart
 from experiments.losses import cross_entropy, distillation
 from experiments.networks import Network
 from experiments.optimizers import make_optimizer
@@ -65,7 +66,7 @@ class Steps:
         config: Config,
         feed: Feed,
         *,
-        devices: Sequence[jax.Device] | None = None,
+        layout: Layout | None = None,
         teacher: Trained | None = None,
     ):
         """Puts data and teacher on the devices; nothing is compiled yet.
@@ -75,30 +76,31 @@ class Steps:
           optimizer: key of the optimizer.
           config: the numbers that all members share.
           feed: the images.
-          devices: where members go, the same number of them on each; None is the first device.
+          layout: how everything lies on devices; None is on the first one.
           teacher: a trained network to learn from.
         """
         self._network, self._optimizer, self._config = network, optimizer, config
         self._feed, self.steps_per_epoch = feed, feed.steps_per_epoch
         self._teacher = None if teacher is None else teacher.network
         self.binary_weights = config.binary == "both"
-        devices = devices or jax.devices()[:1]
-        self._mesh = Mesh(np.array(devices), ("members",), axis_types=(AxisType.Auto,))
-        everywhere = NamedSharding(self._mesh, PartitionSpec())
-        self._by_member = NamedSharding(self._mesh, PartitionSpec("members"))
+        self._layout: Layout = layout or MembersApart(jax.devices()[:1])
         taught = () if teacher is None else (teacher.params, teacher.statistics)
-        self._shared = jax.device_put((feed.resident, taught), everywhere)
-        self._init = self._compiled(self._init_one, "mmmm")
-        self._shuffle = self._compiled(self._shuffle_one, "m")
-        self._no_metrics = self._compiled(self._no_metrics_one, "m")
+        self._shared = self._layout.images(feed.resident), self._layout.shared(taught)
+        self._init = self._layout.compiled(self._init_one, "mmmm")
+        self._shuffle = self._layout.compiled(self._shuffle_one, "m")
+        self._no_metrics = self._layout.compiled(self._no_metrics_one, "m")
         self._train: dict[int, Any] = {}  # by number of steps
-        self._standing = self._compiled(self._standing_one, "m")
-        self._count_correct = self._compiled(self._count_correct_one, "maa")
+        self._standing = self._layout.compiled(self._standing_one, "m")
+        self._count_correct = self._layout.compiled(self._count_correct_one, "maa")
 
     def place(self, values: Mapping[str, Sequence[float]]) -> Values:
         """(members,) numbers of each field that varies, where their members train."""
-        arrays = {name: np.asarray(v, np.float32) for name, v in values.items()}
-        return jax.device_put(arrays, self._by_member)
+        arrays = {name: jnp.asarray(v, jnp.float32) for name, v in values.items()}
+        return self._layout.members(arrays)
+
+    def on_host(self, tree: Any) -> Any:
+        """A tree of arrays as NumPy arrays, in every process."""
+        return self._layout.on_host(tree)
 
     def init(
         self,
@@ -119,20 +121,29 @@ class Steps:
         if start is not None:
             of_members = [start(i, *_member(made, i)) for i in range(len(seeds))]
             made = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_members)
-        return self._init(*jax.device_put((*made, keys), self._by_member), dict(values or {}))
+        return self._init(*self._layout.members((*made, keys)), dict(values or {}))
 
     def batches(
         self, state: TrainState, seeds: Sequence[int], epoch: int
     ) -> tuple[TrainState, Generator[Batch]]:
         """The batches of an epoch, in a new order; the state has drawn it."""
         key, order = self._shuffle(state.key)
-        return state._replace(key=key), self._feed.batches(order, seeds, epoch)
+        return state._replace(key=key), self._batches(order, seeds, epoch, 0)
 
     def batches_from(
         self, order_key: jax.Array, seeds: Sequence[int], epoch: int, start: int
     ) -> Generator[Batch]:
         """The same batches again from step `start` on; `order_key` is `state.key` before them."""
-        return self._feed.batches(self._shuffle(order_key)[1], seeds, epoch, start)
+        return self._batches(self._shuffle(order_key)[1], seeds, epoch, start)
+
+    def _batches(
+        self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int
+    ) -> Generator[Batch]:
+        rows = self._layout.rows(self._config.batch_size)
+        batches = self._feed.batches(order, seeds, epoch, start, rows)
+        with contextlib.closing(batches):
+            for batch in batches:
+                yield self._layout.batch(batch) if self._feed.streamed else batch
 
     def no_metrics(self, state: TrainState) -> StepMetrics:
         """Sums of no step."""
@@ -182,21 +193,22 @@ class Steps:
           state: of the members.
           between: called after each batch; may raise to end it.
         """
-        correct: Any = 0
-        images = 0
-        for pixels, labels in self._feed.test_batches():
-            correct = correct + np.asarray(self._count_correct(state, pixels, labels))
-            images += int(np.sum(labels >= 0))
+        counts: Any = 0
+        streamed = self._feed.streamed
+        for batch in self._feed.test_batches(self._layout.rows(self._config.batch_size)):
+            placed = self._layout.batch(batch) if streamed else batch
+            counts = counts + self.on_host(self._count_correct(state, *placed))
             between()
+        images, *correct = counts.T
         names = ("test_top1", "test_top5")
-        return dict(zip(names, correct.T / images, strict=False))
+        return {name: count / images for name, count in zip(names, correct, strict=False)}
 
     def bytes_a_member(self, values: Values) -> int:
         """Memory of one more member's step, from compiling it for a single one."""
         one = {name: jnp.zeros(1, jnp.float32) for name in values}
         state = jax.eval_shape(self.init, [0], one)
         _, order = jax.eval_shape(self._shuffle, state.key)
-        batch = next(self._feed.batches(order, [0], 1))
+        batch = next(self._feed.batches(order, [0], 1, 0, slice(None)))
         sums = jax.eval_shape(self._no_metrics, state.opt_state)
         step = self._training(self._config.steps_per_call)
         lowered = step.lower(state, sums, *batch, one, self._shared)
@@ -211,25 +223,10 @@ class Steps:
     def _training(self, count: int) -> Any:
         if count not in self._train:
             steps = self._train_one if count == 1 else partial(self._train_several, count)
-            self._train[count] = self._compiled(steps, f"mm{self._feed.axes}ma", donate=(0, 1))
+            self._train[count] = self._layout.compiled(
+                steps, f"mm{self._feed.axes}ma", donate=(0, 1)
+            )
         return self._train[count]
-
-    def _compiled(
-        self, function: Callable[..., Any], axes: str, donate: tuple[int, ...] = ()
-    ) -> Any:
-        """`function` of one member for all; `axes` has m for arguments that each has, a for one."""
-        together = jax.vmap(function, tuple(0 if a == "m" else None for a in axes))
-        if self._mesh.size == 1:  # JAX's search for NaN never ends in a shard_map
-            return jax.jit(together, donate_argnums=donate)
-        specs = tuple(PartitionSpec("members") if a == "m" else PartitionSpec() for a in axes)
-        together = jax.shard_map(
-            together,
-            mesh=self._mesh,
-            in_specs=specs,
-            out_specs=PartitionSpec("members"),
-            check_vma=False,  # nothing passes between members; else a scan must mark its carry
-        )
-        return jax.jit(together, donate_argnums=donate)
 
     def _transform(self, values: Values) -> optax.GradientTransformation:
         config = self._config.at(values)
@@ -258,7 +255,9 @@ class Steps:
     ) -> tuple[TrainState, StepMetrics]:
         resident, taught = shared
         key, augment_key = jax.random.split(state.key)
-        images, labels = self._feed.images(augment_key, (first, second), resident)
+        images, labels = self._layout.spread(
+            self._feed.images(augment_key, (first, second), resident)
+        )
 
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
             logits, statistics = self._network.train(params, state.statistics, images)
@@ -322,14 +321,15 @@ class Steps:
     def _count_correct_one(
         self, state: TrainState, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
+        images, labels = self._layout.spread((images, labels))
         images = standardise(images, self._feed.mean, self._feed.std)
         logits = self._network.evaluate(state.params, state.statistics, images)
         # What fills a batch has label -1, which no answer is.
-        top1 = jnp.argmax(logits, -1) == labels
-        if logits.shape[-1] < TOP5_FROM:
-            return jnp.sum(top1)[None]
-        top5 = jnp.any(jax.lax.top_k(logits, 5)[1] == labels[:, None], -1)
-        return jnp.stack([jnp.sum(top1), jnp.sum(top5)])
+        counts = [jnp.sum(labels >= 0), jnp.sum(jnp.argmax(logits, -1) == labels)]
+        if logits.shape[-1] >= TOP5_FROM:
+            top5 = jnp.any(jax.lax.top_k(logits, 5)[1] == labels[:, None], -1)
+            counts.append(jnp.sum(top5))
+        return jnp.stack(counts)
 
 
 def latent_weights(params: Any) -> dict[str, jax.Array]:

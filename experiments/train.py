@@ -24,8 +24,9 @@ from experiments.choices import choose
 from experiments.compilation_cache import keep_compiled_programs
 from experiments.configs import RECIPES, Config
 from experiments.data import Dataset, StreamedDataset, load, load_streamed
-from experiments.devices import devices_for, members_that_fit, one_device_a_core
+from experiments.devices import layout_for, members_that_fit, one_device_a_core
 from experiments.feeds import feed_of
+from experiments.layout import Layout, MembersApart
 from experiments.members import Member, Program, chunks, programs
 from experiments.networks import Network
 from experiments.optimizers import OPTIMIZERS, make_optimizer
@@ -166,24 +167,25 @@ class _Run:
     def _together(self, program: Program, members: Sequence[Member], size: int) -> Together:
         size = min(size, len(program.members))
         if id(program) not in self.steps:  # compiled once a program
-            devices = devices_for(size, jax.devices())
-            self.steps[id(program)] = self._steps(program, devices)
+            self.steps[id(program)] = self._steps(program, layout_for(self.config, size))
         return repeated(self.steps[id(program)], members, size, program.varying)
 
-    def _steps(self, program: Program, devices: Sequence[jax.Device]) -> Steps:
+    def _steps(self, program: Program, layout: Layout) -> Steps:
         network = self.networks[program.config.network]
         return Steps(
             network,
             program.optimizer,
             program.config,
             self.feed,
-            devices=devices,
+            layout=layout,
             teacher=self.teacher,
         )
 
     def _fitting(self) -> int:
+        if self.config.spread == "batch":
+            return 1
         program = self.planned[0]
-        steps = self._steps(program, jax.devices()[:1])
+        steps = self._steps(program, MembersApart(jax.devices()[:1]))
         values = steps.place({name: [0.0] for name in program.varying})
         return members_that_fit(steps, values, jax.devices())
 
@@ -238,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ),
         )
         command = shlex.join(["python", "-m", "experiments.train", *given])
-        if config.members_at_once is None and config.image_size is None:
+        if config.members_at_once is None and config.spread == "members":
             one_device_a_core()
         signals = Signals()
         with signals.handled():

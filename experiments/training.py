@@ -117,7 +117,8 @@ class Training:
                 # Before the rows that say the training is done: a kill must not come between.
                 self._write_weights(state)
                 self.run_folder.write_latent()
-            self._write(epoch.number, measured, _changed(epoch.signs, signs_of(state)))
+            changed = self.steps.on_host(_changed(epoch.signs, signs_of(state)))
+            self._write(epoch.number, measured, changed)
             top1 = measured.get("test_top1", measured["train_top1"])
             self.on_epoch(epoch.number, self._shown({**measured, "top1": top1}))
             if last:
@@ -126,9 +127,10 @@ class Training:
 
     def _write_weights(self, state: TrainState) -> None:
         if self.keeps_weights:
+            trained = self.steps.on_host((state.params, state.statistics))
             for i, member in enumerate(self.together.members[: self.together.count]):
                 path = weights.file_of(self.run_folder.path, member.optimizer, member.seed)
-                of_member = jax.tree.map(lambda x, i=i: x[i], (state.params, state.statistics))
+                of_member = jax.tree.map(lambda x, i=i: x[i], trained)
                 weights.save(path, of_member, self.data)
 
     def _initial(self) -> TrainState:
@@ -214,8 +216,8 @@ class Training:
         return time.perf_counter() - started
 
     def _means(self, state: TrainState, epoch: Epoch) -> dict[str, Any]:
-        on_host = jax.device_get((epoch.sums, self.steps.standing(state), state.skips))
-        added, standing_now, skips = on_host
+        measured = epoch.sums, self.steps.standing(state), state.skips
+        added, standing_now, skips = self.steps.on_host(measured)
         self._give_up(state, epoch, skips)
         made = np.float32(epoch.steps) - added.skipped.astype(np.float32)
         means: StepMetrics = jax.tree.map(lambda x: x / np.maximum(made, 1), added)
@@ -272,7 +274,7 @@ class Training:
         self.run_folder.write_metrics(rows)
 
     def _keep_latent(self, kind: str, layers: dict[str, jax.Array]) -> None:
-        first = {layer: np.asarray(x[0]) for layer, x in layers.items()}
+        first = {layer: x[0] for layer, x in self.steps.on_host(layers).items()}
         self.run_folder.keep_latent(self.together.members[0].optimizer, kind, first)
 
     def _shown(self, metrics: Mapping[str, Any]) -> dict[str, float]:

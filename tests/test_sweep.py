@@ -23,6 +23,7 @@ from experiments.data import load
 from experiments.devices import members_that_fit
 from experiments.feeds import feed_of
 from experiments.initialisation import initialise_latent
+from experiments.layout import MembersApart
 from experiments.members import Member
 from experiments.networks import Network, find_network
 from experiments.optimizers import OPTIMIZERS
@@ -66,7 +67,8 @@ def network():
 def one_step(network, digits, optimizer, config, values=None, members=1, devices=1):
     """Parameters and optimizer state of each member after the first step."""
     feed = feed_of(digits, config)
-    steps = Steps(network, optimizer, config, feed, devices=jax.devices()[:devices])
+    layout = MembersApart(jax.devices()[:devices])
+    steps = Steps(network, optimizer, config, feed, layout=layout)
     placed = steps.place(values or {})
     state = steps.init([0] * members, placed)
     state, batches = steps.batches(state, [0], 1)

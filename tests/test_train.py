@@ -19,6 +19,7 @@ from experiments.augment import PADDING, crop_and_flip, standardise
 from experiments.configs import RECIPES, Config
 from experiments.data import Dataset, load
 from experiments.feeds import feed_of
+from experiments.layout import MembersApart
 from experiments.networks import Network
 from experiments.steps import Steps, latent_weights, never_flipped
 
@@ -121,7 +122,8 @@ def tiny_network():
 def steps_of(optimizer="ovsw", devices=1, **fields):
     config = Config(batch_size=16, **fields)
     feed = feed_of(tiny_dataset(), config)
-    return Steps(tiny_network(), optimizer, config, feed, devices=jax.devices()[:devices])
+    layout = MembersApart(jax.devices()[:devices])
+    return Steps(tiny_network(), optimizer, config, feed, layout=layout)
 
 
 def epoch_of(steps, state, epoch=1):

@@ -57,6 +57,12 @@ class Config:
     members_at_once: int | None = None
     """trainings (seeds, points of the grids) in one compiled step; None is one a device on CPU, and
     on accelerators as many as fit in memory; with streamed images it is one"""
+    spread: Literal["members", "batch"] = "members"
+    """what devices divide among them: the trainings of a sweep, or each batch; several processes
+    always divide each batch"""
+    model_devices: int = 1
+    """where each batch is divided: devices that also divide large kernels, and all of their
+    optimizer state, among them by filters"""
     steps_per_call: int = 1
     """steps in one compiled call, of images in memory: spares small networks the time between
     steps on an accelerator; on a CPU convolutions are slower that way"""
@@ -128,6 +134,11 @@ class Config:
                 f"workers={self.workers} has no effect on images in memory: give --image-size to "
                 "stream them, or leave --workers away."
             )
+        if self.model_devices > 1 and self.spread == "members":
+            raise ValueError(
+                f"model_devices={self.model_devices} has no effect with spread={self.spread}: give "
+                "--spread batch, or leave --model-devices away."
+            )
         if self.steps_per_call > 1 and self.image_size is not None:
             raise ValueError(
                 f"steps_per_call={self.steps_per_call} needs images in memory, and with "
@@ -150,6 +161,8 @@ class Config:
             ("batch_size", "at least 1", _at_least_one),
             ("evaluate_every", "at least 1", _at_least_one),
             ("steps_per_call", "at least 1", _at_least_one),
+            ("model_devices", "at least 1", _at_least_one),
+            ("spread", "members or batch", lambda v: v in ("members", "batch")),
             ("max_skipped", "at least 1", _at_least_one),
             ("checkpoint_seconds", "at least 0", lambda v: v >= 0),
             ("members_at_once", "at least 1", lambda v: v is None or v >= 1),

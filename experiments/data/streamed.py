@@ -84,7 +84,12 @@ class StreamedDataset:
         )
 
     def train_batches(
-        self, seed: int, epoch: int, batch_size: int, start: int = 0
+        self,
+        seed: int,
+        epoch: int,
+        batch_size: int,
+        start: int = 0,
+        rows: slice = slice(None),
     ) -> Generator[Batch]:
         """The training images of one epoch, shuffled, each cropped at random and resized.
 
@@ -96,9 +101,10 @@ class StreamedDataset:
           epoch: its number, at least 0.
           batch_size: images in a batch, at most `train_count`.
           start: number of the first batch to read; those before are not.
+          rows: of each batch that are read; others are another process's.
 
         Returns:
-          An iterator over (uint8 (batch_size, height, width, 3), int32 (batch_size,)). Its
+          An iterator over (uint8 (rows, height, width, 3), int32 (rows,)). Its
           `close()` stops the workers; at its end and at an error they stop by themselves.
 
         Raises:
@@ -112,19 +118,21 @@ class StreamedDataset:
                 f"of {self.name!r}: lower it"
             )
         order = np.random.default_rng((seed, epoch, 0)).permutation(self.train_count)
-        order = order[start * batch_size : self.train_count // batch_size * batch_size]
+        order = order[: self.train_count // batch_size * batch_size]
+        order = order.reshape(-1, batch_size)[start:, rows]
+        places = order.reshape(-1)
         size = self.image_shape[0]
 
         def load(position: int) -> tuple[NDArray[np.uint8], int]:
-            index = int(order[position])
+            index = int(places[position])
             rng = np.random.default_rng((seed, epoch, 1, index))
             image = self._train.read(index)
             box = lambda width, height: crops.random_box(rng, width, height)  # noqa: E731
             return image_file.decode_crop(image.file, image.name, box, size), image.label
 
-        return _batches(load, len(order), batch_size, self.workers)
+        return _batches(load, len(places), order.shape[1], self.workers)
 
-    def test_batches(self, batch_size: int) -> Generator[Batch]:
+    def test_batches(self, batch_size: int, rows: slice = slice(None)) -> Generator[Batch]:
         """Every test image once, in order: the central square, resized.
 
         The shorter side is resized to `size / 0.875`, the square of side `size` cut out of its
@@ -132,6 +140,7 @@ class StreamedDataset:
 
         Args:
           batch_size: images in a batch.
+          rows: as of `train_batches`.
 
         Returns:
           An iterator as of `train_batches`.
@@ -143,11 +152,18 @@ class StreamedDataset:
         size = self.image_shape[0]
         shorter = round(size / CENTRE)
 
-        def load(index: int) -> tuple[NDArray[np.uint8], int]:
+        filled = -(-self.test_count // batch_size) * batch_size
+        places = np.arange(filled).reshape(-1, batch_size)[:, rows]
+        indices = places.reshape(-1)
+
+        def load(position: int) -> tuple[NDArray[np.uint8], int]:
+            index = int(indices[position])
+            if index >= self.test_count:
+                return np.zeros(self.image_shape, np.uint8), NO_LABEL
             image = self._test.read(index)
             return image_file.decode_centre(image.file, image.name, shorter, size), image.label
 
-        return _batches(load, self.test_count, batch_size, self.workers)
+        return _batches(load, len(indices), places.shape[1], self.workers)
 
 
 def load_streamed(
@@ -232,11 +248,8 @@ def _batches(
     import grain  # more than a second, which data sets in memory need not wait for
 
     def put_together(examples: Sequence[tuple[NDArray[np.uint8], int]]) -> Batch:
-        images = np.zeros((batch_size, *examples[0][0].shape), np.uint8)
-        labels = np.full(batch_size, NO_LABEL, np.int32)
-        for i, (image, label) in enumerate(examples):
-            images[i], labels[i] = image, label
-        return images, labels
+        images, labels = zip(*examples, strict=True)
+        return np.stack(images), np.array(labels, np.int32)
 
     stopped = threading.Event()
 
