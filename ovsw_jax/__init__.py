@@ -7,6 +7,7 @@ ECCV 2024.
 from ovsw_jax import linen, models, nn
 from ovsw_jax.ags import AgsState, ags, scale_by_ags
 from ovsw_jax.bop import BopState, bop
+from ovsw_jax.conversion import convert_flip_state
 from ovsw_jax.flip_state import FlipState
 from ovsw_jax.graph import binarize, summary
 from ovsw_jax.horizon import silence_horizon, threshold_for_horizon
@@ -27,6 +28,7 @@ __all__ = [
     "ags",
     "binarize",
     "bop",
+    "convert_flip_state",
     "flip_metrics",
     "lars_sgd",
     "latent_mask",

@@ -35,6 +35,18 @@ def init(weight: jax.Array) -> jax.Array:
     return _with_sign(jnp.zeros_like(weight, accurate_dtype(weight)), weight >= 0)
 
 
+def average(history: jax.Array, phase: jax.Array) -> jax.Array:
+    """S, of the dtype of the history."""
+    del phase
+    return jnp.abs(history)
+
+
+def of_average(average: jax.Array, positive: jax.Array, phase: jax.Array) -> jax.Array:
+    """History of weights with this S (float), the sign last seen being + or not."""
+    del phase
+    return _with_sign(average, positive)
+
+
 def last_sign_positive(history: jax.Array) -> jax.Array:
     """Whether the sign last seen was +."""
     return ~jnp.signbit(history)

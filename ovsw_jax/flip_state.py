@@ -22,6 +22,21 @@ StateKind = Literal["packed", "packed8", "ema"]
 _KINDS: dict[str, ModuleType] = {"packed": packed, "packed8": packed8, "ema": ema}
 
 
+def kind_named(state: StateKind) -> ModuleType:
+    """The module of one kind of flip state; ValueError if there is none."""
+    if not isinstance(state, str) or state not in _KINDS:
+        raise ValueError(
+            f"state={state!r} is not a kind of flip state: use 'packed' (two bytes a weight), "
+            "'packed8' (one byte, coarser) or 'ema' (the literal float average)."
+        )
+    return _KINDS[state]
+
+
+def kind_of(history: jax.Array) -> ModuleType:
+    """The module of the kind that a history is of, which its dtype tells."""
+    return {"uint16": packed, "uint8": packed8}.get(history.dtype.name, ema)
+
+
 class FlipState(NamedTuple):
     """Flip history of all latent weights; the state of `silence_aware_decay` and its observer.
 
@@ -33,7 +48,8 @@ class FlipState(NamedTuple):
         (`ovsw_jax.packed8`) or a float (`ovsw_jax.ema`).
       flip_ratio: per layer, the share of weights that flipped at the latest update, 0 to 1.
       threshold: scalar, sigma at the latest update (float64 if a history is).
-      phase: float32 scalar, what the packed countdown left over; 0 for the literal average.
+      phase: float32 scalar, what the packed countdown left over; of no meaning to the literal
+        average, which leaves it as it is.
     """
 
     count: jax.Array  # type: ignore[assignment]  # optax calls it so; tuple.count is hidden
@@ -48,15 +64,10 @@ class FlipRule:
 
     def __init__(self, momentum: Hyperparameter, threshold: Hyperparameter, state: StateKind):
         """Checks the hyperparameters; see `ovsw_jax.track_flip_state` for their meaning."""
-        if state not in _KINDS:
-            raise ValueError(
-                f"state={state!r} is not a kind of flip state: use 'packed' (two bytes a weight), "
-                "'packed8' (one byte, coarser) or 'ema' (the literal float average)."
-            )
+        self.kind = kind_named(state)
         check_state_momentum(momentum)
         check_threshold(threshold, momentum)
         self.momentum, self.threshold, self.state = momentum, threshold, state
-        self.kind = _KINDS[state]
         self.kind.check_range(momentum, threshold)
 
     def init(self, latent: LatentLeaves) -> FlipState:
@@ -129,7 +140,7 @@ def silent_tree(state: FlipState) -> Any:
 
 def never_flipped_tree(state: FlipState) -> Any:
     """Per latent weight, whether it never flipped (bool), or MaskedNode outside the mask."""
-    return _over_history(lambda h: _kind_of(h).never_flipped(h), state)
+    return _over_history(lambda h: kind_of(h).never_flipped(h), state)
 
 
 def silent_share(state: FlipState) -> Any:
@@ -139,18 +150,14 @@ def silent_share(state: FlipState) -> Any:
 
 def never_flipped_share(state: FlipState) -> Any:
     """Per layer, the share of weights that never flipped, or MaskedNode outside the mask."""
-    return _over_history(lambda h: share(_kind_of(h).never_flipped, h), state)
+    return _over_history(lambda h: share(kind_of(h).never_flipped, h), state)
 
 
 def _over_history(f: Any, state: FlipState) -> Any:
     return jax.tree.map(lambda h: h if is_masked(h) else f(h), state.history, is_leaf=is_masked)
 
 
-def _kind_of(history: jax.Array) -> ModuleType:
-    return {"uint16": packed, "uint8": packed8}.get(history.dtype.name, ema)
-
-
 def _silent(history: jax.Array, state: FlipState) -> jax.Array:
-    is_silent = _kind_of(history).silent(history, state.threshold, state.phase)
+    is_silent = kind_of(history).silent(history, state.threshold, state.phase)
     # Before the first update sigma is not known, and every weight is silent.
     return is_silent | (state.count == 0)

@@ -56,7 +56,7 @@ def flip_metrics(opt_state: Any) -> Metrics:
         weights.setdefault(name, {})[metric] = count
 
     for state in (*find_states(opt_state, FlipState), *find_states(opt_state, AgsState)):
-        _check_unbatched(state)
+        check_unbatched(state, "flip_metrics")
     for flips in find_states(opt_state, FlipState):
         sizes = {name: h.size for name, h in _named(flips.history)}
         for metric, tree in (
@@ -72,7 +72,7 @@ def flip_metrics(opt_state: Any) -> Metrics:
             for name, value in _named(getattr(scaled, metric)):
                 add(name, metric, value, filters[name])
     if not layers:
-        raise ValueError(_no_state(opt_state))
+        raise ValueError(no_flip_state(opt_state))
     layers["total"] = _totals(layers, weights)
     return layers
 
@@ -155,7 +155,7 @@ def _totals(layers: Metrics, weights: dict[str, dict[str, Any]]) -> dict[str, ja
 def _merged(trees: list[Any], opt_state: Any) -> Any:
     """One tree from those of several transforms (optax.partition), each with its own leaves."""
     if not trees:
-        raise ValueError(_no_state(opt_state))
+        raise ValueError(no_flip_state(opt_state))
     merged = trees[0]
     for tree in trees[1:]:
         merged = jax.tree_util.tree_map_with_path(_either, merged, tree, is_leaf=is_masked)
@@ -168,11 +168,12 @@ def _either(path: Any, a: Any, b: Any) -> Any:
     return b if is_masked(a) else a
 
 
-def _check_unbatched(state: FlipState | AgsState) -> None:
+def check_unbatched(state: FlipState | AgsState, reader: str) -> None:
+    """Raises ValueError if `state` has an axis of `vmap`; `reader` is the public name called."""
     if jnp.ndim(state.count):
         raise ValueError(
             f"the optimizer state has a leading axis of {jnp.shape(state.count)}, as vmap makes "
-            "it. Call flip_metrics inside: jax.vmap(ovsw.flip_metrics)(opt_state)."
+            f"it. Call {reader} inside: jax.vmap(ovsw.{reader})(opt_state)."
         )
 
 
@@ -184,7 +185,8 @@ def _ambiguous(name: str, metric: str) -> str:
     )
 
 
-def _no_state(opt_state: Any) -> str:
+def no_flip_state(opt_state: Any) -> str:
+    """What to say of an optimizer state in which nothing is tracked."""
     return (
         f"the optimizer state ({type(opt_state).__name__}) holds no flip state of any layer. Chain "
         "ovsw.track_flip_state() with the optimizer to observe it, or ovsw.sad() to act on it."

@@ -59,6 +59,21 @@ def init(weight: jax.Array) -> jax.Array:
     return _with_sign(jnp.zeros(weight.shape, jnp.uint16), weight >= 0)
 
 
+def average(code: jax.Array, phase: jax.Array) -> jax.Array:
+    """S (float32) that codes stand for; `phase` is the one after the step that wrote them."""
+    level = (code & jnp.uint16(TOP)).astype(jnp.float32)
+    s = jnp.exp(jnp.minimum(level - (TOP - 0.5) - phase, 0) * LOG_UNIT)  # S is at most 1
+    long_ago = jnp.where(level == 0, 0, float(jnp.finfo(jnp.float32).tiny))  # or never
+    return jnp.where(level > 1, s, long_ago)
+
+
+def of_average(average: jax.Array, positive: jax.Array, phase: jax.Array) -> jax.Array:
+    """Codes at `phase` of weights with this S (float), the sign last seen being + or not."""
+    level = jnp.floor(jnp.log(average) / LOG_UNIT + (TOP + phase).astype(average.dtype))
+    level = jnp.where(average > 0, jnp.clip(level, 1, TOP), 0)
+    return _with_sign(level.astype(jnp.uint16), positive)
+
+
 def last_sign_positive(code: jax.Array) -> jax.Array:
     """Whether the sign last seen was +."""
     return (code & jnp.uint16(SIGN_BIT)) != 0

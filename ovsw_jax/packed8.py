@@ -68,6 +68,21 @@ def init(weight: jax.Array) -> jax.Array:
     return _with_sign(jnp.zeros(weight.shape, jnp.uint8), weight >= 0)
 
 
+def average(code: jax.Array, phase: jax.Array) -> jax.Array:
+    """S (float32) that codes stand for; `phase` is the one after the step that wrote them."""
+    level = (code & jnp.uint8(TOP)).astype(jnp.float32)
+    s = jnp.exp((level - TOP - phase) * LOG_UNIT)
+    long_ago = jnp.where(level == 0, 0, float(jnp.finfo(jnp.float32).tiny))  # or never
+    return jnp.where(level > 1, s, long_ago)
+
+
+def of_average(average: jax.Array, positive: jax.Array, phase: jax.Array) -> jax.Array:
+    """Codes at `phase` of weights with this S (float), the sign last seen being + or not."""
+    level = jnp.floor(jnp.log(average) / LOG_UNIT + (TOP + 0.5 + phase).astype(average.dtype))
+    level = jnp.where(average > 0, jnp.clip(level, 1, TOP), 0)
+    return _with_sign(level.astype(jnp.uint8), positive)
+
+
 def last_sign_positive(code: jax.Array) -> jax.Array:
     """Whether the sign last seen was +."""
     return (code & jnp.uint8(SIGN_BIT)) != 0
