@@ -12,6 +12,10 @@ With mu = 0.999 a step without a flip takes 2.001 levels. Levels are whole, so w
 over is kept in `phase`, one scalar for all weights; every weight then stays within half a level
 of its true log S between two flips. The grid depends on neither mu nor sigma, so both may be
 traced, scheduled or swept, and a stored code keeps its meaning.
+
+A flip rounds log S to half a level. Gains of less than that are lost: of a weight that flips at
+nearly every step S ends up to 0.22 nats too low (mu = 0.999; 0.40 at 0.9995), and such a weight
+falls silent 221 steps early of the 9,206 that S = 1 lasts for with sigma = 1e-4.
 """
 
 import math
