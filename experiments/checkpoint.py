@@ -15,10 +15,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from jax import lax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from experiments import hosts
 from experiments.same_run import differences
 
 KEPT = 2
@@ -102,19 +104,24 @@ class Checkpoints:
             self._check_fits(number, about, {**expected, "arrays": _describe(like)})
             with _quiet_about_leftovers():
                 try:
-                    return self._arrays(number, like), about
+                    arrays = self._arrays(number, like)
                 except Exception:  # Orbax and TensorStore raise many kinds
-                    self._put_aside(number, report)
+                    arrays = None
+                if hosts.all_agree(arrays is not None):
+                    return arrays, about
+                self._put_aside(number, report)
         return None
 
     def remove(self) -> None:
         """Removes all of them; whoever is killed in the middle leaves none that is half there."""
         self.close()
-        if self._folder.is_dir():
+        hosts.wait("closing of checkpoints")
+        if self._folder.is_dir() and hosts.is_first():
             going = self._folder.with_name(f".{self._folder.name}")
             shutil.rmtree(going, ignore_errors=True)
             self._folder.rename(going)
             shutil.rmtree(going)
+        hosts.wait("removal of checkpoints")
 
     def close(self) -> None:
         """Ends writing.
@@ -157,11 +164,12 @@ class Checkpoints:
             str(i): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=leaf.sharding)
             for i, (x, leaf) in enumerate(zip(jax.eval_shape(_plain, leaves), leaves, strict=True))
         }
-        sums = jax.ShapeDtypeStruct((len(leaves),), jnp.uint32)
+        everywhere = _whole(leaves[0].sharding)
+        sums = jax.ShapeDtypeStruct((len(leaves),), jnp.uint32, sharding=everywhere)
         args = ocp.args.StandardRestore({**wanted, "checksums": sums})
         read = self._opened().restore(number, args=ocp.args.Composite(arrays=args)).arrays
         plain = [read[str(i)] for i in range(len(leaves))]
-        if not np.array_equal(_checksums(plain), read["checksums"]):
+        if not _have(plain, read["checksums"]):
             raise ValueError("its arrays are not what was written")
         shardings = [leaf.sharding for leaf in leaves]
         keys = tuple(_is_key(leaf) for leaf in leaves)
@@ -187,9 +195,12 @@ class Checkpoints:
         aside = self._folder.with_name(f"{self._folder.name}.damaged")
         aside.mkdir(exist_ok=True)
         place = aside / str(number)
-        shutil.rmtree(place, ignore_errors=True)
         self.close()
-        (self._folder / str(number)).rename(place)
+        hosts.wait("closing of checkpoints")
+        if hosts.is_first():
+            shutil.rmtree(place, ignore_errors=True)
+            (self._folder / str(number)).rename(place)
+        hosts.wait("moving of a checkpoint")
         report(f"checkpoint {number} is damaged; it is now {place}. Taking the one before")
 
 
@@ -234,6 +245,17 @@ def _with_keys(leaves: Sequence[jax.Array], keys: Sequence[bool]) -> list[jax.Ar
 def _checksums(leaves: Sequence[jax.Array]) -> jax.Array:
     """(leaves,) uint32; TensorStore finds files that are too short, but no flipped bits."""
     return jnp.stack([_checksum(x) for x in leaves])
+
+
+@jax.jit
+def _have(leaves: Sequence[jax.Array], checksums: jax.Array) -> jax.Array:
+    """Whether these are the sums of the leaves; a scalar, which every process can read."""
+    return jnp.all(_checksums(leaves) == checksums)
+
+
+def _whole(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
+    """On the same devices, of an array that is whole on each."""
+    return NamedSharding(sharding.mesh, P()) if isinstance(sharding, NamedSharding) else sharding
 
 
 def _checksum(x: jax.Array) -> jax.Array:

@@ -13,11 +13,14 @@ class Pace:
 
     JAX returns before a step is made, and a run of long steps would be asked to stop, to save or to
     tell how fast it is a minute before its devices get there. They idle for one dispatch a wait.
+
+    Attributes:
+      allowed: calls from one wait to the next; several processes must wait at the same ones.
     """
 
     def __init__(self) -> None:
         """Starts with a wait at the first call, which compiles, and at the second."""
-        self._calls, self._allowed = 0, 1
+        self._calls, self.allowed = 0, 1
         self._since = time.perf_counter()
 
     def caught_up(self, result: Any) -> bool:
@@ -27,10 +30,10 @@ class Pace:
           result: of the call, any pytree of arrays.
         """
         self._calls += 1
-        if self._calls < self._allowed:
+        if self._calls < self.allowed:
             return False
         jax.block_until_ready(result)
         seconds = time.perf_counter() - self._since
-        self._allowed = max(1, int(SECONDS_AHEAD * self._calls / max(seconds, 1e-9)))
+        self.allowed = max(1, int(SECONDS_AHEAD * self._calls / max(seconds, 1e-9)))
         self._calls, self._since = 0, time.perf_counter()
         return True

@@ -100,7 +100,7 @@ class Bars:
 
     def _line(self, text: str) -> None:
         if not self._console.is_terminal:
-            print(text, flush=True)
+            self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def describe(numbers: Mapping[str, float]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments import hosts
 from experiments.configs import Config
 from experiments.members import Member, Program
 from experiments.run_folder import RunFolder, member_of
@@ -43,6 +44,7 @@ class Rest:
         self.done = last - stopped
         left = [(p, [m for m in members if m.key not in self.done]) for p, members in whole]
         self.chunks: list[Chunk] = [(program, members) for program, members in left if members]
+        hosts.wait("reading of what was written")  # before the first process trims it
         if not self.chunks:
             run.checkpoints.remove()
 

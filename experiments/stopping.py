@@ -52,7 +52,7 @@ class Signals:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The first signal is noted in `asked`; whoever is between two steps calls `raise_asked`.
+        """The first signal is noted in `asked`; whoever is between two steps heeds it.
 
         Raises:
           Stopped: at the second signal, or at the end if nobody has heeded the first.
@@ -61,14 +61,9 @@ class Signals:
         try:
             yield
         finally:
-            self._waits = False
-        self.raise_asked()
-
-    def raise_asked(self) -> None:
-        """Raises `Stopped` if a signal was noted."""
-        if self.asked is not None:
-            number, self.asked = self.asked, None
-            raise Stopped(number)
+            self._waits, asked, self.asked = False, self.asked, None
+        if asked is not None:
+            raise Stopped(asked)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if not self._waits or self.asked is not None:

@@ -18,7 +18,7 @@ import jax
 import tyro
 from rich.console import Console
 
-from experiments import figures, summary, weights
+from experiments import figures, hosts, summary, weights
 from experiments.allocator import keep_freed_memory
 from experiments.choices import choose
 from experiments.compilation_cache import keep_compiled_programs
@@ -26,6 +26,7 @@ from experiments.configs import RECIPES, Config
 from experiments.data import Dataset, StreamedDataset, load, load_streamed
 from experiments.devices import layout_for, members_that_fit, one_device_a_core
 from experiments.feeds import feed_of
+from experiments.follower import Follower
 from experiments.layout import Layout, MembersApart
 from experiments.members import Member, Program, chunks, programs
 from experiments.networks import Network
@@ -99,7 +100,7 @@ def train(
             at_point = program.config.at(member.point)
             make_optimizer(program.optimizer, at_point, 1)
     counts = {"train_images": dataset.train_count, "test_images": dataset.test_count}
-    run = RunFolder(config, command, {**counts, "classes": dataset.classes})
+    run = _open_folder(config, command, {**counts, "classes": dataset.classes})
     console.print(f"{dataset!r}\nwriting to {run.path}", highlight=False, soft_wrap=True)
     status = 0
     with run:
@@ -190,6 +191,14 @@ class _Run:
         return members_that_fit(steps, values, jax.devices())
 
 
+def _open_folder(config: Config, command: str | None, data: Mapping[str, Any]) -> RunFolder:
+    if not hosts.alone() and config.out is None:
+        raise ValueError("out=None, and several processes need one folder: give the same --out.")
+    run = RunFolder(config, command, data) if hosts.is_first() else None
+    hosts.wait("the run folder")
+    return run or Follower(config, command, data)
+
+
 def _load(config: Config) -> Dataset | StreamedDataset:
     chosen: dict[str, Any] = {
         "data_dir": config.data_dir,
@@ -223,7 +232,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     arguments = list(given)
     named = bool(arguments) and not arguments[0].startswith("-")
-    console = Console(highlight=False)
     try:
         recipe = choose("recipe", arguments.pop(0), RECIPES) if named else RECIPES["digits"]
         config = tyro.cli(
@@ -240,13 +248,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ),
         )
         command = shlex.join(["python", "-m", "experiments.train", *given])
-        if config.members_at_once is None and config.spread == "members":
+        if jax.distributed.is_initialized():
+            config = config.at({"spread": "batch"})
+        elif config.members_at_once is None and config.spread == "members":
             one_device_a_core()
+        console = Console(highlight=False, quiet=not hosts.is_first())
         signals = Signals()
         with signals.handled():
             path, _, status = train(config, console, command, signals)
-            if not (path / "metrics.jsonl").stat().st_size:
-                return status  # before the first epoch: nothing to show
+            if not hosts.is_first() or not (path / "metrics.jsonl").stat().st_size:
+                return status  # of no row there is nothing to show
             drawn = figures.draw(path)  # first, since the summary shows them
             written = summary.write_summary(path)
     except (ValueError, OSError) as error:

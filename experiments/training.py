@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import standing, weights
+from experiments import hosts, standing, weights
 from experiments.configs import Config
 from experiments.members import programs
 from experiments.pace import Pace
@@ -20,7 +20,7 @@ from experiments.run_folder import RunFolder
 from experiments.skipping import Skips, name_wrong
 from experiments.standing import Epoch, signs_of
 from experiments.steps import StepMetrics, TrainState, latent_weights, never_flipped
-from experiments.stopping import Signals
+from experiments.stopping import Signals, Stopped
 from experiments.together import Together
 
 SHARE_OF_DRAWING = 0.01  # of the time, at most
@@ -95,6 +95,7 @@ class Training:
         with self.signals.waiting():
             self._train(*(self.restored or self.begin()))
         self.run_folder.close_events()
+        hosts.wait("the last rows")
         self.run_folder.checkpoints.remove()
 
     def begin(self) -> tuple[TrainState, Epoch]:
@@ -110,7 +111,7 @@ class Training:
             state, measured = self.train_epoch(state, epoch)
             last = epoch.number == self.config.epochs
             if epoch.number % self.config.evaluate_every == 0 or last:
-                measured |= self.steps.evaluate(state, partial(self._heed, state, epoch))
+                measured |= self.steps.evaluate(state, partial(self._heed_alone, state, epoch))
             if self.keeps_latent:
                 self._keep_latent("never_flipped", never_flipped(state.opt_state))
             if last:
@@ -131,7 +132,8 @@ class Training:
             for i, member in enumerate(self.together.members[: self.together.count]):
                 path = weights.file_of(self.run_folder.path, member.optimizer, member.seed)
                 of_member = jax.tree.map(lambda x, i=i: x[i], trained)
-                weights.save(path, of_member, self.data)
+                if hosts.is_first():
+                    weights.save(path, of_member, self.data)
 
     def _initial(self) -> TrainState:
         return self.steps.init(self.seeds, self.values, self._start_weights())
@@ -147,14 +149,30 @@ class Training:
 
         return trained
 
-    def _heed(self, state: TrainState, epoch: Epoch) -> None:
-        """Between two steps: stops if that was asked for, saves if it is time."""
-        stop = self.signals.asked is not None
-        if stop or time.monotonic() - self.saved > self.config.checkpoint_seconds:
+    def _heed(self, state: TrainState, epoch: Epoch, pace: Pace, draw: bool) -> bool:
+        """Between two steps: stops if that was asked for, saves if it is time.
+
+        Processes that train together decide together: one that was asked to stop stops all, and
+        for the rest the first decides.
+
+        Returns:
+          Whether to draw.
+        """
+        save = time.monotonic() - self.saved > self.config.checkpoint_seconds
+        wanted = hosts.gather([self.signals.asked or 0, save, draw, pace.allowed])
+        stop = int(wanted[:, 0].max())
+        save, draw, pace.allowed = bool(wanted[0, 1]), bool(wanted[0, 2]), int(wanted[0, 3])
+        if stop or save:
             self._save(state, epoch)
         if stop:
             self.run_folder.checkpoints.wait()
-            self.signals.raise_asked()
+            raise Stopped(stop)
+        return draw
+
+    def _heed_alone(self, state: TrainState, epoch: Epoch) -> None:
+        """The same between batches that are evaluated, which processes don't reach at one time."""
+        if hosts.alone():
+            self._heed(state, epoch, Pace(), False)
 
     def _save(self, state: TrainState, epoch: Epoch) -> None:
         standing.save(self.run_folder.checkpoints, self.together, self.config, state, epoch)
@@ -183,10 +201,9 @@ class Training:
                 if not pace.caught_up(epoch.sums):
                     continue
                 epoch.seconds = time.perf_counter() - started
-                if epoch.seconds > draw_at and epoch.steps < count:
+                if self._heed(state, epoch, pace, draw_at < epoch.seconds and epoch.steps < count):
                     drawing = self._draw(state, epoch)
                     draw_at = epoch.seconds + drawing / SHARE_OF_DRAWING
-                self._heed(state, epoch)
                 if not self.compiled and epoch.steps < count:
                     epoch.images, epoch.seconds = timed
                     started = time.perf_counter() - epoch.seconds
@@ -202,7 +219,8 @@ class Training:
         try:
             return next(itertools.islice(epoch.batches, 0, taken, taken))
         except Exception:  # an image that can't be read: the steps before are not lost
-            self._save(state, epoch)
+            if hosts.alone():
+                self._save(state, epoch)
             raise
 
     def _draw(self, state: TrainState, epoch: Epoch) -> float:

@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.hyperparams import Hyperparameter, known_values, value_at
+from ovsw_jax.hyperparams import FLOAT32_MAX, Hyperparameter, known_values, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype
 
 
@@ -139,10 +138,10 @@ def _step(weight: jax.Array, momentum: jax.Array, tau: jax.Array | float) -> jax
 
 def _check_threshold(threshold: Hyperparameter) -> None:
     for v in known_values("threshold", threshold):
-        if not (np.isfinite(v) and v >= 0):
+        if not 0 <= v <= FLOAT32_MAX:
             raise ValueError(
-                f"threshold={v:g} of Bop is out of range: it must be finite and >= 0, in units of "
-                "the gradient. Start from 1e-6; a larger one flips fewer signs."
+                f"threshold={v:g} of Bop is out of range: it must be finite and >= 0, in float32 "
+                "too and in units of the gradient. Start from 1e-6; a larger one flips fewer signs."
             )
 
 

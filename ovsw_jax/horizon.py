@@ -2,7 +2,7 @@
 
 import math
 
-from ovsw_jax.hyperparams import check_state_momentum, check_threshold
+from ovsw_jax.hyperparams import check_state_momentum, check_threshold, known_number
 
 SMALLEST = 1e-300  # a float64, like all here; what a flip state can hold it says itself
 
@@ -22,12 +22,15 @@ def silence_horizon(momentum: float, threshold: float) -> int:
 
     Raises:
       ValueError: if either is out of range.
+      TypeError: if either is no real number.
 
     >>> silence_horizon(0.999, 1e-4)
     2302
 
     Source: follows from Eqs. 15 and 16 of OvSW (Xiang et al., ECCV 2024).
     """
+    momentum = known_number("momentum", momentum)
+    threshold = known_number("threshold", threshold)
     check_state_momentum(momentum)
     check_threshold(threshold, momentum)
     nats = math.log(1 - momentum) - math.log(threshold)
@@ -53,20 +56,22 @@ def threshold_for_horizon(momentum: float, steps: int) -> float:
     Raises:
       ValueError: if `momentum` is out of range, `steps` is no whole number >= 1, or the threshold
         underflows.
+      TypeError: if either is no real number.
 
     >>> silence_horizon(0.999, threshold_for_horizon(0.999, 5 * 391))  # five CIFAR epochs
     1955
 
     Source: inverse of `silence_horizon`.
     """
+    momentum, count = known_number("momentum", momentum), known_number("steps", steps)
     check_state_momentum(momentum)
-    if not (math.isfinite(steps) and steps >= 1 and steps == int(steps)):
+    if not (math.isfinite(count) and count >= 1 and count == int(count)):
         raise ValueError(
             f"steps={steps} is out of range: a silence horizon is a whole number of optimizer "
             "steps, at least 1, since a weight is not silent in the step it flips."
         )
     # Half a step below the last value that must still count as not silent.
-    threshold = float((1 - momentum) * momentum ** (steps - 0.5))
+    threshold = float((1 - momentum) * momentum ** (count - 0.5))
     if threshold < SMALLEST:
         raise ValueError(
             f"steps={steps} at momentum={momentum:g} needs a threshold below {SMALLEST:g}, which "

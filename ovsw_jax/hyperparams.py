@@ -9,6 +9,9 @@ import numpy as np
 Hyperparameter = float | jax.Array | Callable[[jax.Array], jax.Array | float]
 
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
 def value_at(hyperparameter: Hyperparameter, count: jax.Array) -> jax.Array | float:
     """The value at update number `count` (int32 scalar, 0 at the first)."""
     return hyperparameter(count) if callable(hyperparameter) else hyperparameter
@@ -22,7 +25,10 @@ def known_values(name: str, hyperparameter: Hyperparameter) -> np.ndarray:
     """
     if callable(hyperparameter) or isinstance(hyperparameter, jax.core.Tracer):
         return np.empty(0)
-    values = np.asarray(hyperparameter)
+    try:
+        values = np.asarray(hyperparameter)
+    except ValueError:  # a list of lists of several lengths
+        values = np.asarray(None)
     if values.dtype.kind not in "fiu" and values.dtype != jnp.bfloat16:
         raise TypeError(
             f"{name}={hyperparameter!r} is no real number: give a number, an array, or a schedule "
@@ -31,12 +37,20 @@ def known_values(name: str, hyperparameter: Hyperparameter) -> np.ndarray:
     return values.astype(np.float64).ravel()
 
 
+def known_number(name: str, value: float) -> float:
+    """A number that must be known, as float64; TypeError if it is none, or several."""
+    values = known_values(name, value)
+    if values.size != 1 or np.shape(value) != ():
+        raise TypeError(f"{name}={value!r} is no real number: give a single one that is known.")
+    return float(values[0])
+
+
 def check_coefficient(name: str, value: Hyperparameter) -> None:
     """Raises ValueError unless `value` is finite and >= 0, as far as it is known."""
     for v in known_values(name, value):
-        if not (np.isfinite(v) and v >= 0):
+        if not 0 <= v <= FLOAT32_MAX:
             raise ValueError(
-                f"{name}={v:g} is out of range: it must be finite and >= 0 "
+                f"{name}={v:g} is out of range: it must be finite and >= 0, in float32 too "
                 f"({name}=0 switches the rule off)."
             )
 

@@ -4,18 +4,18 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from optax._src.base import NO_PARAMS_MSG
 
 from ovsw_jax.hyperparams import (
+    FLOAT32_MAX,
     Hyperparameter,
     check_coefficient,
     check_sgd_momentum,
     known_values,
     value_at,
 )
-from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype
+from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype, layer_name
 
 LarsVariant = Literal["updated", "literal"]
 
@@ -96,8 +96,8 @@ def lars_sgd(
       ValueError: if a hyperparameter is known to be out of range (schedules and traced values are
         not checked) or `variant` is unknown; at `init` if the mask selects nothing; at `update` if
         params are missing, or shaped otherwise than the gradients.
-      TypeError: if a hyperparameter is no number, or a weight or gradient in the mask no real
-        floating-point array.
+      TypeError: if a hyperparameter is no number, a weight or gradient in the mask no real
+        floating-point array, or any parameter complex.
 
     Example:
       >>> import jax.numpy as jnp, optax, ovsw_jax as ovsw
@@ -116,7 +116,7 @@ def lars_sgd(
     _check_eta(eta)
     check_sgd_momentum(momentum)
     check_coefficient("weight_decay", weight_decay)
-    if variant not in get_args(LarsVariant):
+    if not isinstance(variant, str) or variant not in get_args(LarsVariant):
         raise ValueError(
             f"variant={variant!r} is not a variant of Algorithm 2: use 'updated' (the weights move "
             "by V(t+1), as SGD implementations do) or 'literal' (by V(t), as printed)."
@@ -124,6 +124,7 @@ def lars_sgd(
 
     def init_fn(params: Any) -> LarsState:
         latent = LatentLeaves(params, mask)
+        _check_real(params)
         return LarsState(
             jnp.zeros((), jnp.int32),
             optax.tree.zeros_like(params),
@@ -171,6 +172,15 @@ def lars_sgd(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def _check_real(params: Any) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if jnp.iscomplexobj(leaf):
+            raise TypeError(
+                f"params hold complex numbers at {layer_name(path)!r}, of which lars_sgd would "
+                "drop the imaginary part. Give them an optimizer of their own by optax.partition."
+            )
+
+
 def _local_rate(gradient: jax.Array, weight: jax.Array, eta: Any, phi: Any) -> jax.Array:
     """Line 5, as eta / (|G| / |W| + phi), which no size of G and W overflows."""
     dtype = accurate_dtype(gradient, weight)
@@ -215,8 +225,9 @@ def _step(
 
 def _check_eta(eta: Hyperparameter) -> None:
     for v in known_values("eta", eta):
-        if not (np.isfinite(v) and v > 0):
+        if not 0 < v <= FLOAT32_MAX:
             raise ValueError(
-                f"eta={v:g} is out of range: it must be finite and > 0. It is the step of a layer "
-                "relative to its weights, for a learning rate of 1; start from 0.02."
+                f"eta={v:g} is out of range: it must be finite and > 0, in float32 too. It is "
+                "the step of a layer relative to its weights, for a learning rate of 1; start from "
+                "0.02."
             )

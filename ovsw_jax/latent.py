@@ -92,7 +92,10 @@ class LatentLeaves:
         flags = _flags(mask(params) if callable(mask) else mask, params)
         self.indices = [i for i, flag in enumerate(flags) if flag]
         self.names = [layer_name(paths_and_leaves[i][0]) for i in self.indices]
-        self.weights = [jnp.asarray(paths_and_leaves[i][1]) for i in self.indices]
+        self.weights = [
+            _array(name, paths_and_leaves[i][1])
+            for i, name in zip(self.indices, self.names, strict=True)
+        ]
         # A tree without any leaf is what optax.tree_utils.tree_map_params hands to init.
         if paths_and_leaves and not self.indices:
             raise ValueError(_nothing_selected(layer_name(p) for p, _ in paths_and_leaves))
@@ -124,8 +127,8 @@ class LatentLeaves:
                     f"gradient of {name!r} is None; every latent weight needs one. Take gradients "
                     "of all params, or leave this one out of the mask."
                 )
-            dtype = jax.dtypes.result_type(gradient)
-            if not jnp.issubdtype(dtype, jnp.floating):
+            dtype = getattr(gradient, "dtype", type(gradient).__name__)
+            if not hasattr(gradient, "shape") or not jnp.issubdtype(dtype, jnp.floating):
                 raise TypeError(
                     f"gradient of {name!r} has dtype {dtype}; it must be a real floating-point "
                     "array, as its latent weights are."
@@ -174,6 +177,17 @@ class LatentLeaves:
             self.only(values),
             is_leaf=_is_variable,
         )
+
+
+def _array(name: str, leaf: Any) -> jax.Array:
+    try:
+        with np.errstate(over="ignore"):  # of float64 in float32
+            return jnp.asarray(leaf)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(
+            f"latent weights of {name!r} are {leaf!r}, which is no array. Pass the params "
+            "themselves, or leave this one out of the mask."
+        ) from error
 
 
 def _is_variable(node: Any) -> bool:

@@ -88,7 +88,7 @@ def silent_mask(opt_state: Any) -> Any:
       elsewhere. Before the first update every weight is silent.
 
     Raises:
-      ValueError: if `opt_state` contains no flip state.
+      ValueError: if `opt_state` contains no flip state, or one with a leading axis of `vmap`.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
@@ -98,7 +98,10 @@ def silent_mask(opt_state: Any) -> Any:
 
     Source: Eq. 16 of OvSW (Xiang et al., ECCV 2024).
     """
-    return _merged([silent_tree(s) for s in find_states(opt_state, FlipState)], opt_state)
+    states = find_states(opt_state, FlipState)
+    for state in states:
+        check_unbatched(state, "silent_mask")
+    return _merged([silent_tree(s) for s in states], opt_state)
 
 
 def never_flipped_mask(opt_state: Any) -> Any:

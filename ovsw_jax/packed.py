@@ -114,7 +114,9 @@ def update(
 
 def _levels_lost(phase: jax.Array, momentum: jax.Array | float) -> tuple[jax.Array, jax.Array]:
     """Whole levels that S loses in one step without a flip, and the fraction left over."""
-    due = phase - jnp.log(jnp.asarray(momentum, jnp.float32)) / LOG_UNIT
+    # A momentum near 0 loses all levels at once.
+    decay = jnp.maximum(jnp.log(jnp.asarray(momentum, jnp.float32)), -(TOP + 1) * LOG_UNIT)
+    due = phase - decay / LOG_UNIT
     whole = jnp.floor(due)
     return whole.astype(jnp.int32), due - whole
 

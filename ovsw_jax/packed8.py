@@ -119,7 +119,9 @@ def update(
 
 def _levels_lost(phase: jax.Array, momentum: jax.Array | float) -> tuple[jax.Array, jax.Array]:
     """Whole levels that S loses in one step without a flip, and the fraction left over."""
-    due = phase - jnp.log1p(-_gain(momentum)) / LOG_UNIT
+    # A momentum near 0 loses all levels at once.
+    decay = jnp.maximum(jnp.log1p(-_gain(momentum)), -(TOP + 1) * LOG_UNIT)
+    due = phase - decay / LOG_UNIT
     whole = jnp.floor(due)
     return whole, due - whole
 

@@ -12,6 +12,9 @@ from jax.sharding import PartitionSpec as P
 
 from experiments.checkpoint import Checkpoints
 
+# Of reads that Orbax leaves behind when another fails: `Checkpoints` keeps most of them quiet.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 CONFIG = {"config": {"network": "small", "flip_state": "packed"}}
 
 
@@ -104,8 +107,6 @@ def damage(path, kind):
         path.write_bytes(content[:middle] + flipped + content[middle + 1 :])
 
 
-# Of reads that Orbax leaves behind when another fails: `Checkpoints` keeps most of them quiet.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", ["removed", "cut", "flipped"])
 def test_whatever_is_damaged_nothing_wrong_comes_back(folder, tmp_path, kind):
     """Of each file in turn: the newest one unharmed, or the one before, and it is said."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ovsw_jax.arguments import as_dtype
 from ovsw_jax.graph.module_tree import Path, check_is_nnx, walk
 from ovsw_jax.graph.products import equations, macs, operand_dtypes
 from ovsw_jax.graph.summary_table import LayerSummary, ModelSummary
@@ -45,7 +46,7 @@ def summary(
       of it is a table, `to_markdown()` another, and `to_dict()` has the exact numbers.
 
     Raises:
-      TypeError: if `model` is no NNX module.
+      TypeError: if `model` is no NNX module, or `dtype` no dtype.
       ValueError: if `input_shape` is no shape, or the model doesn't take it.
 
     >>> import ovsw_jax as ovsw
@@ -61,7 +62,7 @@ def summary(
     """
     check_is_nnx(model, "ovsw.summary", "For linen there is flax.linen.tabulate.")
     shape = _checked_shape(input_shape)
-    x = jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype))
+    x = jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(as_dtype("dtype", dtype)))
     network = nnx.clone(model, graph=True)
     network.eval()
     layers = _layers(network)
@@ -191,7 +192,11 @@ def _bytes(array: Any) -> int:
 
 
 def _checked_shape(shape: object) -> tuple[int, ...]:
-    sizes = tuple(shape) if isinstance(shape, Iterable) and not isinstance(shape, str) else ()
+    sizes: tuple[Any, ...] = ()
+    # An array without axes calls itself iterable.
+    scalar = isinstance(shape, str) or getattr(shape, "shape", None) == ()
+    if isinstance(shape, Iterable) and not scalar:
+        sizes = tuple(shape)
     counts = [isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sizes]
     if not sizes or not all(counts) or any(n < 1 for n in sizes):
         raise ValueError(

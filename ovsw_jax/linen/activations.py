@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from ovsw_jax.nn.activations import prelu, rprelu
+from ovsw_jax.arguments import check_floating_dtype
+from ovsw_jax.nn.activations import check_slope, prelu, rprelu
+from ovsw_jax.nn.channels import channels
 
 
 class PReLU(linen.Module):
@@ -31,8 +33,10 @@ class PReLU(linen.Module):
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., features) to the same shape and dtype; errors as in NNX."""
+        check_slope(self.negative_slope_init)
+        check_floating_dtype(param_dtype=self.param_dtype)
         start = linen.initializers.constant(self.negative_slope_init)
-        return prelu(x, self.param("negative_slope", start, jnp.shape(x)[-1:], self.param_dtype))
+        return prelu(x, self.param("negative_slope", start, (channels(x),), self.param_dtype))
 
 
 class RPReLU(linen.Module):
@@ -59,9 +63,11 @@ class RPReLU(linen.Module):
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., features) to the same shape and dtype; errors as in NNX."""
+        check_slope(self.negative_slope_init)
+        check_floating_dtype(param_dtype=self.param_dtype)
         zeros = linen.initializers.zeros_init()
         start = linen.initializers.constant(self.negative_slope_init)
-        shape, dtype = jnp.shape(x)[-1:], self.param_dtype
+        shape, dtype = (channels(x),), self.param_dtype
         shift_in = self.param("shift_in", zeros, shape, dtype)
         shift_out = self.param("shift_out", zeros, shape, dtype)
         return rprelu(x, shift_in, shift_out, self.param("negative_slope", start, shape, dtype))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
+from ovsw_jax.arguments import check_floating_dtype
 from ovsw_jax.linen.threshold import LearnedThresholdSign
 from ovsw_jax.nn.arithmetic import (
     binary_conv,
@@ -36,6 +37,7 @@ class _BinaryLayer(linen.Module):
             normalize_input=self.normalize_input,
             threshold=LearnedThresholdSign,
         )
+        check_floating_dtype(dtype=self.dtype, param_dtype=self.param_dtype)
         name = "kernel" if self.kernel_sign is None else "latent_kernel"
         kernel = self.param(name, self.kernel_init, kernel_shape, self.param_dtype)
         bias = learned = None
@@ -118,6 +120,7 @@ class BinaryConv(_BinaryLayer):
           ValueError: as `ovsw_jax.nn.BinaryConv`.
         """
         check_counts(features=self.features)
+        x = check_input(x, None, min_rank=1)
         window = make_window(
             x.shape[-1],
             self.features,
@@ -127,7 +130,7 @@ class BinaryConv(_BinaryLayer):
             self.kernel_dilation,
             self.feature_group_count,
         )
-        check_input(x, x.shape[-1], min_rank=len(window.kernel_size) + 1)
+        x = check_input(x, None, min_rank=len(window.kernel_size) + 1)
         in_features = x.shape[-1] // self.feature_group_count
         arguments = self._arguments(x, (*window.kernel_size, in_features, self.features))
         return binary_conv(**arguments, window=window, normalize=self.normalize_input and train)
@@ -184,7 +187,7 @@ class BinaryDense(_BinaryLayer):
           ValueError: as `ovsw_jax.nn.BinaryDense`.
         """
         check_counts(features=self.features)
-        check_input(x, x.shape[-1] if x.ndim else 1, min_rank=1)
+        x = check_input(x, None, min_rank=1)
         return binary_dense(
             **self._arguments(x, (x.shape[-1], self.features)),
             normalize=self.normalize_input and train,

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
+from ovsw_jax.arguments import check_floating_dtype
+from ovsw_jax.nn.channels import channels
 from ovsw_jax.nn.signs import Sign, approx_sign
 from ovsw_jax.nn.threshold import threshold_sign
 
@@ -37,5 +39,8 @@ class LearnedThresholdSign(linen.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., features) to +1 or -1 of the same shape and dtype; errors as in NNX."""
         zeros = linen.initializers.zeros_init()
-        threshold = self.param("threshold", zeros, jnp.shape(x)[-1:], self.param_dtype)
+        check_floating_dtype(param_dtype=self.param_dtype)
+        if not callable(self.sign):
+            raise TypeError(f"sign={self.sign!r} is no function: use one such as approx_sign.")
+        threshold = self.param("threshold", zeros, (channels(x),), self.param_dtype)
         return threshold_sign(x, threshold, self.sign)

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from ovsw_jax.models.parts import Activation, ConvFactory, batch_norm, hardtanh
+from ovsw_jax.models.parts import Activation, ConvFactory, batch_norm, check_maps, hardtanh
+from ovsw_jax.nn.counts import check_counts
 from ovsw_jax.nn.layers import BinaryConv
 
 
@@ -46,6 +47,8 @@ class BasicBlock(nnx.Module):
           dtype: of the arithmetic; None: that of input and parameters.
           rngs: random state, for `params`.
         """
+        check_counts(in_features=in_features, features=features, strides=strides)
+        self.in_features = in_features
         self.conv1 = conv(
             in_features, features, (3, 3), strides=strides, padding=1, dtype=dtype, rngs=rngs
         )
@@ -62,6 +65,7 @@ class BasicBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, height, width, in_features) to (batch, height', width', features)."""
+        x = check_maps(x, self.in_features)
         skip = x
         for layer in self.shortcut:
             skip = layer(skip)

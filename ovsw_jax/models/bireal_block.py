@@ -3,8 +3,9 @@
 import jax
 from flax import nnx
 
-from ovsw_jax.models.parts import Activation, ConvFactory, batch_norm, hardtanh
+from ovsw_jax.models.parts import Activation, ConvFactory, batch_norm, check_maps, hardtanh
 from ovsw_jax.models.shortcuts import ConvShortcut, Shortcut
+from ovsw_jax.nn.counts import check_counts
 from ovsw_jax.nn.layers import BinaryConv
 
 
@@ -49,6 +50,8 @@ class BiRealBlock(nnx.Module):
           dtype: of the arithmetic; None: that of input and parameters.
           rngs: random state, for `params`.
         """
+        check_counts(in_features=in_features, features=features, strides=strides)
+        self.in_features = in_features
         self.conv1 = conv(
             in_features, features, (3, 3), strides=strides, padding=1, dtype=dtype, rngs=rngs
         )
@@ -63,6 +66,7 @@ class BiRealBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, height, width, in_features) to (batch, height', width', features)."""
+        x = check_maps(x, self.in_features)
         skip = x if self.shortcut is None else self.shortcut(x)
         x = self.activation(self.bn1(self.conv1(x)) + skip)
         return self.activation(self.bn2(self.conv2(x)) + x)

@@ -17,7 +17,7 @@ from ovsw_jax.models.parts import (
     stem,
 )
 from ovsw_jax.models.shortcuts import PadShortcut
-from ovsw_jax.nn.counts import check_counts
+from ovsw_jax.nn.counts import check_counts, is_count
 from ovsw_jax.nn.layers import BinaryConv, kaiming_normal
 
 
@@ -40,8 +40,10 @@ class _CifarResNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         check_counts(num_classes=num_classes, in_channels=in_channels, stem_strides=stem_strides)
-        if not widths:
-            raise ValueError("widths=() must hold the channels of one stage at least, as in (16,).")
+        if not isinstance(widths, Sequence) or not widths or not all(map(is_count, widths)):
+            raise ValueError(
+                f"widths={widths!r} must hold the channels of one stage at least, as in (16,)."
+            )
         # A wider kernel where the windows lie apart, so that every pixel is seen.
         kernel_size = 2 * max(1, stem_strides - 1) + 1
         self.conv1 = stem(

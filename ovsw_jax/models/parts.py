@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovsw_jax.arguments import check_floating_dtype, floating_array, real_array
 from ovsw_jax.latent import accurate_dtype
 from ovsw_jax.models.batch_norm import BatchNorm
 
@@ -41,7 +42,7 @@ def hardtanh(x: jax.Array) -> jax.Array:
     meets a batch norm that gives 0, and `jnp.clip` would pass half the gradient.
 
     Args:
-      x: real array of any shape.
+      x: real floating-point array of any shape.
 
     Returns:
       Array of the shape and dtype of `x`.
@@ -52,7 +53,7 @@ def hardtanh(x: jax.Array) -> jax.Array:
 
     Source: Courbariaux et al. 2016, BinaryNet; the gradient at the ends as in PyTorch.
     """
-    return _hardtanh(x)
+    return _hardtanh(floating_array("x", x))
 
 
 @jax.custom_vjp
@@ -75,6 +76,7 @@ def batch_norm(
     features: int, rngs: nnx.Rngs, *, dtype: jax.typing.DTypeLike | None = None
 ) -> BatchNorm:
     """The batch norm of all networks."""
+    check_floating_dtype(dtype=dtype)
     return BatchNorm(features, dtype=dtype, rngs=rngs)
 
 
@@ -113,6 +115,7 @@ def check_images(
       multiple: what height and width must be divisible by.
       size: what height and width must be; None: any.
     """
+    x = real_array("images", x)
     if x.ndim != 4 or x.shape[3] != channels:
         takes = f"(batch, height, width, {channels}), channels last. in_channels= sets how many."
     elif 0 in x.shape[1:3]:
@@ -124,6 +127,22 @@ def check_images(
     else:
         return
     raise ValueError(f"images of shape {x.shape} do not fit: this network takes {takes}")
+
+
+def check_maps(x: jax.Array, in_features: int) -> jax.Array:
+    """The input of a block as an array.
+
+    Raises:
+      ValueError: unless it is (batch, height, width, in_features), with a pixel at least.
+      TypeError: if it is no real array.
+    """
+    x = real_array("input", x)
+    if x.ndim != 4 or x.shape[3] != in_features or 0 in x.shape[1:3]:
+        raise ValueError(
+            f"input of shape {x.shape} does not fit a block for {in_features} channels, which "
+            f"takes (batch, height, width, {in_features}), channels last, and a pixel at least."
+        )
+    return x
 
 
 def widen(x: jax.Array) -> jax.Array:

@@ -7,9 +7,10 @@ import jax
 from flax import nnx
 
 from ovsw_jax.models.factories import name_of, settings, takes
-from ovsw_jax.models.parts import batch_norm
+from ovsw_jax.models.parts import batch_norm, check_maps
 from ovsw_jax.models.shortcuts import ConvShortcut, Shortcut
 from ovsw_jax.nn.activations import RPReLU
+from ovsw_jax.nn.counts import check_counts
 from ovsw_jax.nn.layers import BinaryConv
 from ovsw_jax.nn.threshold import LearnedThresholdSign
 
@@ -77,6 +78,8 @@ class ReActBlock(nnx.Module):
         Raises:
           ValueError: if `conv` does not take these two, or sets them.
         """
+        check_counts(in_features=in_features, features=features, strides=strides)
+        self.in_features = in_features
         _check_conv(conv)
         layer = {"kernel_size": (3, 3), "padding": 1, "dtype": dtype, "rngs": rngs}
         self.conv1 = conv(
@@ -106,6 +109,7 @@ class ReActBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, height, width, in_features) to (batch, height', width', features)."""
+        x = check_maps(x, self.in_features)
         skip = x if self.shortcut is None else self.shortcut(x)
         x = self.activation1(self.bn1(self.conv1(x)) + skip)
         return self.activation2(self.bn2(self.conv2(x)) + x)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovsw_jax.arguments import check_floating_dtype
 from ovsw_jax.models.bireal_block import BiRealBlock
 from ovsw_jax.models.factories import name_of, takes
 from ovsw_jax.models.initializers import torch_linear, torch_uniform
@@ -121,7 +122,8 @@ class ResNet(nnx.Module):
 
 def _check_norm_scale(norm_scale: float, dtype: jax.typing.DTypeLike | None) -> None:
     """Batch norms round their results to `dtype`: all 0 in float16, and so are all gradients."""
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+    check_floating_dtype(dtype=dtype)
+    if dtype is None:
         return
     least = float(jnp.finfo(dtype).tiny)
     if 0 < norm_scale < least:

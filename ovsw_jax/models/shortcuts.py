@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovsw_jax.models.initializers import torch_uniform
-from ovsw_jax.models.parts import batch_norm
+from ovsw_jax.models.parts import batch_norm, check_maps
+from ovsw_jax.nn.counts import check_counts
 
 
 class Shortcut(Protocol):
@@ -56,16 +57,19 @@ class PadShortcut(nnx.Module):
           ValueError: if there are fewer channels behind it than in front.
         """
         del dtype, rngs
+        check_counts(in_features=in_features, features=features, strides=strides)
         if features < in_features:
             raise ValueError(
                 f"features={features} is less than in_features={in_features}: a PadShortcut adds "
                 "channels of zeros, and can't lose any. Let widths not decrease, or use a "
                 "ConvShortcut."
             )
+        self.in_features = in_features
         self.strides, self.new_features = strides, features - in_features
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, height, width, in_features) to (batch, height', width', features)."""
+        x = check_maps(x, self.in_features)
         before = self.new_features // 2
         pads = ((0, 0), (0, 0), (0, 0), (before, self.new_features - before))
         return jnp.pad(_average_pool(x, self.strides), pads)
@@ -107,6 +111,8 @@ class ConvShortcut(nnx.Module):
           dtype: of the arithmetic; None: that of input and parameters.
           rngs: random state, for `params`.
         """
+        check_counts(in_features=in_features, features=features, strides=strides)
+        self.in_features = in_features
         self.pooled = strides if average_pool else 1
         self.conv = nnx.Conv(
             in_features,
@@ -122,6 +128,7 @@ class ConvShortcut(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, height, width, in_features) to (batch, height', width', features)."""
+        x = check_maps(x, self.in_features)
         return self.bn(self.conv(_average_pool(x, self.pooled)))
 
 

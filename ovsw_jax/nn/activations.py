@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovsw_jax.arguments import check_floating_dtype
+from ovsw_jax.hyperparams import FLOAT32_MAX, known_number
 from ovsw_jax.latent import accurate_dtype
 from ovsw_jax.nn.channels import check_channels
+from ovsw_jax.nn.counts import check_counts
 
 
 class PReLU(nnx.Module):
@@ -43,8 +46,13 @@ class PReLU(nnx.Module):
           negative_slope_init: all slopes at first.
           param_dtype: of the slopes.
           rngs: not drawn from, as nothing starts at random; layers are made with one.
+
+        Raises:
+          ValueError: if `features` is no positive integer, or the slope not finite.
+          TypeError: if the slope is no number, or `param_dtype` not real floating-point.
         """
         del rngs
+        _check(features, negative_slope_init, param_dtype)
         self.negative_slope = nnx.Param(jnp.full(features, negative_slope_init, param_dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -99,8 +107,13 @@ class RPReLU(nnx.Module):
           negative_slope_init: all slopes at first.
           param_dtype: of the parameters.
           rngs: not drawn from, as nothing starts at random; layers are made with one.
+
+        Raises:
+          ValueError: if `features` is no positive integer, or the slope not finite.
+          TypeError: if the slope is no number, or `param_dtype` not real floating-point.
         """
         del rngs
+        _check(features, negative_slope_init, param_dtype)
         self.shift_in = nnx.Param(jnp.zeros(features, param_dtype))
         self.shift_out = nnx.Param(jnp.zeros(features, param_dtype))
         self.negative_slope = nnx.Param(jnp.full(features, negative_slope_init, param_dtype))
@@ -110,16 +123,37 @@ class RPReLU(nnx.Module):
         return rprelu(x, self.shift_in[...], self.shift_out[...], self.negative_slope[...])
 
 
+def _check(features: int, negative_slope_init: float, param_dtype: jax.typing.DTypeLike) -> None:
+    check_counts(features=features)
+    check_slope(negative_slope_init)
+    check_floating_dtype(param_dtype=param_dtype)
+
+
+def check_slope(negative_slope_init: float) -> None:
+    """Raises unless the slope to start from is one finite number.
+
+    Raises:
+      ValueError: if it is not finite in float32.
+      TypeError: if it is no real number.
+    """
+    slope = known_number("negative_slope_init", negative_slope_init)
+    if not abs(slope) <= FLOAT32_MAX:
+        raise ValueError(
+            f"negative_slope_init={slope:g} is out of range: it must be finite. Use 0.25, as "
+            "PReLU's authors do, or 0 to start as a rectifier."
+        )
+
+
 def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
     """PReLU of (..., features) with (features,) slopes, in the dtype of `x`."""
-    check_channels(x, slope)
+    x = check_channels(x, slope)
     dtype = accurate_dtype(x, slope)
     return _rectify(x.astype(dtype), slope.astype(dtype)).astype(x.dtype)
 
 
 def rprelu(x: jax.Array, shift_in: jax.Array, shift_out: jax.Array, slope: jax.Array) -> jax.Array:
     """RPReLU of (..., features) with (features,) parameters, in the dtype of `x`."""
-    check_channels(x, slope)
+    x = check_channels(x, slope)
     dtype = accurate_dtype(x, slope)
     shifted = x.astype(dtype) - shift_in.astype(dtype)
     y = _rectify(shifted, slope.astype(dtype)) + shift_out.astype(dtype)

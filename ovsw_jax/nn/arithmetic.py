@@ -4,10 +4,13 @@ train: x <- x / sqrt(var(x over one sample, unbiased) + 1e-5)
 y = (conv(sign(x), sign(W)) + bias) * alpha
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ovsw_jax.arguments import as_dtype, real_array
 from ovsw_jax.latent import accurate_dtype
 from ovsw_jax.nn.convolution import Window, convolve
 from ovsw_jax.nn.explicit_axes import without_explicit_axes
@@ -17,13 +20,22 @@ from ovsw_jax.nn.signs import Sign
 from ovsw_jax.nn.two_valued import is_two_valued
 
 
-def check_input(x: jax.Array, in_features: int, min_rank: int) -> None:
-    """Raises ValueError unless the last axis of `x` holds the features."""
+def check_input(x: jax.Array, in_features: int | None, min_rank: int) -> jax.Array:
+    """The input as an array whose last axis holds the features, any number of them if None.
+
+    Raises:
+      ValueError: if it does not, or has too few axes.
+      TypeError: if it is no real array.
+    """
+    x = real_array("input", x)
+    if in_features is None:
+        in_features = max(1, *x.shape[-1:]) if x.ndim else 1
     if x.ndim < min_rank or x.shape[-1] != in_features:
         raise ValueError(
             f"input of shape {x.shape} does not fit a layer of {in_features} input features: it "
             f"needs at least {min_rank} axes, the last of size {in_features} (channels last)."
         )
+    return x
 
 
 def result_dtype(
@@ -34,7 +46,7 @@ def result_dtype(
     Raises:
       TypeError: if it is not a real floating-point type, in which products of signs would wrap.
     """
-    chosen = jnp.result_type(x, latent) if dtype is None else jnp.dtype(dtype)
+    chosen = jnp.result_type(x, latent) if dtype is None else as_dtype("dtype", dtype)
     if not jnp.issubdtype(chosen, jnp.floating):
         raise TypeError(
             f"dtype={chosen} can't hold the result of a binary layer: use float32, bfloat16 or "
@@ -98,7 +110,7 @@ def binary_conv(
     batch = x.shape[: x.ndim - sample_axes]
     normalized_axes = sample_axes if normalize else 0
     signs, kernel = _signs(x, latent, input_sign, kernel_sign, normalized_axes, dtype)
-    signs = signs.reshape((-1, *x.shape[x.ndim - sample_axes :]))
+    signs = signs.reshape((math.prod(batch), *x.shape[x.ndim - sample_axes :]))
     known = is_two_valued(input_sign) and is_two_valued(kernel_sign)
     multiply = convolve_signs if known else convolve
 

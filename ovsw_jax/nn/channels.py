@@ -1,23 +1,34 @@
 """What modules with one parameter a channel share."""
 
 import jax
-import jax.numpy as jnp
+
+from ovsw_jax.arguments import floating_array
 
 
-def check_channels(x: jax.Array, parameter: jax.Array) -> None:
-    """Raises unless the last axis of `x` holds as many channels as `parameter`, all real.
+def channels(x: jax.Array) -> int:
+    """How many channels an input has, before there is a parameter for each.
+
+    Raises:
+      ValueError: if it has no axis of channels.
+      TypeError: if it is no real floating-point array.
+    """
+    shape = floating_array("input", x).shape
+    if not shape:
+        raise ValueError("input of shape () has no channels: they are its last axis.")
+    return shape[-1]
+
+
+def check_channels(x: jax.Array, parameter: jax.Array) -> jax.Array:
+    """The input as an array whose last axis holds as many channels as `parameter`.
 
     Raises:
       ValueError: if it does not.
-      TypeError: if `x` is not of a real floating-point type, which its result would have.
+      TypeError: if it is not of a real floating-point type, which the result would have.
     """
-    if x.ndim == 0 or x.shape[-1] != parameter.shape[-1]:
+    x = floating_array("input", x)
+    if x.shape[-1:] != parameter.shape[-1:]:
         raise ValueError(
             f"input of shape {x.shape} does not fit {parameter.shape[-1]} channels: its last axis "
             f"must have size {parameter.shape[-1]} (channels last)."
         )
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(
-            f"input has dtype {x.dtype}; its channels are shifted or scaled by learned numbers, "
-            "which takes a real floating-point array. Convert it, e.g. to float32."
-        )
+    return x

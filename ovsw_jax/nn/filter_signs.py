@@ -66,4 +66,6 @@ def standardized_sign(kernel: jax.Array, sign: Sign = ste_sign) -> jax.Array:
 
     Source: Qin et al. 2020, IR-Net; standardisation as in Qiao et al. 2019.
     """
+    if not callable(sign):
+        raise TypeError(f"sign={sign!r} is no function: use one such as ovsw.nn.ste_sign.")
     return sign(standardize_kernel(kernel))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovsw_jax.arguments import check_floating_dtype
 from ovsw_jax.nn.arithmetic import (
     binary_conv,
     binary_dense,
@@ -49,6 +50,7 @@ class _BinaryLayer(nnx.Module):
             normalize_input=normalize_input,
             threshold=LearnedThresholdSign,
         )
+        check_floating_dtype(dtype=dtype, param_dtype=param_dtype)
         out_features = kernel_shape[-1]
         kernel = nnx.Param(kernel_init(rngs.params(), kernel_shape, param_dtype))
         # By this name the transforms know what is behind a sign: real weights have another.
@@ -207,7 +209,7 @@ class BinaryConv(_BinaryLayer):
         Raises:
           ValueError: if `x` has other features or too few axes.
         """
-        check_input(x, self.in_features, min_rank=len(self.window.kernel_size) + 1)
+        x = check_input(x, self.in_features, min_rank=len(self.window.kernel_size) + 1)
         return binary_conv(**self._arguments(x), window=self.window)
 
 
@@ -299,5 +301,5 @@ class BinaryDense(_BinaryLayer):
         Raises:
           ValueError: if `x` has other features.
         """
-        check_input(x, self.in_features, min_rank=1)
+        x = check_input(x, self.in_features, min_rank=1)
         return binary_dense(**self._arguments(x))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ovsw_jax.arguments import floating_array
 from ovsw_jax.latent import accurate_dtype
 
 Scale = Literal["standardized", "learned"] | Callable[[jax.Array], jax.Array] | None
@@ -16,7 +17,8 @@ EPSILON = 1e-5
 
 def check_scale(scale: object, kernel_sign: object) -> None:
     """Raises ValueError unless `scale` is a kind of factor, and one for such a kernel."""
-    if not callable(scale) and scale not in ("standardized", "learned", None):
+    named = scale is None or (isinstance(scale, str) and scale in ("standardized", "learned"))
+    if not callable(scale) and not named:
         raise ValueError(
             f"scale={scale!r} is unknown: use 'standardized', 'learned', a function of the kernel "
             "such as ovsw.nn.mean_magnitude, or None for no factor."
@@ -61,6 +63,17 @@ def factor(scale: Scale, kernel: jax.Array, learned: jax.Array | None) -> jax.Ar
     return factors
 
 
+def filters(kernel: jax.Array) -> jax.Array:
+    """A kernel as an array; an error unless it has an axis of filters, with weights in each."""
+    kernel = floating_array("kernel", kernel)
+    if kernel.ndim == 0 or 0 in kernel.shape[:-1]:
+        raise ValueError(
+            f"kernel of shape {kernel.shape} has no filter with weights: its last axis must be "
+            "that of the filters, and no other may be empty."
+        )
+    return kernel
+
+
 def mean_magnitude(kernel: jax.Array) -> jax.Array:
     r"""Mean |W| of each filter, without gradient: the factor of XNOR-Net and ReActNet.
 
@@ -82,7 +95,7 @@ def mean_magnitude(kernel: jax.Array) -> jax.Array:
 
     Source: Rastegari et al. 2016, XNOR-Net, Sec. 3.1; Liu et al. 2020, ReActNet.
     """
-    kernel = lax.stop_gradient(kernel)
+    kernel = lax.stop_gradient(filters(kernel))
     return jnp.mean(jnp.abs(kernel), axis=tuple(range(kernel.ndim - 1)))
 
 
@@ -107,6 +120,7 @@ def standardize_kernel(kernel: jax.Array) -> jax.Array:
 
     Source: Qiao et al. 2019, Weight Standardization; Qin et al. 2020, IR-Net, before signs.
     """
+    kernel = filters(kernel)
     if kernel.size == kernel.shape[-1]:
         return kernel
     return _standardize(kernel).astype(kernel.dtype)
@@ -129,7 +143,7 @@ def standardized_scale(latent: jax.Array) -> jax.Array:
 
     Source: the OvSW authors' code (facts only).
     """
-    latent = lax.stop_gradient(latent)
+    latent = lax.stop_gradient(filters(latent))
     if latent.size == latent.shape[-1]:
         return jnp.ones(latent.shape[-1], latent.dtype)
     return mean_magnitude(_standardize(latent)).astype(latent.dtype)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ovsw_jax.arguments import real_array
 from ovsw_jax.latent import accurate_dtype
 
 Sign = Callable[[jax.Array], jax.Array]
@@ -28,11 +29,10 @@ def sign(x: jax.Array) -> jax.Array:
     >>> sign(jnp.array([-2.0, -0.0, 0.0, 3.0])).tolist()
     [-1.0, 1.0, 1.0, 1.0]
     """
-    x = jnp.asarray(x)
+    x = real_array("x", x)
     return jnp.where(x >= 0, 1, -1).astype(x.dtype)
 
 
-@jax.custom_jvp
 def ste_sign(x: jax.Array) -> jax.Array:
     """Sign with the straight-through gradient, for latent weights.
 
@@ -49,10 +49,9 @@ def ste_sign(x: jax.Array) -> jax.Array:
 
     Source: Bengio et al. 2013; the weights of OvSW (Xiang et al., ECCV 2024).
     """
-    return sign(x)
+    return _ste_sign(real_array("x", x))
 
 
-@jax.custom_jvp
 def clipped_ste_sign(x: jax.Array) -> jax.Array:
     """Sign with the clipped straight-through gradient.
 
@@ -69,10 +68,9 @@ def clipped_ste_sign(x: jax.Array) -> jax.Array:
 
     Source: Courbariaux et al. 2016, BinaryNet.
     """
-    return sign(x)
+    return _clipped_ste_sign(real_array("x", x))
 
 
-@jax.custom_jvp
 def approx_sign(x: jax.Array) -> jax.Array:
     """Sign with a triangular gradient, for activations.
 
@@ -89,7 +87,7 @@ def approx_sign(x: jax.Array) -> jax.Array:
 
     Source: Liu et al. 2018, Bi-Real Net; the activations of OvSW (Xiang et al., ECCV 2024).
     """
-    return sign(x)
+    return _approx_sign(real_array("x", x))
 
 
 def swish_sign(x: jax.Array, beta: jax.typing.ArrayLike = 5.0) -> jax.Array:
@@ -115,7 +113,7 @@ def swish_sign(x: jax.Array, beta: jax.typing.ArrayLike = 5.0) -> jax.Array:
 
     Source: Darabi et al. 2018, BNN+.
     """
-    return _swish_sign(x, beta)
+    return _swish_sign(real_array("x", x), real_array("beta", beta))
 
 
 def tanh_sign(x: jax.Array, sharpness: jax.typing.ArrayLike = 1.0) -> jax.Array:
@@ -141,7 +139,22 @@ def tanh_sign(x: jax.Array, sharpness: jax.typing.ArrayLike = 1.0) -> jax.Array:
 
     Source: Qin et al. 2020, IR-Net (error decay estimator).
     """
-    return _tanh_sign(x, sharpness)
+    return _tanh_sign(real_array("x", x), real_array("sharpness", sharpness))
+
+
+@jax.custom_jvp
+def _ste_sign(x: jax.Array) -> jax.Array:
+    return sign(x)
+
+
+@jax.custom_jvp
+def _clipped_ste_sign(x: jax.Array) -> jax.Array:
+    return sign(x)
+
+
+@jax.custom_jvp
+def _approx_sign(x: jax.Array) -> jax.Array:
+    return sign(x)
 
 
 @jax.custom_jvp
@@ -188,8 +201,8 @@ def _decay(x: jax.Array, sharpness: jax.typing.ArrayLike) -> tuple[jax.Array, ja
     return z, jnp.exp(-z), sharpness
 
 
-ste_sign.defjvp(lambda primals, tangents: (sign(*primals), *tangents))
-_define_gradient(clipped_ste_sign, _clipped_ste)
-_define_gradient(approx_sign, lambda x: jnp.maximum(2 - 2 * jnp.abs(x), 0))
+_ste_sign.defjvp(lambda primals, tangents: (sign(*primals), *tangents))
+_define_gradient(_clipped_ste_sign, _clipped_ste)
+_define_gradient(_approx_sign, lambda x: jnp.maximum(2 - 2 * jnp.abs(x), 0))
 _define_gradient(_swish_sign, _swish)
 _define_gradient(_tanh_sign, _tanh)

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ovsw_jax.arguments import check_floating_dtype
 from ovsw_jax.latent import accurate_dtype
 from ovsw_jax.nn.channels import check_channels
+from ovsw_jax.nn.counts import check_counts
 from ovsw_jax.nn.signs import Sign, approx_sign
 
 
@@ -50,8 +52,16 @@ class LearnedThresholdSign(nnx.Module):
           sign: the sign of what is left, with its pseudo-gradient.
           param_dtype: of the thresholds.
           rngs: not drawn from, as nothing starts at random; layers are made with one.
+
+        Raises:
+          ValueError: if `features` is no positive integer.
+          TypeError: if `sign` can't be called, or `param_dtype` is not real floating-point.
         """
         del rngs
+        check_counts(features=features)
+        check_floating_dtype(param_dtype=param_dtype)
+        if not callable(sign):
+            raise TypeError(f"sign={sign!r} is no function: use one such as ovsw.nn.approx_sign.")
         self.threshold = nnx.Param(jnp.zeros(features, param_dtype))
         self.sign = sign
 
@@ -73,6 +83,6 @@ class LearnedThresholdSign(nnx.Module):
 
 def threshold_sign(x: jax.Array, threshold: jax.Array, sign: Sign) -> jax.Array:
     """sign(x - threshold) in the dtype of `x`; arguments as for `LearnedThresholdSign`."""
-    check_channels(x, threshold)
+    x = check_channels(x, threshold)
     dtype = accurate_dtype(x, threshold)
     return sign(x.astype(dtype) - threshold.astype(dtype)).astype(x.dtype)

@@ -1,0 +1,568 @@
+"""Every public function with any arguments: it works, or says in its own words what is wrong.
+
+Arguments are drawn from what fits and from what doesn't: other types, numbers out of range, NaN,
+arrays of any dtype, empty ones, other structures. What a call may do:
+
+- give a result, finite where the arguments are, of the documented shape and dtype;
+- raise ValueError or TypeError from the library's own check, with the argument named.
+
+HYPOTHESIS_PROFILE=search pytest tests/test_public_functions.py tries 250 cases of each name.
+"""
+
+import inspect
+import traceback
+from pathlib import Path
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ovsw_jax as ovsw
+
+LIBRARY = Path(ovsw.__file__).parent
+CASES = max(5, hypothesis.settings().max_examples // 4)
+
+PROPERTIES = {}
+
+
+def covers(*names):
+    """Registers a property of public functions; it is called with `data` and the function."""
+
+    def register(check):
+        for name in names:
+            PROPERTIES[name] = check
+        return check
+
+    return register
+
+
+def public(name):
+    owner = ovsw
+    for part in name.split("."):
+        owner = getattr(owner, part)
+    return owner
+
+
+def public_names():
+    """All of them but the modules, and the states, which only the transforms make."""
+    states = {"AgsState", "BopState", "FlipState", "LarsState"}
+    names = {n for n in ovsw.__all__ if not inspect.ismodule(public(n))} - states
+    for module in ("nn", "linen", "models"):
+        names |= {f"{module}.{n}" for n in public(module).__all__}
+    return names
+
+
+def test_every_public_name_has_a_property():
+    assert set(PROPERTIES) == public_names()
+
+
+@pytest.mark.parametrize("name", sorted(public_names()))
+@hypothesis.settings(max_examples=CASES)
+@given(data=st.data())
+def test_any_arguments(name, data):
+    PROPERTIES[name](data, public(name))
+
+
+class RefusedError(Exception):
+    """The library refused the arguments, as it may."""
+
+
+def attempt(function, *arguments, naming=(), **keywords):
+    """The result, or RefusedError if the library said what is wrong."""
+    names = [*naming, *keywords]
+    try:
+        return function(*arguments, **keywords)
+    except (ValueError, TypeError) as error:
+        where = traceback.extract_tb(error.__traceback__)[-1].filename
+        if LIBRARY in Path(where).parents and any(n in str(error) for n in names):
+            raise RefusedError from error
+        raise AssertionError(f"no word of ours on {names}: {error!r}") from error
+
+
+# What is no number, array or tree that anything here takes, or a number that fits badly.
+NUMBERS = [0, 1, 2, -1, 3, 7, 10**30, 10**400, True, 0.5, -0.5, 0.0, -0.0, 1.0, 1e-3, 5e-4, 1e308]
+NUMBERS += [5e-324, np.inf, -np.inf, np.nan, 0.9, 0.999, 1e-4, 1 - 1e-12]
+NUMBERS += [np.float32(0.5), np.float16(0.1), np.int32(2), np.uint8(3), np.bool_(True)]
+NUMBERS += [np.float64(0.25), jnp.float32(0.01), jnp.bfloat16(0.5), jnp.int32(1)]
+OTHERS = [None, "text", "", b"x", 1j, [], (), {}, [1, 2], (3, 3), (2,), (0,), [None], {"a": 1}]
+OTHERS += [object(), int, np.zeros(0), np.array("x"), np.array([None]), np.array([1.0, 2.0])]
+OTHERS += [np.zeros((2, 2)), jnp.zeros((0, 3)), np.array([0.1j]), Ellipsis, slice(None), range(3)]
+OTHERS += [{1, 2}, np.datetime64("2024-01-01"), float, np.float32, "float32"]
+
+numbers = st.sampled_from(NUMBERS) | st.floats() | st.integers() | st.floats(0, 1)
+junk = numbers | st.sampled_from(OTHERS)
+schedules = st.sampled_from([lambda _: 0.01, optax.constant_schedule(0.3), lambda t: 0.5 / (t + 1)])
+not_callable = junk.filter(lambda x: not callable(x))
+coefficients = st.floats(0, 1) | st.floats(0, 1) | schedules | not_callable
+
+SHAPES = [
+    (),
+    (1,),
+    (4,),
+    (0,),
+    (3, 2),
+    (0, 2),
+    (3, 0),
+    (1, 1),
+    (2, 3, 2),
+    (2, 2, 3, 4),
+    (3, 3, 0, 2),
+]
+FLOATS = [np.float32, jnp.bfloat16, np.float16]
+DTYPES = [*FLOATS, np.float64, np.int32, np.uint8, np.int8, np.bool_, np.complex64]
+FILLS = ["normal", "zero", "huge", "tiny", "nan", "inf", "mixed"]
+
+
+@st.composite
+def arrays(draw, shapes=SHAPES, dtypes=DTYPES, fills=FILLS):
+    """JAX arrays, NumPy ones at times, of few shapes, so that programs are compiled once."""
+    shape, dtype, fill = (draw(st.sampled_from(x)) for x in (shapes, dtypes, fills))
+    rng = np.random.default_rng(draw(st.integers(0, 9)))
+    x = rng.standard_normal(shape)
+    floating = dtype if dtype in FLOATS else np.float32
+    special = {
+        "zero": 0.0,
+        "huge": float(jnp.finfo(floating).max),
+        "tiny": 1e-30,
+        "nan": np.nan,
+        "inf": np.inf,
+    }
+    if jnp.issubdtype(dtype, jnp.inexact):
+        if fill == "mixed":
+            x = np.where(
+                rng.random(shape) < 0.5, rng.choice([0.0, -0.0, np.nan, np.inf, -1e9], shape), x
+            )
+        elif fill in special:
+            x = np.sign(x) * special[fill]
+    with np.errstate(all="ignore"):
+        x = np.asarray(x, np.float64).astype(dtype)
+    return x if draw(st.integers(0, 4)) == 0 else jnp.asarray(x)
+
+
+def well_behaved(*trees):
+    """Whether all numbers are finite and far from the limits of float16."""
+    leaves = [np.asarray(x) for x in jax.tree.leaves(trees)]
+    return all(x.dtype != object and np.all(np.abs(x.astype(complex)) < 100) for x in leaves)
+
+
+def assert_finite(tree):
+    for x in jax.tree.leaves(tree):
+        assert np.all(np.isfinite(np.asarray(x, complex))), tree
+
+
+# ---- transforms
+
+
+params_trees = st.one_of(
+    st.fixed_dictionaries({"latent_kernel": arrays(dtypes=FLOATS)}, optional={"b": arrays()}),
+    st.fixed_dictionaries(
+        {"a": st.fixed_dictionaries({"latent_kernel": arrays(), "bias": arrays()})}
+    ),
+    st.fixed_dictionaries({"kernel": arrays()}),
+    st.lists(arrays(), max_size=2),
+    arrays(),
+    st.sampled_from([None, {}, "text", 3, [None], {"latent_kernel": None}, {"latent_kernel": "x"}]),
+)
+masks = st.sampled_from([None, True, False, {"latent_kernel": True}, {"b": True}, lambda p: True])
+kinds = st.sampled_from(["packed", "packed8", "ema"])
+
+OPTIONS = {
+    "lam": coefficients,
+    "tau": coefficients,
+    "eta": coefficients,
+    "adaptivity": coefficients,
+    "weight_decay": coefficients,
+    "learning_rate": coefficients,
+    "momentum": st.sampled_from([0.9, 0.99, 0.999]) | coefficients,
+    "flip_momentum": st.sampled_from([0.9, 0.99, 0.999]) | coefficients,
+    "threshold": st.sampled_from([1e-4, 1e-3]) | coefficients,
+    "state": kinds | junk,
+    "axes": st.sampled_from([None, (0,), (0, 1), [-1]]) | junk,
+    "mask": masks | not_callable,
+    "variant": st.sampled_from(["updated", "literal"]) | junk,
+    "decay_1d": st.booleans(),
+}
+
+
+@covers("ags", "scale_by_ags", "sad", "silence_aware_decay", "track_flip_state")
+@covers("ovsw_sgd", "lars_sgd", "bop")
+def a_transform(data, make):
+    names = list(inspect.signature(make).parameters)
+    naming = [n.removeprefix("flip_") for n in names]
+    drawn = data.draw(st.sets(st.sampled_from(names), max_size=3).filter(set), label="given")
+    keywords = {n: data.draw(OPTIONS[n], label=n) for n in sorted(drawn)}
+    if make in (ovsw.ovsw_sgd, ovsw.lars_sgd):
+        keywords.setdefault("learning_rate", 0.1)
+    try:
+        tx = attempt(make, naming=naming, **keywords)
+        params = data.draw(params_trees, label="params")
+        named = [*names, "params", "latent weights", "mask"]
+        state = attempt(tx.init, params, naming=named)
+    except RefusedError:
+        return
+    grads = jax.tree.map(lambda x: jnp.flip(jnp.asarray(x)) if np.ndim(x) else x, params)
+    # Outside the mask it is optax.sgd that would complain.
+    if make is not ovsw.ovsw_sgd and data.draw(st.integers(0, 3)) == 0:
+        grads = data.draw(params_trees, label="gradients")
+    try:
+        for _ in range(2):
+            updates, state = attempt(
+                tx.update, grads, state, params, naming=[*named, "gradient", "gradients"]
+            )
+    except RefusedError:
+        return
+    assert jax.tree.structure(updates) == jax.tree.structure(grads)
+    for before, after in zip(jax.tree.leaves(grads), jax.tree.leaves(updates), strict=True):
+        assert np.shape(before) == np.shape(after)
+    moderate = all(not isinstance(v, float) or abs(v) <= 1 for v in keywords.values())
+    if moderate and well_behaved(params, grads):
+        assert_finite(updates)
+    assert_finite(
+        [
+            x
+            for x in jax.tree.leaves(state)
+            if jnp.ndim(x) == 0 and well_behaved(params, grads) and moderate
+        ]
+    )
+
+
+# ---- states and masks
+
+
+@st.composite
+def opt_states(draw):
+    """States of the transforms, some steps on and nested, and things that are none."""
+    if draw(st.integers(0, 3)) == 0:
+        return draw(st.one_of(params_trees, junk))
+    shape = draw(st.sampled_from([(4,), (3, 2), (0, 2), (2, 2, 3, 4), ()]))
+    params = {"a": {"latent_kernel": jnp.ones(shape)}, "b": jnp.zeros(2)}
+    kind = draw(kinds)
+    tx = draw(
+        st.sampled_from(
+            [
+                ovsw.sad(state=kind),
+                ovsw.ags(),
+                optax.chain(ovsw.ags(), ovsw.sad(state=kind), optax.sgd(0.1)),
+                optax.chain(ovsw.track_flip_state(state=kind), ovsw.sad(state=kind)),
+                optax.masked(ovsw.sad(state=kind), {"a": True, "b": False}),
+                ovsw.lars_sgd(0.1),
+            ]
+        )
+    )
+    state = tx.init(params)
+    for sign in draw(st.lists(st.sampled_from([-1.0, 1.0]), max_size=2)):
+        moved = {**params, "a": {"latent_kernel": sign * params["a"]["latent_kernel"]}}
+        _, state = tx.update(params, state, moved)
+    if draw(st.integers(0, 5)) == 0:
+        return jax.tree.map(lambda x: jnp.stack([x, x]), state)
+    return jax.device_get(state) if draw(st.booleans()) else state
+
+
+@covers("flip_metrics")
+def metrics(data, flip_metrics):
+    try:
+        found = attempt(flip_metrics, data.draw(opt_states()), naming=["optimizer state", "layer"])
+    except RefusedError:
+        return
+    assert "total" in found
+    assert_finite(found)
+    ratios = [v for layer in found.values() for k, v in layer.items() if k != "grad_weight_ratio"]
+    assert all(0 <= v <= 1 for v in ratios)
+
+
+@covers("silent_mask", "never_flipped_mask")
+def a_mask(data, read):
+    try:
+        mask = attempt(read, data.draw(opt_states()), naming=["optimizer state", "layer"])
+    except RefusedError:
+        return
+    assert all(x.dtype == bool for x in jax.tree.leaves(mask))
+
+
+@covers("convert_flip_state")
+def conversion(data, convert):
+    opt_state = data.draw(opt_states(), label="opt_state")
+    kind = data.draw(kinds | junk, label="state")
+    dtype = data.draw(st.sampled_from([None, np.float32, "float64", "int8", 3, "x"]), label="dtype")
+    try:
+        naming = ["optimizer state", "state=", "dtype="]
+        converted = attempt(convert, opt_state, kind, dtype=dtype, naming=naming)
+    except RefusedError:
+        return
+    never = ovsw.never_flipped_mask
+    try:
+        before = never(opt_state)
+    except ValueError:  # tracked twice
+        return
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.all(a == b), never(converted), before))
+
+
+@covers("latent_mask")
+def latent(data, latent_mask):
+    tree = data.draw(params_trees | junk)
+    mask = latent_mask(tree)
+    assert jax.tree.structure(mask) == jax.tree.structure(tree)
+    assert all(isinstance(flag, bool) for flag in jax.tree.leaves(mask))
+
+
+@covers("silence_horizon")
+def horizon(data, silence_horizon):
+    momentum, threshold = data.draw(st.tuples(st.floats(0.5, 1) | junk, st.floats(0, 0.1) | junk))
+    try:
+        steps = attempt(silence_horizon, momentum=momentum, threshold=threshold)
+    except RefusedError:
+        return
+    assert isinstance(steps, int)
+    assert steps >= 1
+
+
+@covers("threshold_for_horizon")
+def threshold(data, threshold_for_horizon):
+    momentum, steps = data.draw(st.tuples(st.floats(0.5, 1) | junk, st.integers(1, 9999) | junk))
+    try:
+        sigma = attempt(threshold_for_horizon, momentum=momentum, steps=steps)
+    except RefusedError:
+        return
+    assert 0 < sigma <= 1
+    assert ovsw.silence_horizon(momentum, sigma) == steps
+
+
+# ---- signs, factors and activations
+
+
+@covers("nn.sign", "nn.ste_sign", "nn.clipped_ste_sign", "nn.approx_sign")
+@covers("nn.swish_sign", "nn.tanh_sign", "models.hardtanh")
+def elementwise(data, function):
+    x = data.draw(arrays() | junk, label="x")
+    keywords = {}
+    for name in list(inspect.signature(function).parameters)[1:]:
+        if data.draw(st.booleans()):
+            keywords[name] = data.draw(st.floats(0.01, 10) | junk, label=name)
+    try:
+        y = attempt(function, x, **keywords, naming=["x"])
+        same_as(x, y)
+        if function is not ovsw.models.hardtanh:
+            assert np.all(np.isin(np.asarray(y, np.float64), [-1, 1]))
+        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+            return
+        slope = attempt(
+            lambda x: jax.vjp(lambda x: function(x, **keywords), x)[1](jnp.ones_like(y)),
+            x,
+            naming=["x", *keywords],
+        )
+    except RefusedError:
+        return
+    same_as(x, slope[0])
+    if well_behaved(x, keywords):
+        assert_finite(slope)
+
+
+def same_as(x, y):
+    assert y.shape == jnp.shape(x)
+    assert y.dtype == jnp.result_type(x)
+
+
+@covers("nn.mean_magnitude", "nn.standardize_kernel", "nn.standardized_scale")
+@covers("nn.magnitude_aware_sign", "nn.standardized_sign")
+def of_a_kernel(data, function):
+    kernel = data.draw(arrays() | junk, label="kernel")
+    keywords = {}
+    if function is ovsw.nn.standardized_sign and data.draw(st.booleans()):
+        keywords["sign"] = data.draw(MODULE_OPTIONS["sign"])
+    try:
+        y = attempt(function, kernel, **keywords, naming=["kernel"])
+    except RefusedError:
+        return
+    per_filter = function in (ovsw.nn.mean_magnitude, ovsw.nn.standardized_scale)
+    assert y.shape == (np.shape(kernel)[-1:] if per_filter else np.shape(kernel))
+    assert y.dtype == jnp.result_type(kernel)
+    if well_behaved(kernel):
+        assert_finite(y)
+
+
+def not_huge(x):
+    """No number of features that would fill the memory."""
+    return not isinstance(x, int) or x < 100
+
+
+dtypes = st.sampled_from([None, np.float32, jnp.bfloat16, "float16", np.int8, "x", 3, complex])
+signs = st.sampled_from([None, ovsw.nn.sign, ovsw.nn.approx_sign])
+ints = st.sampled_from([1, 2, 3]) | st.integers(-3, 9) | junk.filter(not_huge)
+MODULE_OPTIONS = {
+    "in_features": ints,
+    "out_features": ints,
+    "features": ints,
+    "num_classes": ints,
+    "in_channels": ints,
+    "kernel_size": st.sampled_from([1, 2, 3, (3, 3), (1, 2), (2, 2, 2)]) | junk,
+    "strides": ints,
+    "stem_strides": ints,
+    "padding": st.sampled_from(["SAME", "VALID", "CIRCULAR", "REFLECT", "CAUSAL", 0, 1]) | junk,
+    "kernel_dilation": ints,
+    "feature_group_count": ints,
+    "use_bias": st.booleans(),
+    "scale": st.sampled_from(["standardized", "learned", None, ovsw.nn.mean_magnitude]) | junk,
+    "input_sign": signs | junk,
+    "kernel_sign": signs | junk,
+    "normalize_input": st.booleans(),
+    "dtype": dtypes,
+    "param_dtype": dtypes.filter(lambda d: d is not None),
+    "sign": signs | not_callable,
+    "negative_slope_init": st.floats(-1, 1) | junk,
+    "widths": st.sampled_from([(2,), (2, 4), [3, 3], (4, 2)]) | junk,
+    "average_pool": st.booleans(),
+}
+inputs = arrays(
+    shapes=[*SHAPES, (2, 5, 3), (2, 4, 4, 2), (2, 4, 4, 3), (0, 4, 4, 3), (1, 2, 2, 2, 1)]
+)
+
+
+def module_keywords(data, make, required):
+    """Arguments of a module: those required, of which all fit mostly, and up to two others."""
+    names = [n for n in inspect.signature(make).parameters if n in MODULE_OPTIONS]
+    others = st.sets(st.sampled_from([n for n in names if n not in required]), max_size=2)
+    keywords = dict(required)
+    for name in sorted(data.draw(others)):
+        keywords[name] = data.draw(MODULE_OPTIONS[name], label=name)
+    if data.draw(st.integers(0, 3)) == 0:
+        name = data.draw(st.sampled_from(sorted(required)))
+        keywords[name] = data.draw(MODULE_OPTIONS[name], label=name)
+    return keywords
+
+
+@covers("nn.BinaryConv", "nn.BinaryDense", "nn.LearnedThresholdSign", "nn.PReLU", "nn.RPReLU")
+def a_layer(data, make):
+    arguments = inspect.signature(make.__init__).parameters
+    fitting = {"in_features": 3, "out_features": 2, "features": 3, "kernel_size": (2, 2)}
+    required = {n: v for n, v in fitting.items() if n in arguments}
+    keywords = module_keywords(data, make.__init__, required)
+    x = data.draw(inputs | junk, label="x")
+    try:
+        layer = attempt(make, rngs=nnx.Rngs(0), **keywords)
+        if data.draw(st.booleans()):
+            layer.eval()
+        y = attempt(layer, x, naming=["input", "dtype", *arguments])
+    except RefusedError:
+        return
+    assert y.shape[-1:] == (keywords.get("out_features", np.shape(x)[-1]),)
+    if well_behaved(x, keywords.get("negative_slope_init", 0)):
+        assert_finite(y)
+
+
+@covers("linen.BinaryConv", "linen.BinaryDense", "linen.LearnedThresholdSign")
+@covers("linen.PReLU", "linen.RPReLU")
+def a_linen_layer(data, make):
+    arguments = inspect.signature(make).parameters
+    fitting = {"features": 2, "kernel_size": (2, 2)}
+    required = {n: v for n, v in fitting.items() if n in arguments}
+    keywords = module_keywords(data, make, required or {"param_dtype": np.float32})
+    x = data.draw(inputs | junk, label="x")
+    training = {"train": data.draw(st.booleans())} if "use_bias" in arguments else {}
+    try:
+        layer = attempt(make, **keywords)
+        y, _ = attempt(
+            layer.init_with_output,
+            jax.random.key(0),
+            x,
+            naming=["input", "dtype", *arguments],
+            **training,
+        )
+    except RefusedError:
+        return
+    assert y.shape[-1:] == (keywords.get("features", np.shape(x)[-1]),)
+
+
+# ---- blocks, networks, graphs
+
+
+def outlined(make, **keywords):
+    return nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0), **keywords))
+
+
+def output(module, x):
+    if not isinstance(x, jax.Array | np.ndarray) or x.dtype.kind in "OU":
+        return module(x)  # which nothing can trace
+    return nnx.eval_shape(lambda m, x: m(x), module, x)
+
+
+@covers("models.BasicBlock", "models.BiRealBlock", "models.ReActBlock")
+@covers("models.ConvShortcut", "models.PadShortcut")
+def a_block(data, make):
+    arguments = inspect.signature(make.__init__).parameters
+    required = {"in_features": 2, "features": 2, "strides": 2}
+    keywords = module_keywords(data, make.__init__, required)
+    x = data.draw(inputs | junk, label="x")
+    try:
+        block = attempt(outlined, make, naming=arguments, **keywords)
+        y = attempt(output, block, x, naming=["input", "images", "dtype", *arguments])
+    except RefusedError:
+        return
+    assert y.shape[-1] == keywords["features"]
+
+
+@covers("models.SmallResNet", "models.CifarResNet20", "models.CifarResNet18")
+@covers("models.ResNet18", "models.ResNet34", "models.VGGSmall")
+def a_network(data, make):
+    arguments = inspect.signature(make.__init__).parameters
+    keywords = module_keywords(data, make.__init__, {"num_classes": 2, "in_channels": 1})
+    x = data.draw(inputs | junk, label="x")
+    hypothesis.assume(
+        any(not isinstance(v, int) or v < 1 for v in keywords.values())
+        or data.draw(st.integers(0, 5)) == 0
+    )
+    try:
+        network = attempt(outlined, make, naming=arguments, **keywords)
+        y = attempt(output, network, x, naming=["input", "images", "dtype", *arguments])
+    except RefusedError:
+        return
+    assert y.shape == (len(x), keywords["num_classes"])
+
+
+def ordinary():
+    rngs = nnx.Rngs(0)
+    return nnx.Sequential(*(nnx.Linear(n, n + 1, rngs=rngs) for n in (2, 3, 4)))
+
+
+MODELS = [ordinary(), nnx.Linear(2, 2, rngs=nnx.Rngs(0)), linen.Dense(3), nnx.Linear]
+MODELS += [nnx.BatchNorm(2, rngs=nnx.Rngs(0)), nnx.eval_shape(ordinary)]
+models = st.sampled_from(MODELS) | st.just(MODELS[0]) | st.just(MODELS[0]) | junk
+
+
+@covers("binarize")
+def binarized(data, binarize):
+    model = data.draw(models, label="model")
+    options = ["scale", "input_sign", "kernel_sign", "normalize_input", "features"]
+    keywords = {
+        n: data.draw(MODULE_OPTIONS[n], label=n)
+        for n in sorted(data.draw(st.sets(st.sampled_from(options), max_size=2)))
+    }
+    if data.draw(st.booleans()):
+        functions = [lambda path, layer: True, lambda path, layer: path == ("layers", 1)]
+        keywords["where"] = data.draw(st.sampled_from(functions) | junk, label="where")
+    try:
+        network = attempt(binarize, model, **keywords, naming=["binarize", "layer", "nnx.Conv"])
+    except RefusedError:
+        return
+    assert type(network) is type(model) or isinstance(model, nnx.Linear)
+
+
+@covers("summary")
+def summarised(data, summary):
+    model = data.draw(models, label="model")
+    shape = data.draw(st.sampled_from([(1, 2), (0, 2), (3, 4, 2), (1, 3)]) | junk, label="shape")
+    dtype = data.draw(dtypes, label="dtype")
+    try:
+        counted = attempt(
+            summary, model, shape, dtype=dtype, naming=["summary", "input_shape", "model"]
+        )
+    except RefusedError:
+        return
+    assert counted.total.training_bytes >= 0
+    assert str(counted)
+    assert counted.to_markdown()
