@@ -1,7 +1,6 @@
 """A real training process, killed and stopped at random moments, ends as one that never was.
 
-Once each in the suite; FAULTS=20 pytest tests/test_kills.py for as many of each as
-docs/reliability.md tells of.
+Once each in the suite; FAULTS=20 pytest tests/test_kills.py for as many of each.
 """
 
 import json

@@ -171,7 +171,7 @@ def test_a_training_step_under_debug_nans():
     """Network and optimizer, forward and backward; a NaN image and a NaN gradient are found."""
     model = ovsw.models.SmallResNet(3, in_channels=1, widths=(8, 8, 8), rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(model, nnx.Param, ...)
-    params = nnx.to_pure_dict(params)
+    params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
     tx = ovsw.ovsw_sgd(0.1)
     images = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
     spoilt = images.at[0, 0, 0, 0].set(jnp.nan)

@@ -1,17 +1,23 @@
 """A training whose batches, and large kernels, are divided among devices is that of one device."""
 
+import re
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import ovsw_jax as ovsw
-from experiments import layout
+from experiments import data, layout
 from experiments.configs import Config
-from experiments.data import Dataset
+from experiments.data import Dataset, image_file
 from experiments.feeds import feed_of
 from experiments.layout import BatchApart, MembersApart
+from experiments.losses import cross_entropy
 from experiments.networks import Network
-from experiments.steps import Steps
+from experiments.steps import Steps, latent_weights
 
 pytestmark = pytest.mark.usefixtures("compile_quickly", "small_is_large")
 
@@ -130,28 +136,168 @@ def test_an_epoch_is_that_of_one_device(run, one_device):
 def test_where_arrays_lie(run):
     """Kernel, momentum and flip codes on `model`; all else whole on every device."""
     name, steps, state, sums = run
-    data_devices = LAYOUTS[name][0] // LAYOUTS[name][1]
-    split = LAYOUTS[name][1] > 1
+    count, model_devices = LAYOUTS[name]
+    split = model_devices > 1
     flips = next(s for s in state.opt_state if hasattr(s, "history"))
-    kernels, codes = ovsw.latent_mask(state.params), flips.history
-    for is_latent, weight, code in zip(
-        *(jax.tree.leaves(t, is_leaf=lambda x: x is None) for t in (kernels, state.params)),
-        jax.tree.leaves(codes, is_leaf=lambda x: not isinstance(x, dict | list)),
-        strict=True,
-    ):
-        assert weight.sharding.is_fully_replicated == (not (is_latent and split))
-        if is_latent:
-            assert code.sharding.is_equivalent_to(weight.sharding, weight.ndim)
-            parts = {tuple((s.start, s.stop) for s in x.index) for x in code.addressable_shards}
-            assert len(parts) == (2 if split else 1)
+    kernels, codes = latent_weights(state.params), latent_weights(flips.history)
+    for layer, kernel in kernels.items():
+        assert codes[layer].sharding.is_equivalent_to(kernel.sharding, kernel.ndim)
+        parts = {str(part.index) for part in codes[layer].addressable_shards}
+        assert len(parts) == model_devices
     large = [x for x in jax.tree.leaves(state) if x.size // len(x) >= KERNEL]
-    assert len(large) == 3 * sum(jax.tree.leaves(kernels))  # weight, momentum, code
+    assert len(large) == 3 * len(kernels) > 0  # weight, momentum, code
     assert all(x.sharding.is_fully_replicated != split for x in large)
     small = [x for x in jax.tree.leaves((state, sums)) if x.size // len(x) < KERNEL]
     assert all(x.sharding.is_fully_replicated for x in small)
     for resident in steps._shared[0]:
-        count = LAYOUTS[name][0]
         assert len(resident) == -(-IMAGES // count) * count
         sizes = {len(s.data) for s in resident.addressable_shards}
         assert sizes == {len(resident) // count}
-    assert data_devices * LAYOUTS[name][1] == LAYOUTS[name][0]
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("test_images", [24, 21])
+def test_every_image_is_counted_once(network, test_images):
+    """Also where they can't be divided evenly among the devices."""
+    of = dataset(test_images)
+    found = []
+    for where in (MembersApart(jax.devices()[:1]), divided("8")):
+        steps = steps_on(network, where, of=of)
+        state = steps.init(SEEDS, steps.place(VALUES), in_float64)
+        found.append(steps.evaluate(state)["test_top1"] * test_images)
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(found[0], np.round(found[0]))
+
+
+@pytest.mark.usefixtures("float64")
+def test_several_steps_a_call(network, one_device):
+    """In calls of three and one."""
+    steps = steps_on(network, divided("4x2"), augment=True)
+    state, sums = trained(steps, calls=(3, 1))
+    assert_close(host(state), one_device[0])
+    assert_close(jax.device_get(sums), one_device[1][0])
+
+
+class _Spoilt(Steps):
+    """Steps whose loss a bad image makes NaN, of a member of `rate` above 0.05 only."""
+
+    def _loss(self, logits, labels, images, taught, values):
+        bad = jnp.any(jnp.all(images >= 0, (1, 2, 3)))  # others are below: see `dataset`
+        hit = bad & (values["learning_rate"] > 0.05)
+        return cross_entropy(logits, labels) * jnp.where(hit, jnp.nan, 1.0)
+
+
+def test_a_step_is_skipped_on_all_devices(network):
+    """One bad image, which lies on one device only, and one member that it spoils."""
+    steps = steps_on(network, divided("4x2"), _Spoilt, of=dataset(bad=(5,)))
+    values = steps.place(VALUES)
+    state, batches = steps.batches(steps.init(SEEDS, values), SEEDS, 1)
+    skipped = 0
+    for batch in batches:
+        order, step = batch
+        bad = np.any(np.asarray(order)[:, step] == 5, axis=1)
+        before, placed = host(state), jax.tree.map(lambda x: x.sharding, state)
+        state, sums = steps.train_step(state, None, batch, values)
+        assert sums.skipped.tolist() == [int(bad[0]), 0]
+        changed = jax.tree.map(lambda x, y: not np.array_equal(x[0], y[0]), before, host(state))
+        trees = changed.params, changed.statistics, changed.opt_state
+        assert any(jax.tree.leaves(trees)) == (not bad[0])
+        jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim) or 1 / 0, state, placed)
+        skipped += bad[0]
+    assert skipped == 1
+
+
+def test_the_data_set_stays_where_it_is(network):
+    """Of the images, a step sends no more than those of its batch."""
+    steps = steps_on(network, divided("8"))
+    state, batches = steps.batches(steps.init(SEEDS, steps.place(VALUES)), SEEDS, 1)
+    step = steps._training(1)
+    lowered = step.lower(
+        state, steps.no_metrics(state), *next(batches), steps.place(VALUES), steps._shared
+    )
+    sent = re.findall(
+        r"= u8\[([\d,]+)\]\S* (?:all-|reduce-|collective-)\w", lowered.compile().as_text()
+    )
+    assert sent
+    of_batch = len(SEEDS) * BATCH * np.prod(SHAPE)
+    assert all(np.prod([int(n) for n in shape.split(",")]) <= of_batch for shape in sent)
+
+
+@pytest.mark.parametrize(
+    ("count", "model_devices", "batch", "message"),
+    [
+        (8, 3, 16, "model_devices=3 does not divide the 8 devices of a process: give another"),
+        (8, 2, 14, r"batch_size=14 can't be divided over 4 devices \(8, model_devices=2\)"),
+    ],
+)
+def test_what_cannot_be_divided(count, model_devices, batch, message):
+    with pytest.raises(ValueError, match=message):
+        BatchApart(jax.devices()[:count], model_devices, batch)
+
+
+def test_what_a_config_must_say():
+    with pytest.raises(ValueError, match=r"model_devices=2 has no effect with spread=members: giv"):
+        Config(model_devices=2)
+    with pytest.raises(ValueError, match="spread=images is out of range: it must be members or b"):
+        Config(spread="images")
+    with pytest.raises(ValueError, match="model_devices=0 is out of range: it must be at least 1"):
+        Config(spread="batch", model_devices=0)
+
+
+# Streamed images
+
+
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory):
+    """36 training images, which make two batches, and 22 test images."""
+    root = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 18), ("test", 11)):
+        for name in ("ant", "bee"):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (12 + i, 20, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return data.load_streamed(str(root), image_size=8, workers=2)
+
+
+@pytest.mark.parametrize("which", ["train", "test"])
+def test_processes_read_their_own_rows(streamed, which, monkeypatch):
+    """What four processes read makes up the whole batches, and nobody reads another's images."""
+    read = []
+    for name in ("decode_crop", "decode_centre"):
+        plain = getattr(image_file, name)
+
+        def decode(file, *rest, plain=plain):
+            read.append(file)
+            return plain(file, *rest)
+
+        monkeypatch.setattr(image_file, name, decode)
+    batches = partial(streamed.train_batches, 1, 2) if which == "train" else streamed.test_batches
+    whole = list(batches(BATCH))
+    read_of_whole = sorted(read)
+    read.clear()
+    parts = [list(batches(BATCH, rows=slice(4 * p, 4 * p + 4))) for p in range(4)]
+    assert sorted(read) == read_of_whole
+    assert len(set(read)) == len(read) == (2 * BATCH if which == "train" else 22)
+    for i, batch in enumerate(whole):
+        for together, of_processes in zip(
+            batch, zip(*(p[i] for p in parts), strict=True), strict=True
+        ):
+            np.testing.assert_array_equal(np.concatenate(of_processes), together)
+    assert all(len(part) == len(whole) for part in parts)
+
+
+@pytest.mark.usefixtures("float64")
+def test_streamed_training_is_that_of_one_device(streamed):
+    network = Network("test_spread:OneStage", 2, (8, 8, 3))
+    config = Config(batch_size=BATCH, image_size=8)
+    found = []
+    for where in (MembersApart(jax.devices()[:1]), divided("4x2")):
+        steps = Steps(network, "ovsw", config, feed_of(streamed, config), layout=where)
+        state, batches = steps.batches(steps.init([3], None, in_float64), [3], 1)
+        sums = None
+        for batch in batches:
+            state, sums = steps.train_step(state, sums, batch)
+        found.append(results(steps, state, sums))
+    assert_close(*found)

@@ -108,19 +108,20 @@ def kernel_gradient(x: jax.Array, cotangent: jax.Array, in_features: int, taps: 
 
 
 def _number_of_parts(batch: int, at_once: int) -> int:
-    """Into how many parts to cut a batch for `at_once` images a part: equal ones if there are."""
+    """Into how many parts to cut a batch for `at_once` images a part: equal ones if few are."""
     least = min(-(-batch // at_once), MAX_PARTS)
-    return next((n for n in range(least, MAX_PARTS + 1) if batch % n == 0), least)
+    return next((n for n in range(least, min(2 * least, MAX_PARTS)) if batch % n == 0), least)
 
 
 def _cut(x: jax.Array, parts: int) -> list[jax.Array]:
-    """The parts of a batch, of as many images each, or nearly.
+    """The parts of a batch, of as many images each; else the last one has what is left over.
 
     Equal parts are interleaved: where a batch is sharded, each device then has its share of every
     part, and none has to send its images to others.
     """
     if x.shape[0] % parts:
-        return jnp.array_split(x, parts)
+        images = -(-x.shape[0] // parts)
+        return [x[start : start + images] for start in range(0, x.shape[0], images)]
     interleaved = x.reshape(-1, parts, *x.shape[1:])
     return [interleaved[:, part] for part in range(parts)]
 
