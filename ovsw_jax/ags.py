@@ -107,6 +107,7 @@ def scale_by_ags(
             raise ValueError(NO_PARAMS_MSG)
         latent = LatentLeaves(params, mask)
         floor = value_at(lam, state.count)
+        latent.check_fits(lam=floor)
         scaled = [
             _scale(g, w, floor, _filter_axes(w, axes, name))
             for name, g, w in zip(

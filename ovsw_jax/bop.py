@@ -105,6 +105,7 @@ def bop(
             raise ValueError(NO_PARAMS_MSG)
         latent = LatentLeaves(params, mask)
         tau, gamma = value_at(threshold, state.count), value_at(adaptivity, state.count)
+        latent.check_fits(threshold=tau, adaptivity=gamma)
         momenta = [
             _average(m, g, gamma)
             for m, g in zip(

@@ -94,6 +94,7 @@ class FlipRule:
         history = self._history(state, latent)
         mu = value_at(self.momentum, state.count)
         sigma = jnp.asarray(value_at(self.threshold, state.count), accurate_dtype(*history))
+        latent.check_fits(momentum=mu, threshold=sigma)
         updated, ratios = [], []
         for h, weight in zip(history, latent.weights, strict=True):
             counted = share(self._has_flipped, weight, h)

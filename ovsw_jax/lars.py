@@ -147,6 +147,7 @@ def lars_sgd(
         beta, eta_now, m, phi = (
             value_at(h, state.count) for h in (learning_rate, eta, momentum, weight_decay)
         )
+        latent.check_fits(learning_rate=beta, eta=eta_now, momentum=m, weight_decay=phi)
         moved: list[tuple[Any, Any]] = []
         rates = []
         for i, (gradient, weight, velocity) in enumerate(leaves):

@@ -153,6 +153,20 @@ class LatentLeaves:
                 )
         return taken
 
+    def check_fits(self, **hyperparameters: Any) -> None:
+        """Raises ValueError where one is an array that would change the shape of an update."""
+        for hyperparameter, value in hyperparameters.items():
+            for name, weight in zip(self.names, self.weights, strict=True):
+                try:
+                    fits = np.broadcast_shapes(np.shape(value), weight.shape) == weight.shape
+                except ValueError:
+                    fits = False
+                if not fits:
+                    raise ValueError(
+                        f"{hyperparameter} has shape {np.shape(value)}, latent weights of {name!r} "
+                        f"{weight.shape}, which it must broadcast to. Give a single number."
+                    )
+
     def put(self, tree: Any, values: Iterable[Any]) -> Any:
         """`tree` with its selected leaves replaced by `values`."""
         leaves = self.treedef.flatten_up_to(tree)

@@ -80,6 +80,7 @@ def silence_aware_decay(
         gradients = latent.gradients(updates)
         new_state, silent = rule.update(state, latent)
         coefficient = value_at(tau, state.count)
+        latent.check_fits(tau=coefficient)
         decayed = [
             _decay(g, w, s, coefficient)
             for g, w, s in zip(gradients, latent.weights, silent, strict=True)

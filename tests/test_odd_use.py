@@ -1,5 +1,7 @@
 """Mistakes that once passed in silence, or ended in an error about something else."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,27 @@ def test_literal_average_beyond_float32(arguments, message):
 def test_hyperparameters_that_are_no_numbers(name, value):
     with pytest.raises(TypeError, match=rf"{name}=.* is no real number"):
         ovsw.sad(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (ovsw.ags, "lam"),
+        (ovsw.sad, "tau"),
+        (ovsw.sad, "momentum"),
+        (ovsw.sad, "threshold"),
+        (ovsw.bop, "threshold"),
+        (ovsw.bop, "adaptivity"),
+        (ovsw.lars_sgd, "learning_rate"),
+        (functools.partial(ovsw.lars_sgd, 0.1), "eta"),
+    ],
+)
+@pytest.mark.parametrize("size", [0, 3])
+def test_arrays_that_would_change_the_shape_of_an_update(make, name, size):
+    params = {"latent_kernel": jnp.ones((4, 1))}
+    tx = make(**{name: jnp.full(size, 1e-4)})
+    with pytest.raises(ValueError, match=rf"{name} has shape \({size},\), .* must broadcast"):
+        tx.update(params, tx.init(params), params)
 
 
 @pytest.mark.parametrize("axes", [0, "a", (0.5,)])
