@@ -20,6 +20,7 @@ def test_there_are_pages():
     assert ROOT / "docs" / "building-blocks.md" in PAGES
 
 
+@pytest.mark.usefixtures("compile_quickly")
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_python_runs(page):
     """All blocks of a page in order, as a reader goes through it."""

@@ -283,7 +283,10 @@ def test_output_that_cannot_be_written(tmp_path, capsys):
 def test_ctrl_c_writes_what_was_measured(tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.train", "--epochs", "10000", "--out", str(folder)],
+        [
+            *(sys.executable, "-m", "experiments.train", "--epochs", "10000", "--out", str(folder)),
+            *("--optimizers", "sgd", "--seeds", "0"),
+        ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
