@@ -67,6 +67,11 @@ def ovsw_sgd(
     """
     check_coefficient("learning_rate", learning_rate)
     check_coefficient("weight_decay", weight_decay)
+    if callable(momentum):
+        raise TypeError(
+            f"momentum={momentum!r} of SGD is a function, and optax.sgd takes a number: for a "
+            "schedule wrap ovsw_sgd in optax.inject_hyperparams."
+        )
     check_sgd_momentum(momentum)
 
     def decayed(params: Any) -> Any:

@@ -96,6 +96,11 @@ def test_arrays_that_would_change_the_shape_of_an_update(make, name, size):
         tx.update(params, tx.init(params), params)
 
 
+def test_a_schedule_of_the_momentum_of_sgd():
+    with pytest.raises(TypeError, match=r"momentum=<.*> of SGD is a function, .*inject_hyperpar"):
+        ovsw.ovsw_sgd(0.1, momentum=lambda _: 0.9)
+
+
 @pytest.mark.parametrize("axes", [0, "a", (0.5,)])
 def test_axes_that_are_no_integers(axes):
     with pytest.raises(TypeError, match=r"axes=.* must be a sequence of integers"):
