@@ -6,10 +6,12 @@ of what they are. There is no pickle and no code in it.
 
 import contextlib
 import json
+import logging
 import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 
 from experiments import hosts
 from experiments.same_run import differences
+from experiments.writing import WriteError
 
 KEPT = 2
 _MOST_NAMED = 5  # differences in a message
@@ -56,29 +59,31 @@ class Checkpoints:
           about: JSON.
 
         Raises:
-          OSError: if this one or the one before can't be written.
+          WriteError: if this one or the one before can't be written.
         """
-        if number in self._opened().all_steps():
+        with self._writing():
+            there = self._opened().all_steps()
+        if number in there:
             return
         leaves = _copied(jax.tree.leaves(tree))
         text = json.dumps({**about, "arrays": _describe(tree)})
         arrays = {str(i): x for i, x in enumerate(leaves)}
-        self._opened().save(
-            number,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave({**arrays, "checksums": _checksums(leaves)}),
-                about=ocp.args.JsonSave({"text": text, "crc32": zlib.crc32(text.encode())}),
-            ),
+        args = ocp.args.Composite(
+            arrays=ocp.args.StandardSave({**arrays, "checksums": _checksums(leaves)}),
+            about=ocp.args.JsonSave({"text": text, "crc32": zlib.crc32(text.encode())}),
         )
+        with self._writing():
+            self._opened().save(number, args=args)
 
     def wait(self) -> None:
         """Until the newest is on disk.
 
         Raises:
-          OSError: if it can't be written.
+          WriteError: if it can't be written.
         """
         if self._manager is not None:
-            self._manager.wait_until_finished()
+            with self._writing():
+                self._manager.wait_until_finished()
 
     def about(self) -> About | None:
         """Of the newest whose JSON is whole; None if there is none."""
@@ -102,14 +107,13 @@ class Checkpoints:
         """
         for number, about in self._abouts(lambda n: self._put_aside(n, report)):
             self._check_fits(number, about, {**expected, "arrays": _describe(like)})
-            with _quiet_about_leftovers():
-                try:
-                    arrays = self._arrays(number, like)
-                except Exception:  # Orbax and TensorStore raise many kinds
-                    arrays = None
-                if hosts.all_agree(arrays is not None):
-                    return arrays, about
-                self._put_aside(number, report)
+            try:
+                arrays = self._arrays(number, like)
+            except Exception:  # Orbax and TensorStore raise many kinds
+                arrays = None
+            if hosts.all_agree(arrays is not None):
+                return arrays, about
+            self._put_aside(number, report)
         return None
 
     def remove(self) -> None:
@@ -119,28 +123,39 @@ class Checkpoints:
         if self._folder.is_dir() and hosts.is_first():
             going = self._folder.with_name(f".{self._folder.name}")
             shutil.rmtree(going, ignore_errors=True)
-            self._folder.rename(going)
-            shutil.rmtree(going)
+            with self._writing():
+                self._folder.rename(going)
+                shutil.rmtree(going)
         hosts.wait("removal of checkpoints")
 
     def close(self) -> None:
         """Ends writing.
 
         Raises:
-          OSError: if the newest can't be written.
+          WriteError: if the newest can't be written.
         """
         manager, self._manager = self._manager, None
         if manager is not None:
-            try:
-                manager.wait_until_finished()
-            finally:
-                manager.close()
+            with self._writing():
+                try:
+                    manager.wait_until_finished()
+                finally:
+                    manager.close()
 
     def _opened(self) -> ocp.CheckpointManager:
         if self._manager is None:
+            _quieten_orbax()
             options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         return self._manager
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """As `writing.writing`, of all that Orbax and TensorStore raise, also of the one before."""
+        try:
+            yield
+        except Exception as error:
+            raise WriteError(self._folder, self._folder.parent, error) from error
 
     def _abouts(self, damaged: Callable[[int], None]) -> Iterator[tuple[int, About]]:
         for number in self.numbers():
@@ -180,7 +195,7 @@ class Checkpoints:
         different = [
             difference
             for name, values in expected.items()
-            for difference in differences(about.get(name, {}), values)
+            for difference in differences(_mapping(about.get(name)), values)
         ]
         if different:
             more = f" and {len(different) - _MOST_NAMED} more" * (len(different) > _MOST_NAMED)
@@ -204,20 +219,28 @@ class Checkpoints:
         report(f"checkpoint {number} is damaged; it is now {place}. Taking the one before")
 
 
-@contextlib.contextmanager
-def _quiet_about_leftovers() -> Iterator[None]:
-    """When a read fails, Orbax leaves others behind, which then find their event loop closed."""
-    before = sys.unraisablehook
+def _quieten_orbax() -> None:
+    """For the rest of the process: what fails may be noticed in the background, and late."""
+    logging.getLogger("absl").addFilter(_is_not_of_orbax)
+    hook = sys.unraisablehook
+    if not (isinstance(hook, partial) and hook.func is _unless_left_behind):
+        sys.unraisablehook = partial(_unless_left_behind, hook)
 
-    def hook(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            before(unraisable)
 
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    """What Orbax logs of a failure, with several tracebacks, it raises too."""
+    return "orbax" not in record.pathname
+
+
+def _unless_left_behind(hook: Callable[[Any], object], unraisable: Any) -> None:
+    """When one read or write fails, Orbax leaves others that then find their event loop closed."""
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        hook(unraisable)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Whoever wrote a checkpoint may have put there anything."""
+    return value if isinstance(value, dict) else {}
 
 
 def _describe(tree: Any) -> dict[str, str]:

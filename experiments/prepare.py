@@ -131,7 +131,14 @@ def _workspace(root: Path) -> Iterator[Path]:
             "name another one with --data-dir"
         ) from error
     with folder as path:
-        yield Path(path)
+        try:
+            yield Path(path)
+        except (OSError, RuntimeError) as error:  # array_record raises the latter
+            reason = str(error).partition(";")[0]
+            raise ValueError(
+                f"data folder {root} cannot be written ({reason}): nothing is left of it; make "
+                "room, or name another one with --data-dir"
+            ) from error
 
 
 def _write(data: Cifar, source: Source, root: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.arms import Arm, Value, arms_of, display_name, planned_points
+from experiments.config_file import read_config, read_object
 
 __all__ = ["Arm", "FloatArray", "IntArray", "Row", "Run", "Value", "display_name", "read_run"]
 
@@ -212,7 +213,7 @@ def read_run(folder: Path) -> Run:
                 f"{folder / name} does not exist, so {folder} is not a run folder: give a folder "
                 "that python -m experiments.train wrote"
             )
-    config = _read_object(folder / "config.json")
+    config = read_config(folder / "config.json")
     versions = folder / "versions.json"
     required = FLIP_RATIOS if config.get("binary", "both") == "both" else ()
     rows, notes = _read_rows(folder / "metrics.jsonl", required)
@@ -229,22 +230,12 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         config=config,
-        versions=_read_object(versions) if versions.is_file() else {},
+        versions=read_object(versions) if versions.is_file() else {},
         known_arms=arms,
         planned_arms=list(dict.fromkeys(keys[: len(planned)])),
         epochs=epochs,
         notes=(*notes, *more_notes),
     )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, it must hold a JSON object")
-    return content
 
 
 def _read_rows(path: Path, required: Sequence[str]) -> tuple[list[Row], list[str]]:
@@ -255,11 +246,15 @@ def _read_rows(path: Path, required: Sequence[str]) -> tuple[list[Row], list[str
     for number, line in numbered:
         try:
             content = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == numbered[-1][0]:
                 return rows, [f"line {number} of {path.name} is cut off (a killed run): dropped"]
             raise ValueError(f"line {number} of {path} is not valid JSON: {error}") from error
-        rows.append(_row(content, required, f"line {number} of {path}"))
+        where = f"line {number} of {path}"
+        try:
+            rows.append(_row(content, required, where))
+        except (TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{where} is no row of a run: {error}") from error
     return rows, []
 
 

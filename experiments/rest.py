@@ -31,9 +31,12 @@ class Rest:
           chunks: all of its members that train together.
         """
         self._run, self._rows, self._epochs = run, run.rows(), config.epochs
+        self._has_lines = run.has_lines()
         last = {member_of(r).key for r in self._rows if r["epoch"] == config.epochs}
         about = run.checkpoints.about()
-        self._in_training = [] if about is None else about["members"]
+        members = None if about is None else about.get("members")
+        self._in_training = members if isinstance(members, list) else []
+        self._only_damaged = about is None and bool(run.checkpoints.numbers())
         whole = list(chunks)  # a kill may leave last rows of some that train together
         stopped = {
             m.key
@@ -60,10 +63,10 @@ class Rest:
         Raises:
           ValueError: if the checkpoint is of another training.
         """
-        if not self._rows and not self._in_training:
+        if not (self._has_lines or self._in_training or self._only_damaged):
             return
         started = {m.key for m in first.together.members}
-        if self._in_training == first.together.keys:
+        if self._only_damaged or self._in_training == first.together.keys:
             first.restore(lambda text: console.print(text, soft_wrap=True))
             fits = first.restored is None or self._has_epochs(started, first.epochs_done)
         else:

@@ -24,15 +24,21 @@ from typing import Any, Self
 import jax
 import numpy as np
 from filelock import FileLock, Timeout
-from tensorboardX import SummaryWriter
 
 from experiments.checkpoint import Checkpoints
 from experiments.configs import Config
+from experiments.events import EventFile
+from experiments.links import check_links
 from experiments.members import Member, Value
 from experiments.same_run import differences, settings
+from experiments.writing import WriteError, writing, written_whole
 
 PACKAGES = ("ovsw-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 LOCK = ".lock"
+# What parsing a line raises that is no row of a run.
+_NO_ROW = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+# Written before config.json, or with a dot while they are: with no more the run has not begun.
+_FIRST = {LOCK, "versions.json", ".versions.json", "data.json", ".data.json", ".config.json"}
 
 
 class RunFolder:
@@ -52,15 +58,16 @@ class RunFolder:
           data: what the data set holds, for data.json.
 
         Raises:
-          ValueError: if the folder holds anything but a run of the same config and data, or can't
-            be written.
+          ValueError: if the folder holds anything but a run of the same config and data, has links
+            that lead out of it, or can't be written.
+          WriteError: if it can be written only in part.
         """
         self.path = config.out or _new_path(config)
         self.checkpoints = Checkpoints(self.path / "checkpoints")  # of members in training
         self._command = command
         self._lock = FileLock(self.path / LOCK)  # let go when the process ends, however it does
         self._latent: dict[str, np.ndarray] = {}
-        self._writers: dict[str, SummaryWriter] = {}
+        self._writers: dict[str, EventFile] = {}
         try:
             self._open(config, data)
         except Timeout as error:
@@ -68,26 +75,28 @@ class RunFolder:
                 f"another process is writing to run folder {self.path}: wait for it to end, or "
                 "give another --out."
             ) from error
+        except (ValueError, WriteError):
+            self._lock.release()
+            raise
         except OSError as error:
             self._lock.release()
             raise ValueError(
-                f"run folder {self.path} cannot be written: {error.strerror or error}. Give an "
-                "--out that does not exist yet, in a folder that you may write to."
+                f"run folder {self.path} cannot be written: {error.strerror or error}. Mend that, "
+                "or give an --out that does not exist yet, where you may write and there is room."
             ) from error
-        except ValueError:
-            self._lock.release()
-            raise
 
     def _open(self, config: Config, data: Mapping[str, Any] | None) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        new = not self._file("config.json").exists()
-        if new and any(self.path.iterdir()):
+        there = {path.name for path in self.path.iterdir()}
+        begun = LOCK in there and there <= _FIRST
+        if there and not begun and "config.json" not in there:
             raise ValueError(
                 f"run folder {self.path} is not empty and holds no run; a run overwrites "
                 "nothing. Give another --out, or leave --out away for a new folder under runs/."
             )
+        check_links(self.path)
         self._lock.acquire(timeout=0)
-        if new:
+        if not self._file("config.json").exists():
             self._write_json("versions.json", {"command": self._command, **versions()})
             if data is not None:
                 self._write_json("data.json", data)
@@ -103,8 +112,13 @@ class RunFolder:
         path = self._file("versions.json")
         there = self._read_json("versions.json") if path.exists() else {}
         here = {"command": self._command, **versions()}
-        there["continued"] = [*there.get("continued", []), here]
+        earlier = there.get("continued")
+        there["continued"] = [*(earlier if isinstance(earlier, list) else []), here]
         self._write_json("versions.json", there)
+
+    def has_lines(self) -> bool:
+        """Whether metrics.jsonl holds anything, be it a line that was cut off."""
+        return self._file("metrics.jsonl").stat().st_size > 0
 
     def rows(self) -> list[dict[str, Any]]:
         """What metrics.jsonl holds; a last line that was cut off while it was written is not.
@@ -117,8 +131,8 @@ class RunFolder:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
-                member_of(row), int(row["epoch"])
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                hash(member_of(row).key), int(row["epoch"])
+            except _NO_ROW as error:
                 if number == len(lines):
                     break
                 raise ValueError(
@@ -134,31 +148,29 @@ class RunFolder:
     ) -> None:
         """Replaces metrics.jsonl, whole or not at all; what goes is kept beside it."""
         if dropped:
-            with self._file("metrics.dropped.jsonl").open("a", encoding="utf-8") as file:
+            path = self._file("metrics.dropped.jsonl")
+            with self._writing(path.name), path.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in dropped)
         self._metrics.close()
-        unfinished = self._file(".metrics.jsonl")
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(self._file("metrics.jsonl"))
+        self._write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         self._metrics = self._file("metrics.jsonl").open("a", encoding="utf-8")
 
     def write_metrics(self, rows: Sequence[dict[str, Any]]) -> None:
         """Appends rows to metrics.jsonl, at once, and their scalars to TensorBoard."""
-        self._metrics.write("".join(json.dumps(row) + "\n" for row in rows))
-        self._metrics.flush()
-        for row in rows:
-            self._write_events(row)
+        with self._writing("metrics.jsonl"):
+            self._metrics.write("".join(json.dumps(row) + "\n" for row in rows))
+            self._metrics.flush()
+        with self._writing("tensorboard"):
+            for row in rows:
+                self._write_events(row)
 
     def _write_events(self, row: Mapping[str, Any]) -> None:
         point = "".join(f"-{name}={_short(value)}" for name, value in row["point"].items())
-        writer = self._writer(f"{row['optimizer']}{point}-seed{row['seed']}")
-        for metric, value in row.items():
-            if isinstance(value, float):
-                writer.add_scalar(metric, value, row["step"])
+        values = {metric: value for metric, value in row.items() if isinstance(value, float)}
         for layer, metrics in row["layers"].items():
-            for metric, value in metrics.items():
-                writer.add_scalar(f"{metric}/{layer}", value, row["step"])
+            values |= {f"{metric}/{layer}": value for metric, value in metrics.items()}
+        writer = self._writer(f"{row['optimizer']}{point}-seed{row['seed']}")
+        writer.add(values, row["step"])
 
     def close_events(self) -> None:
         """Closes the TensorBoard files of members that are done: a sweep has many."""
@@ -173,17 +185,17 @@ class RunFolder:
     def write_latent(self) -> None:
         """Writes what was kept to latent.npz, whole or not at all."""
         if self._latent:
-            unfinished = self._file(".latent.npz")
-            np.savez_compressed(unfinished, **self._latent)  # type: ignore[arg-type]
-            unfinished.replace(self._file("latent.npz"))
+            with written_whole(self._file("latent.npz"), self.path) as path:
+                np.savez_compressed(path, **self._latent)  # type: ignore[arg-type]
 
     def __enter__(self) -> Self:
         """It is open already."""
         return self
 
-    def __exit__(self, *raised: object) -> None:
-        """Closes it."""
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Closes it; what fails in that after an error, and mostly because of it, is not raised."""
+        with contextlib.suppress(OSError) if error else contextlib.nullcontext():
+            self.close()
 
     def close(self) -> None:
         """Writes latent.npz and closes every file; whatever of it fails, the lock is let go."""
@@ -194,9 +206,9 @@ class RunFolder:
             closing.callback(self.write_latent)
             closing.callback(self.checkpoints.close)
 
-    def _writer(self, name: str) -> SummaryWriter:
+    def _writer(self, name: str) -> EventFile:
         if name not in self._writers:
-            self._writers[name] = SummaryWriter(str(self._file("tensorboard") / name))
+            self._writers[name] = EventFile(self._file("tensorboard") / name)
         return self._writers[name]
 
     def _check_same(self, config: Config) -> None:
@@ -231,7 +243,7 @@ class RunFolder:
         path = self._file(name)
         try:
             return dict(json.loads(path.read_bytes()))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{path} is no JSON object ({error}): the run can't go on. Mend it, or give "
                 "another --out."
@@ -241,7 +253,7 @@ class RunFolder:
         path = self._file("latent.npz")
         if path.exists():
             try:
-                with np.load(path) as arrays:
+                with np.load(path, allow_pickle=False) as arrays:
                     self._latent = dict(arrays)
             except Exception as error:  # zipfile, zlib and NumPy raise many kinds
                 raise ValueError(
@@ -252,9 +264,15 @@ class RunFolder:
     def _file(self, name: str) -> Path:
         return self.path / name
 
+    def _writing(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return writing(self._file(name), self.path)
+
+    def _write_text(self, name: str, text: str) -> None:
+        with written_whole(self._file(name), self.path) as path:
+            path.write_text(text, encoding="utf-8")
+
     def _write_json(self, name: str, content: Any) -> None:
-        text = json.dumps(content, indent=2, default=str)
-        self._file(name).write_text(text + "\n", encoding="utf-8")
+        self._write_text(name, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def member_of(row: Mapping[str, Any]) -> Member:

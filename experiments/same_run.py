@@ -11,6 +11,7 @@ from experiments.configs import Config
 PLACE = (
     "out",
     "data_dir",
+    "teacher_network",
     "members_at_once",
     "spread",
     "model_devices",

@@ -39,6 +39,15 @@ class Epoch:
     seconds: float = 0.0
 
 
+# Its fields that a checkpoint's JSON holds.
+_POSITION: dict[str, Callable[[Any], Any]] = {
+    "number": int,
+    "steps": int,
+    "images": int,
+    "seconds": float,
+}
+
+
 class _Kept(NamedTuple):
     """All arrays that the next step, and what is measured in this epoch, depend on."""
 
@@ -62,9 +71,9 @@ def save(
     """Writes a checkpoint in the background.
 
     Raises:
-      OSError: if this one or the one before can't be written.
+      WriteError: if this one or the one before can't be written.
     """
-    position = {n: getattr(epoch, n) for n in ("number", "steps", "images", "seconds")}
+    position = {name: getattr(epoch, name) for name in _POSITION}
     about = {"config": settings(config), "members": together.keys, "position": position}
     number = (epoch.number - 1) * (together.steps.steps_per_epoch + 1) + epoch.steps
     checkpoints.save(number, _Kept(state, epoch.sums, epoch.order_key, epoch.signs), about)
@@ -94,10 +103,26 @@ def restore(
     if found is None:
         return None
     (state, sums, order_key, signs), about = found
-    position: Mapping[str, Any] = about["position"]
+    position = _position(about, config.epochs, together.steps.steps_per_epoch)
     seeds = [m.seed for m in together.members]
     batches = together.steps.batches_from(order_key, seeds, position["number"], position["steps"])
     return state, Epoch(order_key=order_key, signs=signs, batches=batches, sums=sums, **position)
+
+
+def _position(about: Mapping[str, Any], epochs: int, steps: int) -> dict[str, Any]:
+    """Where in the run a checkpoint says it is of; its author may be a stranger."""
+    said: Any = about.get("position")
+    try:
+        found = {name: kind(said[name]) for name, kind in _POSITION.items()}
+        holds = 1 <= found["number"] <= epochs and 0 <= found["steps"] <= steps
+    except (TypeError, ValueError, LookupError, OverflowError):
+        holds = False
+    if not holds:
+        raise ValueError(
+            f"the checkpoint is at {said}, which is nowhere in {epochs} epochs of {steps} steps. "
+            "Move it away: those in training then begin anew."
+        )
+    return found
 
 
 @jax.jit

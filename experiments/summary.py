@@ -10,9 +10,11 @@ from typing import Any
 
 import tyro
 
+from experiments.links import check_links
 from experiments.records import read_run
 from experiments.summary_page import page
 from experiments.summary_table import print_table, spread, summarise, table
+from experiments.writing import written_whole
 
 __all__ = ["page", "print_table", "spread", "summarise", "table", "write_summary"]
 
@@ -24,13 +26,17 @@ def write_summary(run_dir: Path) -> dict[str, dict[str, Any]]:
       The contents of summary.json.
 
     Raises:
-      FileNotFoundError, ValueError: as `experiments.records.read_run`.
+      FileNotFoundError, ValueError: as `experiments.records.read_run`; also if a link leads out of
+        the folder.
+      WriteError: if one of them can't be written.
     """
     run = read_run(Path(run_dir))
+    check_links(run.folder)
     summary = summarise(run)
-    text = json.dumps(summary, indent=2) + "\n"
-    (run.folder / "summary.json").write_text(text, encoding="utf-8")
-    (run.folder / "summary.md").write_text(page(run), encoding="utf-8")
+    written = {"summary.json": json.dumps(summary, indent=2) + "\n", "summary.md": page(run)}
+    for name, text in written.items():
+        with written_whole(run.folder / name, run.folder) as path:
+            path.write_text(text, encoding="utf-8")
     return summary
 
 

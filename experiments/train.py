@@ -10,9 +10,9 @@ python -m experiments.train --help
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import tyro
@@ -90,7 +90,9 @@ def train(
         for name in dict.fromkeys(p.config.network for p in planned)
     }
     data = weights.data_for(dataset)
-    teacher = None if config.teacher is None else load_teacher(config.teacher, data)
+    teacher = None
+    if config.teacher is not None:
+        teacher = load_teacher(config.teacher, data, own=[*networks, config.teacher_network])
     for program in planned:  # before the folder: a bad hyperparameter leaves nothing behind
         for member in program.members:
             if config.start is not None:
@@ -261,6 +263,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             drawn = figures.draw(path)  # first, since the summary shows them
             written = summary.write_summary(path)
     except (ValueError, OSError) as error:
+        if hosts.says_lost(error):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Stopped as stopped:  # before the run began, or while figures were drawn
@@ -271,12 +275,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-if __name__ == "__main__":
+def run_as_program(program: Callable[[], int]) -> NoReturn:
+    """Runs `program` in a process set for training, and ends the process with its status."""
     keep_freed_memory()
     if (reason := keep_compiled_programs()) is not None:
         print(reason, file=sys.stderr)
-    status = main()
+    status = program()
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: XLA crashes in its exit handlers if a compilation was interrupted.
     os._exit(status)
+
+
+if __name__ == "__main__":
+    run_as_program(main)

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -111,7 +111,8 @@ class Training:
             state, measured = self.train_epoch(state, epoch)
             last = epoch.number == self.config.epochs
             if epoch.number % self.config.evaluate_every == 0 or last:
-                measured |= self.steps.evaluate(state, partial(self._heed_alone, state, epoch))
+                with self._kept(state, epoch):
+                    measured |= self.steps.evaluate(state, partial(self._heed_alone, state, epoch))
             if self.keeps_latent:
                 self._keep_latent("never_flipped", never_flipped(state.opt_state))
             if last:
@@ -216,12 +217,23 @@ class Training:
 
     def _next_batch(self, state: TrainState, epoch: Epoch, taken: int) -> Any:
         """The first of the next batches, which stands for all in one call."""
-        try:
+        with self._kept(state, epoch):
             return next(itertools.islice(epoch.batches, 0, taken, taken))
-        except Exception:  # an image that can't be read: the steps before are not lost
-            if hosts.alone():
-                self._save(state, epoch)
-            raise
+
+    @contextlib.contextmanager
+    def _kept(self, state: TrainState, epoch: Epoch) -> Iterator[None]:
+        """If an image can't be read, the steps before are not lost."""
+        try:
+            yield
+        except ValueError as error:
+            if not hosts.alone():
+                raise
+            self._save(state, epoch)
+            self.run_folder.checkpoints.wait()
+            raise ValueError(
+                f"{error}. The training up to here is kept: with the images as they were, the same "
+                f"command with --out {self.run_folder.path} goes on."
+            ) from error
 
     def _draw(self, state: TrainState, epoch: Epoch) -> float:
         """Shows how things stand; gives the seconds that took."""

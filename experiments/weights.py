@@ -5,8 +5,6 @@ path: `params/layer1/0/conv1/latent_kernel`, `statistics/bn1/mean`; and `data/cl
 `data/image_shape`, `data/mean` and `data/std` of the images. NumPy reads it without pickle.
 """
 
-import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from experiments.config_file import read_config
 from experiments.data import Dataset, StreamedDataset
+from experiments.writing import writing, written_whole
 
 FOLDER = "weights"
 _LATENT, _REAL = "latent_kernel", "kernel"
@@ -50,12 +50,13 @@ def save(path: Path, state: tuple[Any, Any], data: Data) -> None:
       state: parameters and batch statistics; random keys among them are left out.
       data: what they were trained on.
     """
-    path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
+    run = path.parent.parent
+    with writing(path.parent, run):
+        path.parent.mkdir(exist_ok=True)
     arrays = {name: np.asarray(x) for name, x in _named_leaves(*state).items()}
     arrays |= {f"{_DATA}{field}": np.asarray(x) for field, x in data._asdict().items()}
-    np.savez(unfinished, **arrays)  # type: ignore[arg-type]
-    unfinished.replace(path)
+    with written_whole(path, run) as unfinished:
+        np.savez(unfinished, **arrays)  # type: ignore[arg-type]
 
 
 def find(run: Path, optimizer: str, seed: int) -> Path:
@@ -83,10 +84,10 @@ def kept(run: Path, optimizer: str, seed: int) -> Path:
       ValueError: if the run keeps none of it.
     """
     path = file_of(run, optimizer, seed)
-    if not path.is_file():
-        there = ", ".join(sorted(p.name for p in path.parent.glob("[!.]*.npz"))) or "none"
+    if path.parent != run / FOLDER or not path.is_file():  # names may be of a strange config.json
+        there = ", ".join(sorted(p.name for p in (run / FOLDER).glob("[!.]*.npz"))) or "none"
         raise ValueError(
-            f"{run} holds no trained weights {FOLDER}/{path.name} (there are: {there}): a run "
+            f"{run} holds no trained weights {path.relative_to(run)} (there are: {there}): a run "
             "writes them when a training comes to its end, and a sweep of several settings keeps "
             "none. Let it finish, or name another run or training."
         )
@@ -100,8 +101,11 @@ def config_of(run: Path) -> dict[str, Any]:
       ValueError: if `run` is no run folder.
     """
     try:
-        return dict(json.loads((run / "config.json").read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
+        config = read_config(run / "config.json")
+        if not isinstance(config.get("seeds") or [], list):
+            raise ValueError("its seeds are no list")
+        return config
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"{run} is no run folder ({error}): give a folder that python -m experiments.train "
             "wrote."
@@ -180,7 +184,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         # Opened here, since NumPy leaves a file open that it can't read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds
         raise ValueError(f"trained weights {path} can't be read: {error}") from error
 
 

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly", "compile_once")
 
 SHORT = ["--train-images", "64", "--epochs", "1", "--batch-size", "32", "--seeds", "3", "5"]
 SHORT += ["--members-at-once", "2", "--network", "test_two_steps:OneStage"]
+OWN = ["test_two_steps:OneStage", "test_two_steps:WithDropout"]
 
 
 class OneStage(ovsw.models.SmallResNet):
@@ -131,7 +132,7 @@ def test_a_trained_network_gives_the_answers_it_was_evaluated_with(runs):
     """The weights on disk are those of the last epoch: its test top-1 comes out again."""
     digits = load("digits")
     for run, optimizer, seed in ((runs[0], "sgd", 5), (runs[2], "ovsw", 3)):
-        trained = load_trained(str(run), optimizer, seed)
+        trained = load_trained(str(run), optimizer, seed, OWN)
         assert trained.data.classes == digits.classes
         top1 = float(np.mean(trained.logits(digits.test_images).argmax(-1) == digits.test_labels))
         (row,) = [r for r in rows(run) if (r["optimizer"], r["seed"]) == (optimizer, seed)]
@@ -141,7 +142,7 @@ def test_a_trained_network_gives_the_answers_it_was_evaluated_with(runs):
 def test_no_other_training_stands_in_for_one_that_is_asked_for(runs):
     for optimizer, seed in (("lars", 3), ("sgd", 4)):
         with pytest.raises(ValueError, match=rf"{optimizer}-seed{seed}\.npz \(there are: sgd-"):
-            load_trained(runs[0], optimizer, seed)
+            load_trained(runs[0], optimizer, seed, OWN)
 
 
 def kl(p, q):
@@ -174,7 +175,7 @@ def test_the_loss_of_a_step_is_the_stated_mixture(runs):
     """Against both parts computed outside, on the very images of the step."""
     digits = load("digits", train_images=64)
     config = Config(batch_size=32, teacher=runs[0], distillation=0.25, temperature=2.0)
-    teacher = load_teacher(runs[0], weights.data_for(digits))
+    teacher = load_teacher(runs[0], weights.data_for(digits), OWN)
     student, feed = network("both"), feed_of(digits, config)
     losses = {}
     for name, taught in (("with", teacher), ("without", None)):
@@ -196,7 +197,7 @@ def test_a_student_that_only_imitates_needs_no_labels(runs):
     """With a share of 1, the labels change nothing."""
     digits = load("digits", train_images=64)
     config = Config(batch_size=64)
-    teacher = load_teacher(runs[0], weights.data_for(digits))
+    teacher = load_teacher(runs[0], weights.data_for(digits), OWN)
     assert isinstance(teacher, Trained)
     losses = []
     for shift in (0, 1):
@@ -235,6 +236,7 @@ def wrong(runs):
         r"distillation=1.5 is out of range: it must be from 0 to 1": ["--distillation", "1.5"],
         r"distillation=0.5 has no effect without a teacher": ["--distillation", "0.5"],
         r"temperature=2.0 has no effect without a teacher": ["--temperature", "2"],
+        r"teacher_network=a:B has no effect without a teacher": ["--teacher-network", "a:B"],
         r"workers=3 has no effect on images in memory": ["--workers", "3"],
         r"augment=True has no effect with image_size=8": ["--image-size", "8", "--augment"],
         r"'digits' is held in memory, as it is: leave --image-size away": ["--image-size", "8"],
@@ -298,7 +300,7 @@ def test_networks_with_dropout_teach_and_are_started_from(tmp_path):
     first = run(tmp_path / "first", *own)
     run(tmp_path / "second", *own, "--start", str(first), "--teacher", str(first))
     digits = load("digits")
-    assert load_trained(first).logits(digits.test_images[:4]).shape == (4, 10)
+    assert load_trained(first, own=OWN).logits(digits.test_images[:4]).shape == (4, 10)
 
 
 def test_a_training_that_is_done_by_its_rows_has_its_weights(tmp_path, monkeypatch):

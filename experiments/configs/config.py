@@ -43,6 +43,9 @@ class Config:
     optimizer and seed, or of the first. Real weights start latent ones"""
     teacher: Path | None = None
     """run folder of a teacher whose distribution over the classes is learned"""
+    teacher_network: str | None = None
+    """with a teacher of your own network that is none of this run's: package.module:Class, again;
+    no code is imported because a run folder names it"""
     distillation: float = 1.0
     """with a teacher: its share of the loss; the rest is cross-entropy with the labels"""
     temperature: float = 1.0
@@ -125,7 +128,7 @@ class Config:
 
     def _check_used(self) -> None:
         """Raises ValueError where a field would change nothing: it was meant for another run."""
-        for name, unused in (("distillation", 1.0), ("temperature", 1.0)):
+        for name, unused in _OF_TEACHER.items():
             value = getattr(self, name)
             if self.teacher is None and (isinstance(value, jax.core.Tracer) or value != unused):
                 raise ValueError(f"{name}={value} has no effect without a teacher: give --teacher.")
@@ -189,6 +192,10 @@ class Config:
             ("seeds", "one or more different integers from 0 to 2147483647", _distinct),
             ("optimizers", "one or more different names", _distinct),
         )
+
+
+# Fields that say nothing without a teacher, and what they then are.
+_OF_TEACHER = {"distillation": 1.0, "temperature": 1.0, "teacher_network": None}
 
 
 def _at_least_one(value: int) -> bool:

@@ -76,7 +76,7 @@ def _read_members(data: Cifar, path: Path) -> dict[str, bytes]:
                 assert content is not None  # only for members that are no files
                 found[wanted[name]] = content.read()
             _read_to_end(tar)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, OSError, MemoryError, OverflowError) as error:
         reason = str(error).partition("\n")[0].rstrip(":")
         raise ValueError(
             f"{path} is damaged or no tar archive ({reason}): get {data.archive} again ({data.url})"

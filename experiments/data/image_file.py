@@ -141,6 +141,10 @@ def _opened(file: Path | bytes, name: str | None) -> Iterator[Image.Image]:
             f"{name} has more than 8 bits a channel (mode {error}): convert it to 8 bits"
         ) from error
     except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
+        if isinstance(error, OSError) and error.strerror:  # of the system, not of a decoder
+            raise ValueError(
+                f"{name} cannot be read ({error.strerror}): put it back, or make it readable"
+            ) from error
         raise ValueError(
             f"{name} cannot be decoded: it is damaged or no image ({error}); replace or remove it"
         ) from error

@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 
 from experiments.figures import catalogue, style
 from experiments.figures.points import Point, write_csv
+from experiments.links import check_links
 from experiments.records import Run, read_run
+from experiments.writing import writing
 
 __all__ = ["build", "draw"]
 
@@ -31,19 +33,26 @@ def draw(run_dir: Path, report: Callable[[str], object] = print) -> list[Path]:
 
     Raises:
       FileNotFoundError: `run_dir` is not a run folder.
-      ValueError: no finished epoch, or a file that no run writes like this.
+      ValueError: no finished epoch, a file that no run writes like this, or a link that leads out
+        of the folder.
+      WriteError: a figure can't be written.
     """
     run = read_run(Path(run_dir))
+    check_links(run.folder)
     for note in run.notes:
         report(note)
     folder = run.folder / "figures"
-    folder.mkdir(exist_ok=True)
+    with writing(folder, run.folder):
+        folder.mkdir(exist_ok=True)
     paths = []
     with style.applied():
         for name, fig, points in _drawn(run, report):
             path = folder / f"{name}.png"
-            fig.savefig(path, dpi=style.DPI)
-            write_csv(path.with_suffix(".csv"), points)
+            with writing(path, run.folder):
+                fig.savefig(path, dpi=style.DPI)
+            table = path.with_suffix(".csv")
+            with writing(table, run.folder):
+                write_csv(table, points)
             paths.append(path)
     return paths
 

@@ -87,7 +87,7 @@ def _of_sweep(run: Run) -> dict[str, Entry]:
             "gamma_flip_rate": _entry(gamma_flip_rate.figure, gamma_flip_rate.points, run),
         }
         for name in (name for name in run.optimizers if name in scaled):
-            found[f"gamma_flips_{name}"] = Entry(
+            found[f"gamma_flips_{name.replace('/', '-')}"] = Entry(
                 partial(gamma_flips.figure, run, name), partial(gamma_flips.points, run, name)
             )
         varying -= scaled

@@ -1,7 +1,6 @@
 """Histograms of the initial latent weights, the never-flipped ones on top (Figs. 5/6)."""
 
 import math
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,14 +75,14 @@ def read_histograms(folder: Path) -> dict[str, dict[str, LayerHistogram]]:
         raise style.NothingToDrawError("the run has no latent.npz")
     found: dict[str, dict[str, LayerHistogram]] = {}
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             for key in arrays.files:
                 optimizer, layer, what = key.split("|")
                 mask = f"{optimizer}|{layer}|never_flipped"
                 if what == "initial" and mask in arrays.files:
                     histogram = layer_histogram(arrays[key], arrays[mask])
                     found.setdefault(optimizer, {})[layer] = histogram
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds
         raise style.NothingToDrawError(f"latent.npz cannot be read ({error})") from error
     if not found:
         raise style.NothingToDrawError("latent.npz holds no never-flipped masks")

@@ -1,0 +1,53 @@
+"""TensorBoard's files of a training, written before the training goes on.
+
+tensorboardX's own writer has a thread of its own. It ends at the first error, of a full disk say,
+and whoever adds something then waits for it forever.
+"""
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.summary import scalar
+
+
+class EventFile:
+    """A file of scalars, a record a step."""
+
+    def __init__(self, folder: Path):
+        """Makes the file.
+
+        Args:
+          folder: of one training; made if need be.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("wb")
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """Writes what was measured at a step."""
+        found = [value for tag, x in values.items() for value in scalar(tag, x).value]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=found)))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        """As TensorFlow's record files have it: length and content, each with its checksum."""
+        content = event.SerializeToString()
+        length = struct.pack("<Q", len(content))
+        record = length + _checksum(length) + content + _checksum(content)
+        self._file.write(record)
+        self._file.flush()
+
+
+def _checksum(content: bytes) -> bytes:
+    return struct.pack("<I", masked_crc32c(content))

@@ -1,0 +1,166 @@
+"""Starts this host's part of a run that several processes train together.
+
+The same command on every host, of SLURM, Open MPI or a TPU pod, whom JAX asks for the others:
+
+    python -m experiments.launch cifar10-resnet20 --out DIR
+
+with an address where it does not (the first process listens there):
+
+    python -m experiments.launch --coordinator 10.0.0.1:1234 --processes 4 --process 2 digits ...
+
+or all of them on the CPU of this machine, as a rehearsal:
+
+    python -m experiments.launch --local 4 digits --out DIR
+
+What follows is as for `python -m experiments.train`. DIR must be one folder for all hosts.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+LOST = 75  # exit status, EX_TEMPFAIL of sysexits.h: another process is gone, start again
+GRACE = 60.0  # seconds that the others have to end by themselves
+
+Process = subprocess.Popen[bytes]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options, rest = _parser().parse_known_args(arguments)
+    try:
+        places = _places(options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    with _started(places, rest, on_cpu=options.local is not None) as processes:
+        _wait(processes)
+    return _report([process.returncode for process in processes])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.launch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="where the first one listens")
+    parser.add_argument("--processes", type=int, metavar="N", help="how many there are in all")
+    parser.add_argument("--process", type=int, metavar="I", help="which this is, from 0 on")
+    parser.add_argument("--local", type=int, metavar="N", help="start N on this machine's CPU")
+    return parser
+
+
+def _places(options: argparse.Namespace) -> list[list[str]]:
+    """What the processes to start are told of where they are: nothing, or address, count, number.
+
+    Raises:
+      ValueError: if the options don't make sense.
+    """
+    given = {name: getattr(options, name) for name in ("coordinator", "processes", "process")}
+    missing = [f"--{name}" for name, value in given.items() if value is None]
+    if options.local is not None:
+        if len(missing) < len(given):
+            raise ValueError("--local starts all processes: leave --coordinator and the like away.")
+        if options.local < 1:
+            raise ValueError(f"--local {options.local} is out of range: it must be at least 1.")
+        address = f"127.0.0.1:{_free_port()}"
+        return [[address, str(options.local), str(i)] for i in range(options.local)]
+    if len(missing) == len(given):
+        return [[]]
+    if missing:
+        raise ValueError(
+            f"{' and '.join(missing)} must be given as well: with an address, each process is told "
+            "how many there are and which it is."
+        )
+    if not 0 <= options.process < options.processes:
+        raise ValueError(
+            f"--process {options.process} is out of range: of {options.processes} processes it "
+            f"must be from 0 to {options.processes - 1}."
+        )
+    host, _, port = options.coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(
+            f"--coordinator {options.coordinator} is no address: give HOST:PORT, such as "
+            "10.0.0.1:1234."
+        )
+    return [[options.coordinator, str(options.processes), str(options.process)]]
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def _started(
+    places: Sequence[Sequence[str]], arguments: Sequence[str], on_cpu: bool
+) -> Iterator[list[Process]]:
+    """Processes that get every signal which comes here, once, and end when this one is gone."""
+    environment = {**os.environ, **({"JAX_PLATFORMS": "cpu"} if on_cpu else {})}
+    processes: list[Process] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for process in processes:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with ExitStack() as stack:
+            for place in places:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "experiments.process", *place, "--", *arguments],
+                    stdin=subprocess.PIPE,  # they read it to its end, which is the end of this one
+                    env=environment,
+                    start_new_session=True,  # else they get a terminal's Ctrl-C a second time
+                )
+                processes.append(stack.enter_context(process))
+            yield processes
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(processes: Sequence[Process]) -> None:
+    """Until all have ended; once one has failed, the others are killed when GRACE is over."""
+    failed_at: float | None = None
+    while any(process.poll() is None for process in processes):
+        if failed_at is None and any(process.returncode for process in processes):
+            failed_at = time.monotonic()
+        if failed_at is not None and time.monotonic() - failed_at > GRACE:
+            for process in processes:
+                process.kill()
+        time.sleep(0.05)
+
+
+def _report(statuses: Sequence[int]) -> int:
+    """Says who was ended from outside; gives the status for all."""
+    ended = [i for i, status in enumerate(statuses) if status < 0]
+    for i in ended:
+        name = signal.Signals(-statuses[i]).name
+        which = f"process {i} of {len(statuses)}" if len(statuses) > 1 else "the training process"
+        print(f"{which} was ended by {name}", file=sys.stderr)
+    own = [status for status in statuses if status > 0 and status != LOST]
+    if own:
+        return own[0]
+    if not ended and LOST not in statuses:
+        return 0
+    print(
+        "error: the run was cut off, as one of its processes is gone or can't be reached. The same "
+        "command, on every host, goes on from its newest checkpoint.",
+        file=sys.stderr,
+    )
+    return LOST
+
+
+if __name__ == "__main__":
+    sys.exit(main())

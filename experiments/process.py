@@ -1,0 +1,45 @@
+"""One process of several that train together, as `experiments.launch` starts it.
+
+python -m experiments.process [ADDRESS COUNT NUMBER] -- [arguments of experiments.train]
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+
+from experiments import hosts, train
+from experiments.launch import LOST
+
+
+def main(given: Sequence[str]) -> int:
+    """Joins the others, trains, and waits for them; returns the exit status."""
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    separator = list(given).index("--")
+    place, arguments = given[:separator], given[separator + 1 :]
+    try:
+        hosts.join(*place)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        status = train.main(arguments)
+        hosts.leave()
+    except Exception as error:
+        if not hosts.says_lost(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        print(f"error: another process is gone or can't be reached ({reason})", file=sys.stderr)
+        return LOST
+    return status
+
+
+def _end_with_launcher() -> None:
+    """Its end of the pipe closes when the launcher is gone, however that came about."""
+    while os.read(0, 1024):
+        pass
+    os._exit(LOST)
+
+
+if __name__ == "__main__":
+    train.run_as_program(lambda: main(sys.argv[1:]))

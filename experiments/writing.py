@@ -1,0 +1,65 @@
+"""Writing into a run folder: whole or not at all, and an error says what helps."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class WriteError(OSError):
+    """A file, or a folder, of a run can't be written."""
+
+    def __init__(self, path: Path, run: Path, error: Exception):
+        """Says what, why, and what helps.
+
+        Args:
+          path: what can't be written.
+          run: the run folder.
+          error: the cause, of Python or of TensorStore.
+        """
+        super().__init__(
+            f"{path} can't be written: {_reason(error)}. Nothing written before is lost: make "
+            "room, or mend what is wrong there, and the command of the run goes on with --out "
+            f"{run}."
+        )
+
+
+@contextlib.contextmanager
+def writing(path: Path, run: Path) -> Iterator[None]:
+    """Turns what goes wrong inside into an error that names the file, the cause and what helps.
+
+    Raises:
+      WriteError: if `path` can't be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(path, run, error) from error
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, run: Path) -> Iterator[Path]:
+    """Gives the path to write to instead of `path`, and moves it there at the end.
+
+    If that fails, or the process is killed, `path` holds what it held before.
+
+    Raises:
+      WriteError: as `writing`.
+    """
+    unfinished = path.with_name(f".{path.name}")
+    try:
+        with writing(path, run):
+            yield unfinished
+            unfinished.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()  # it takes room where there may be none
+        raise
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore tells it
+    return os.strerror(int(code[1])) if code else str(error)

@@ -1,0 +1,230 @@
+"""Real processes that train together over loopback: as one would, and as if none had been lost.
+
+Once in the suite; FAULTS=5 pytest tests/test_several_processes.py loses as many processes.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import ovsw_jax as ovsw
+from experiments import data, launch, weights
+from experiments.networks import Network
+
+ROOT = Path(__file__).parents[1]
+FAULTS = int(os.environ.get("FAULTS", "1"))
+IMAGES, BATCH, EPOCHS = 320, 32, 2  # twenty steps
+NETWORK = f"{__name__}:OneStage"
+RUN = [
+    *("--optimizers", "ovsw", "--seeds", "0", "--network", NETWORK, "--batch-size", str(BATCH)),
+    *("--epochs", str(EPOCHS), "--checkpoint-seconds", "0"),
+]
+SECONDS = 60  # within which the others end
+
+
+class OneStage(ovsw.models.SmallResNet):
+    """Quick to compile."""
+
+    def __init__(self, classes, *, in_channels, rngs):
+        super().__init__(classes, in_channels=in_channels, widths=(8,), rngs=rngs)
+
+
+def float64_start(folder, dataset):
+    """A run folder with initial weights in float64, which processes with 64-bit types keep."""
+    network = Network(NETWORK, len(dataset.classes), dataset.image_shape)
+    state = network.init(jax.random.split(jax.random.key(0), 1))
+    state = jax.tree.map(lambda x: np.asarray(x[0], np.float64), state)
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"optimizers": ["ovsw"], "seeds": [0]}))
+    weights.save(weights.file_of(folder, "ovsw", 0), state, weights.data_for(dataset))
+    return ["--start", str(folder)]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    return {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent),
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_ENABLE_X64": "1",
+        "XLA_FLAGS": "",  # a device a process
+    }
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    dataset = data.load("digits", train_images=IMAGES)
+    start = float64_start(tmp_path_factory.mktemp("of") / "digits", dataset)
+    return ["digits", "--train-images", str(IMAGES), *RUN, *start]
+
+
+@pytest.fixture(scope="module")
+def folder_of_images(tmp_path_factory):
+    """Streamed from disk; every process decodes its own rows of each batch."""
+    root = tmp_path_factory.mktemp("of") / "noise"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", IMAGES // 2), ("test", 11)):
+        for name in ("ant", "bee"):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    dataset = data.load_streamed(str(root), image_size=8, workers=1)
+    start = float64_start(tmp_path_factory.mktemp("of") / "start", dataset)
+    return ["--data", str(root), "--image-size", "8", "--workers", "1", *RUN, *start]
+
+
+def started(count, arguments, out, environment):
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "experiments.launch", "--local", str(count)),
+            *(*arguments, "--out", str(out)),
+        ],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(process, status=0):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == status, output
+    return output
+
+
+def result(out):
+    """Weights, and the last row of metrics."""
+    with np.load(weights.file_of(out, "ovsw", 0)) as arrays:
+        trained = {k: v for k, v in arrays.items() if not k.startswith("data/")}
+    assert {x.dtype for x in trained.values()} == {np.dtype(np.float64)}
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
+    assert rows[-1]["step"] == EPOCHS * (IMAGES // BATCH)
+    return trained, {k: v for k, v in rows[-1].items() if k.endswith(("loss", "top1", "ratio"))}
+
+
+def assert_same(actual, expected):
+    for x, y in zip(actual, expected, strict=True):
+        assert x.keys() == y.keys()
+        for name in y:
+            np.testing.assert_allclose(x[name], y[name], rtol=1e-5, atol=1e-9, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(digits, environment, tmp_path_factory):
+    """What one process makes of the digits."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    ended(started(1, digits, out, environment))
+    return result(out)
+
+
+def test_four_processes_train_as_one(digits, environment, alone, tmp_path):
+    output = ended(started(4, digits, tmp_path / "run", environment))
+    assert output.count("writing to") == 1  # the first one speaks
+    assert_same(result(tmp_path / "run"), alone)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_two_processes_stream_as_one(folder_of_images, environment, tmp_path):
+    outs = []
+    for count in (1, 2):
+        outs.append(tmp_path / f"{count}")
+        ended(started(count, folder_of_images, outs[-1], environment))
+    assert_same(*map(result, outs))
+
+
+def children(process):
+    """Those that train, by number."""
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return sorted(map(int, listed))
+
+
+def in_training(process, out):
+    """Waits for a checkpoint."""
+    while process.poll() is None:
+        if any(path.name.isdigit() for path in out.glob("checkpoints/*")):
+            return
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the processes")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_is_lost(digits, environment, alone, tmp_path, victim):
+    """The others end soon and say why; the run goes on with as many processes as there are."""
+    out, moments, cut_off = tmp_path / "run", random.Random(victim), 0
+    for number in range(FAULTS):
+        count = 4 if number % 2 else 2
+        process = started(count, digits, out, environment)
+        in_training(process, out)
+        time.sleep(moments.uniform(0, 0.3))
+        begun = time.monotonic()
+        if (running := children(process))[victim:]:
+            os.kill(running[victim], signal.SIGKILL)
+        output, _ = process.communicate(timeout=300)
+        if process.returncode:  # else the run was done before
+            cut_off += 1
+            assert process.returncode == launch.LOST, output
+            assert time.monotonic() - begun < SECONDS
+            assert f"process {victim} of {count} was ended by SIGKILL" in output
+            assert "The same command, on every host, goes on from its newest checkpoint" in output
+    assert cut_off >= FAULTS / 2
+    output = ended(started(1, digits, out, environment))
+    assert "going on after epoch" in output
+    assert_same(result(out), alone)
+    print(f"{cut_off} processes lost")
+
+
+def test_ctrl_c_stops_all_with_a_checkpoint(digits, environment, alone, tmp_path):
+    out = tmp_path / "run"
+    process = started(2, digits, out, environment)
+    in_training(process, out)
+    process.send_signal(signal.SIGINT)
+    assert "interrupted; writing what was measured so far" in ended(process, 130)
+    ended(started(2, digits, out, environment))
+    assert_same(result(out), alone)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--local", "0"], "--local 0 is out of range: it must be at least 1."),
+        (["--local", "2", "--process", "1"], "--local starts all processes: leave --coordinator"),
+        (["--processes", "2"], "--coordinator and --process must be given as well"),
+        (
+            ["--coordinator", "a:1", "--processes", "2", "--process", "2"],
+            "--process 2 is out of range: of 2 processes it must be from 0 to 1.",
+        ),
+        (
+            ["--coordinator", "here", "--processes", "2", "--process", "1"],
+            "--coordinator here is no address: give HOST:PORT",
+        ),
+    ],
+)
+def test_what_a_launch_must_say(arguments, message, capfd):
+    assert launch.main([*arguments, "digits"]) == 2
+    assert f"error: {message}" in capfd.readouterr().err
+
+
+def test_no_cluster(environment, capfd, monkeypatch):
+    monkeypatch.setattr(os, "environ", environment)
+    assert launch.main(["digits"]) == 2
+    assert "error: no other processes are to be found" in capfd.readouterr().err
+
+
+def test_several_processes_need_one_folder(environment):
+    command = [sys.executable, "-m", "experiments.launch", "--local", "2", "digits"]
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert found.returncode == 2, found.stderr
+    assert "error: out=None, and several processes need one folder" in found.stderr
