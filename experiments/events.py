@@ -6,14 +6,13 @@ and whoever adds something then waits for it forever.
 
 import os
 import socket
-import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
 
@@ -28,7 +27,7 @@ class EventFile:
         """
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (folder / name).open("wb")
+        self._file = RecordWriter(str(folder / name))
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add(self, values: Mapping[str, float], step: int) -> None:
@@ -41,13 +40,5 @@ class EventFile:
         self._file.close()
 
     def _write(self, event: Event) -> None:
-        """As TensorFlow's record files have it: length and content, each with its checksum."""
-        content = event.SerializeToString()
-        length = struct.pack("<Q", len(content))
-        record = length + _checksum(length) + content + _checksum(content)
-        self._file.write(record)
+        self._file.write(event.SerializeToString())
         self._file.flush()
-
-
-def _checksum(content: bytes) -> bytes:
-    return struct.pack("<I", masked_crc32c(content))
