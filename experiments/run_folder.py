@@ -31,7 +31,7 @@ from experiments.events import EventFile
 from experiments.links import check_links
 from experiments.members import Member, Value
 from experiments.same_run import differences, settings
-from experiments.writing import WriteError, writing, written_whole
+from experiments.writing import WriteError, write_arrays, writing, written_whole
 
 PACKAGES = ("ovsw-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 LOCK = ".lock"
@@ -185,8 +185,7 @@ class RunFolder:
     def write_latent(self) -> None:
         """Writes what was kept to latent.npz, whole or not at all."""
         if self._latent:
-            with written_whole(self._file("latent.npz"), self.path) as path:
-                np.savez_compressed(path, **self._latent)  # type: ignore[arg-type]
+            write_arrays(self._file("latent.npz"), self.path, self._latent, compressed=True)
 
     def __enter__(self) -> Self:
         """It is open already."""

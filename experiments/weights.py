@@ -16,7 +16,7 @@ from flax import traverse_util
 
 from experiments.config_file import read_config
 from experiments.data import Dataset, StreamedDataset
-from experiments.writing import writing, written_whole
+from experiments.writing import write_arrays, writing
 
 FOLDER = "weights"
 _LATENT, _REAL = "latent_kernel", "kernel"
@@ -55,8 +55,7 @@ def save(path: Path, state: tuple[Any, Any], data: Data) -> None:
         path.parent.mkdir(exist_ok=True)
     arrays = {name: np.asarray(x) for name, x in _named_leaves(*state).items()}
     arrays |= {f"{_DATA}{field}": np.asarray(x) for field, x in data._asdict().items()}
-    with written_whole(path, run) as unfinished:
-        np.savez(unfinished, **arrays)  # type: ignore[arg-type]
+    write_arrays(path, run, arrays)
 
 
 def find(run: Path, optimizer: str, seed: int) -> Path:

@@ -1,10 +1,13 @@
 """Writing into a run folder: whole or not at all, and an error says what helps."""
 
 import contextlib
+import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import numpy as np
 
 
 class WriteError(OSError):
@@ -56,6 +59,24 @@ def written_whole(path: Path, run: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             unfinished.unlink()  # it takes room where there may be none
         raise
+
+
+def write_arrays(
+    path: Path, run: Path, arrays: Mapping[str, np.ndarray], *, compressed: bool = False
+) -> None:
+    """Writes an npz file, whole or not at all.
+
+    It is put together in memory: older versions of NumPy leave a zip file behind that can't be
+    written, which complains once more when it is collected.
+
+    Raises:
+      WriteError: as `writing`.
+    """
+    content = io.BytesIO()
+    save = np.savez_compressed if compressed else np.savez
+    save(content, **arrays)  # type: ignore[arg-type]
+    with written_whole(path, run) as unfinished:
+        unfinished.write_bytes(content.getbuffer())
 
 
 def _reason(error: Exception) -> str:

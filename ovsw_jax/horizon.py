@@ -51,7 +51,8 @@ def threshold_for_horizon(momentum: float, steps: int) -> float:
       steps: the horizon in optimizer steps (epochs x steps per epoch), at least 1.
 
     Returns:
-      A threshold in (0, 1 - mu], with `silence_horizon(momentum, threshold) == steps`.
+      A threshold in (0, 1 - mu], with `silence_horizon(momentum, threshold) == steps`; of more
+      than 1e12 steps, where float64 ends, nearly.
 
     Raises:
       ValueError: if `momentum` is out of range, `steps` is no whole number >= 1, or the threshold

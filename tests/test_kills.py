@@ -22,7 +22,7 @@ EARLY, LATE = 3.0, 0.5  # seconds, at most, from the begin of a run and of its t
 COMMAND = [
     *(sys.executable, "-m", "experiments.train", "--optimizers", "ovsw"),
     *("--seeds", "0", "1", "--members-at-once", "2", "--batch-size", "32"),
-    *("--checkpoint-seconds", "0", "--epochs", str(4 + 2 * FAULTS)),
+    *("--checkpoint-seconds", "0.2", "--epochs", str(4 + 2 * FAULTS)),
 ]
 UNEQUAL = ("seconds", "images_per_second")
 STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from ovsw_jax.arguments import check_floating_dtype
 from ovsw_jax.nn.activations import check_slope, prelu, rprelu
 from ovsw_jax.nn.channels import channels
 
@@ -33,8 +32,7 @@ class PReLU(linen.Module):
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., features) to the same shape and dtype; errors as in NNX."""
-        check_slope(self.negative_slope_init)
-        check_floating_dtype(param_dtype=self.param_dtype)
+        check_slope(self.negative_slope_init, self.param_dtype)
         start = linen.initializers.constant(self.negative_slope_init)
         return prelu(x, self.param("negative_slope", start, (channels(x),), self.param_dtype))
 
@@ -63,8 +61,7 @@ class RPReLU(linen.Module):
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., features) to the same shape and dtype; errors as in NNX."""
-        check_slope(self.negative_slope_init)
-        check_floating_dtype(param_dtype=self.param_dtype)
+        check_slope(self.negative_slope_init, self.param_dtype)
         zeros = linen.initializers.zeros_init()
         start = linen.initializers.constant(self.negative_slope_init)
         shape, dtype = (channels(x),), self.param_dtype

@@ -134,9 +134,9 @@ def check_maps(x: jax.Array, in_features: int) -> jax.Array:
 
     Raises:
       ValueError: unless it is (batch, height, width, in_features), with a pixel at least.
-      TypeError: if it is no real array.
+      TypeError: if it is not real floating-point.
     """
-    x = real_array("input", x)
+    x = floating_array("input", x)
     if x.ndim != 4 or x.shape[3] != in_features or 0 in x.shape[1:3]:
         raise ValueError(
             f"input of shape {x.shape} does not fit a block for {in_features} channels, which "

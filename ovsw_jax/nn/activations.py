@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovsw_jax.arguments import check_floating_dtype
-from ovsw_jax.hyperparams import FLOAT32_MAX, known_number
+from ovsw_jax.hyperparams import known_number
 from ovsw_jax.latent import accurate_dtype
 from ovsw_jax.nn.channels import check_channels
 from ovsw_jax.nn.counts import check_counts
@@ -125,22 +125,23 @@ class RPReLU(nnx.Module):
 
 def _check(features: int, negative_slope_init: float, param_dtype: jax.typing.DTypeLike) -> None:
     check_counts(features=features)
-    check_slope(negative_slope_init)
-    check_floating_dtype(param_dtype=param_dtype)
+    check_slope(negative_slope_init, param_dtype)
 
 
-def check_slope(negative_slope_init: float) -> None:
+def check_slope(negative_slope_init: float, param_dtype: jax.typing.DTypeLike) -> None:
     """Raises unless the slope to start from is one finite number.
 
     Raises:
-      ValueError: if it is not finite in float32.
-      TypeError: if it is no real number.
+      ValueError: if it is not finite in `param_dtype`.
+      TypeError: if it is no real number, or `param_dtype` not real floating-point.
     """
     slope = known_number("negative_slope_init", negative_slope_init)
-    if not abs(slope) <= FLOAT32_MAX:
+    check_floating_dtype(param_dtype=param_dtype)
+    if not abs(slope) <= float(jnp.finfo(param_dtype).max):
         raise ValueError(
-            f"negative_slope_init={slope:g} is out of range: it must be finite. Use 0.25, as "
-            "PReLU's authors do, or 0 to start as a rectifier."
+            f"negative_slope_init={slope:g} is out of range: it must be finite in "
+            f"{jnp.dtype(param_dtype)}. Use 0.25, as PReLU's authors do, or 0 to start as a "
+            "rectifier."
         )
 
 
