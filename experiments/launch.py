@@ -27,7 +27,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 LOST = 75  # exit status, EX_TEMPFAIL of sysexits.h: another process is gone, start again
-GRACE = 60.0  # seconds that the others have to end by themselves
+GRACE = 45.0  # seconds that the others have to end by themselves
 
 Process = subprocess.Popen[bytes]
 
@@ -133,8 +133,8 @@ def _started(
 def _wait(processes: Sequence[Process]) -> None:
     """Until all have ended; once one has failed, the others are killed when GRACE is over."""
     failed_at: float | None = None
-    while any(process.poll() is None for process in processes):
-        if failed_at is None and any(process.returncode for process in processes):
+    while None in (statuses := [process.poll() for process in processes]):
+        if failed_at is None and any(statuses):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > GRACE:
             for process in processes:

@@ -146,16 +146,22 @@ def test_two_processes_stream_as_one(folder_of_images, environment, tmp_path):
 
 
 def children(process):
-    """Those that train, by number."""
-    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    """Those that train, by number; none if it has ended."""
+    try:
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
     return sorted(map(int, listed))
 
 
+def checkpoints(out):
+    return {path.name for path in out.glob("checkpoints/*") if path.name.isdigit()}
+
+
 def in_training(process, out):
-    """Waits for a checkpoint."""
-    while process.poll() is None:
-        if any(path.name.isdigit() for path in out.glob("checkpoints/*")):
-            return
+    """Waits for a new checkpoint."""
+    before = checkpoints(out)
+    while process.poll() is None and checkpoints(out) <= before:
         time.sleep(0.01)
 
 
@@ -228,3 +234,12 @@ def test_several_processes_need_one_folder(environment):
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert found.returncode == 2, found.stderr
     assert "error: out=None, and several processes need one folder" in found.stderr
+
+
+def test_who_is_left_over_is_killed(monkeypatch):
+    """Also if the first process is the one that doesn't end."""
+    monkeypatch.setattr(launch, "GRACE", 0.1)
+    programs = ("import time; time.sleep(600)", "raise SystemExit(3)")
+    processes = [subprocess.Popen([sys.executable, "-c", program]) for program in programs]
+    launch._wait(processes)
+    assert [process.returncode for process in processes] == [-signal.SIGKILL, 3]
