@@ -146,12 +146,12 @@ def test_two_processes_stream_as_one(folder_of_images, environment, tmp_path):
 
 
 def children(process):
-    """Those that train, by number; none if it has ended."""
+    """Those that train, in the order they were started; none if it has ended."""
     try:
         listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     except FileNotFoundError:
         return []
-    return sorted(map(int, listed))
+    return [int(number) for number in listed]
 
 
 def checkpoints(out):
