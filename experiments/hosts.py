@@ -51,7 +51,7 @@ def leave() -> None:
 
 def says_lost(error: Exception) -> bool:
     """Whether an error says that another process is gone or can't be reached."""
-    return not alone() and _LOST.search(str(error)) is not None
+    return _LOST.search(str(error)) is not None and not alone()
 
 
 def alone() -> bool:

@@ -24,7 +24,8 @@ def main(given: Sequence[str]) -> int:
         return 2
     try:
         status = train.main(arguments)
-        hosts.leave()
+        if status != 2:  # after an error the others may wait for this process: its end tells them
+            hosts.leave()
     except Exception as error:
         if not hosts.says_lost(error):
             raise
