@@ -83,8 +83,6 @@ CASES = {
     "sad packed8": Case(sad("packed8")),
     "sad ema": Case(sad("ema")),
     "track packed": Case(track("packed")),
-    "track packed8": Case(track("packed8")),
-    "track ema": Case(track("ema")),
     "ovsw_sgd": Case(ovsw_sgd, only_latent=False),
     "chain": Case(chain, only_latent=False),
     "lars_sgd": Case(lars_sgd, only_latent=False),

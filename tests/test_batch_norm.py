@@ -36,8 +36,8 @@ def run(norm, x, dy, scale, bias):
 
 @settings(max_examples=20, deadline=None)
 @given(
-    st.lists(st.integers(1, 5), min_size=1, max_size=3),
-    st.integers(1, 6),
+    st.sampled_from([(1,), (5,), (4, 3), (1, 1, 1), (3, 5, 2)]),  # few, as each is compiled
+    st.sampled_from([1, 6]),
     st.floats(-100, 100),
     st.integers(0, 2**32 - 1),
 )

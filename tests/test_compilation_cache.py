@@ -17,13 +17,20 @@ from experiments.compilation_cache import keep_compiled_programs
 print(keep_compiled_programs())
 print(jax.config.jax_compilation_cache_dir)
 """
+WITHOUT_FIGURES = """
+from experiments import train
+
+train.figures.draw = lambda path: []
+train.run_as_program(train.main)
+"""
 _JAX = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
 
 
 def run(arguments, cache, **environment):
     """A process whose user has his cache in `cache`."""
     env = {k: v for k, v in os.environ.items() if k not in _JAX}
-    env |= {"XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu", **environment}
+    env |= {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT / "tests"), "JAX_PLATFORMS": "cpu"}
+    env |= environment
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
 
@@ -63,10 +70,11 @@ def test_a_folder_that_cannot_be_written_is_a_line_to_show(tmp_path):
 
 def train(cache, out, **environment):
     """Rows of a short training, without times; and what it said."""
-    arguments = ["--epochs=1", "--seeds=0", "--optimizers=ovsw", "--train-images=128"]
+    arguments = ["--epochs=1", "--seeds=0", "--optimizers=ovsw", "--train-images=64"]
+    arguments.append("--network=tiny_networks:Tiny")
     environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     environment["MPLCONFIGDIR"] = matplotlib.get_configdir()  # its fonts are known there
-    done = run(["-m", "experiments.train", *arguments, f"--out={out}"], cache, **environment)
+    done = run(["-c", WITHOUT_FIGURES, *arguments, f"--out={out}"], cache, **environment)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert rows
     timed = ("seconds", "images_per_second")

@@ -13,10 +13,8 @@ import shutil
 
 import numpy as np
 import pytest
-from flax import nnx
 from image_data import write_cifar, write_folder
 
-import ovsw_jax as ovsw
 from experiments import prepare, summary, train, weights
 from experiments.checkpoint import Checkpoints
 from experiments.events import EventFile
@@ -31,19 +29,6 @@ UNEQUAL = ("seconds", "images_per_second")
 FULL = os.strerror(errno.EFBIG)  # a disk says that it is full; a limit of this process, this
 
 
-class Tiny(nnx.Module):
-    """Quick to trace and to compile."""
-
-    def __init__(self, classes, *, in_channels, rngs):
-        self.stem = nnx.Conv(in_channels, 8, (3, 3), rngs=rngs)
-        self.conv = ovsw.nn.BinaryConv(8, 8, (3, 3), rngs=rngs)
-        self.norm = nnx.BatchNorm(8, rngs=rngs)
-        self.head = nnx.Linear(8, classes, rngs=rngs)
-
-    def __call__(self, x):
-        return self.head(self.norm(self.conv(self.stem(x))).mean((1, 2)))
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "images"
@@ -56,7 +41,7 @@ def images(tmp_path_factory):
 def command(images):
     return [
         *("--data", str(images), "--image-size", "16", "--workers", "1"),
-        *("--network", "test_faults:Tiny", "--optimizers", "ovsw", "--seeds", "0"),
+        *("--network", "tiny_networks:Tiny", "--optimizers", "ovsw", "--seeds", "0"),
         *("--epochs", "2", "--batch-size", str(BATCH)),
     ]
 

@@ -22,7 +22,8 @@ EARLY, LATE = 3.0, 0.5  # seconds, at most, from the begin of a run and of its t
 COMMAND = [
     *(sys.executable, "-m", "experiments.train", "--optimizers", "ovsw"),
     *("--seeds", "0", "1", "--members-at-once", "2", "--batch-size", "32"),
-    *("--checkpoint-seconds", "0.2", "--epochs", str(4 + 2 * FAULTS)),
+    *("--checkpoint-seconds", "0.2", "--epochs", str(8 + 4 * FAULTS)),
+    *("--network", "tiny_networks:Tiny"),
 ]
 UNEQUAL = ("seconds", "images_per_second")
 STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -33,6 +34,7 @@ def compiled(tmp_path_factory):
     return {
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "PYTHONPATH": str(Path(__file__).parent),
         "XLA_FLAGS": "",
     }
 

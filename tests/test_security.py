@@ -267,30 +267,26 @@ sys.addaudithook(refuse)
 
 
 def guarded(program, *arguments):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+        "PYTHONPATH": str(Path(__file__).parent),
+        "XLA_FLAGS": "",
+    }
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", GUARDED + program, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
         cwd=PROJECT,
-        env=environment | {"XLA_FLAGS": ""},
+        env=environment,
         timeout=300,
     )
 
 
 JOB = """
-import ovsw_jax as ovsw
-from flax import nnx
 from experiments import train
-
-class Tiny(nnx.Module):
-    def __init__(self, classes, *, in_channels, rngs):
-        self.conv = ovsw.nn.BinaryConv(in_channels, 4, (3, 3), rngs=rngs)
-        self.head = nnx.Linear(4, classes, rngs=rngs)
-
-    def __call__(self, x):
-        return self.head(self.conv(x).mean((1, 2)))
 
 sys.exit(train.main(sys.argv[1:]))
 """
@@ -298,8 +294,9 @@ sys.exit(train.main(sys.argv[1:]))
 
 def test_the_default_job_opens_no_connection(tmp_path):
     """From the data to the figures, with checkpoints; but of fewer epochs and a small network."""
-    given = ["--epochs", "1", "--seeds", "0", "--batch-size", "256", "--network", "__main__:Tiny"]
-    done = guarded(JOB, *given, "--checkpoint-seconds", "0", "--out", tmp_path / "run")
+    given = ["--epochs", "1", "--seeds", "0", "--batch-size", "256", "--checkpoint-seconds", "0"]
+    given += ["--network", "tiny_networks:Tiny"]
+    done = guarded(JOB, *given, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "figures" / "headline.png").exists()
 

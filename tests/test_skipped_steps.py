@@ -35,7 +35,7 @@ def dataset(bad=()):
 
 @pytest.fixture(scope="module")
 def network():
-    return Network("small", 3, (8, 8, 1))
+    return Network("tiny_networks:Tiny", 3, (8, 8, 1))
 
 
 class _Spoilt(Steps):
@@ -151,7 +151,8 @@ def losing_seed(monkeypatch):
     monkeypatch.setattr(Steps, "_loss", loss)
 
 
-RUN = ["--optimizers", "sgd", "--epochs", "3", "--batch-size", "256"]
+RUN = ["--optimizers", "sgd", "--epochs", "3", "--batch-size", "32", "--train-images", "160"]
+RUN += ["--network", "tiny_networks:Tiny"]
 
 
 def rows(folder):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import ovsw_jax as ovsw
 from experiments import data, layout
 from experiments.configs import Config
 from experiments.data import Dataset, image_file
@@ -30,13 +29,6 @@ VALUES = {"learning_rate": [0.1, 0.02]}
 SEEDS = [3, 4]
 
 
-class OneStage(ovsw.models.SmallResNet):
-    """Quick to compile."""
-
-    def __init__(self, classes, *, in_channels, rngs):
-        super().__init__(classes, in_channels=in_channels, widths=(8,), rngs=rngs)
-
-
 @pytest.fixture(scope="module")
 def small_is_large():
     """Divides the kernels of the binary layers here, and nothing that is smaller."""
@@ -47,7 +39,7 @@ def small_is_large():
 
 @pytest.fixture(scope="module")
 def network():
-    return Network("test_spread:OneStage", 3, SHAPE)
+    return Network("tiny_networks:OneStage", 3, SHAPE)
 
 
 def dataset(test_images=TEST_IMAGES, bad=()):
@@ -290,7 +282,7 @@ def test_processes_read_their_own_rows(streamed, which, monkeypatch):
 
 @pytest.mark.usefixtures("float64")
 def test_streamed_training_is_that_of_one_device(streamed):
-    network = Network("test_spread:OneStage", 2, (8, 8, 3))
+    network = Network("tiny_networks:OneStage", 2, (8, 8, 3))
     config = Config(batch_size=BATCH, image_size=8)
     found = []
     for where in (MembersApart(jax.devices()[:1]), divided("4x2")):

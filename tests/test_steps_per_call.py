@@ -10,7 +10,8 @@ from experiments.configs import Config
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-SHORT = ["--optimizers", "sgd", "--epochs", "2", "--seeds", "3", "--batch-size", "256"]
+SHORT = ["--optimizers", "sgd", "--epochs", "2", "--seeds", "3", "--batch-size", "32"]
+SHORT += ["--train-images", "160", "--network", "tiny_networks:OneStage"]
 
 
 def rows(folder, steps):

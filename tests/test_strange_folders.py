@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-OWN = "test_faults:Tiny"
+OWN = "tiny_networks:Tiny"
 LATENT = ("ovsw|conv|initial", "ovsw|conv|never_flipped")
 
 
@@ -50,7 +50,7 @@ def trace(tmp_path):
 def planted(tmp_path, monkeypatch):
     """A module that can be imported, and must not be."""
     (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "planted.py").write_text("from test_faults import Tiny as Network\n")
+    (tmp_path / "modules" / "planted.py").write_text("from tiny_networks import Tiny as Network\n")
     monkeypatch.syspath_prepend(tmp_path / "modules")
     yield "planted"
     sys.modules.pop("planted", None)

@@ -274,7 +274,8 @@ pictures = data.load_streamed(sys.argv[1], image_size=16)
 try:
     for _ in pictures.train_batches(0, 0, 2):
         print("running", flush=True)
-        time.sleep(600)  # the signal comes here, not while a thread is started
+        while True:  # the signal comes here, not while a thread is started
+            time.sleep(0.01)
 except KeyboardInterrupt:
     print("interrupted")
 """

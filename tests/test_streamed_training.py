@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-import ovsw_jax as ovsw
 from experiments import summary, train
 from experiments.data import load_streamed
 from experiments.trained import load_trained
@@ -17,14 +16,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 CLASSES, TRAIN, TEST, SIZE = 20, 3, 2, 16
 SHORT = ["--image-size", str(SIZE), "--epochs", "2", "--batch-size", "16", "--seeds", "3", "5"]
-SHORT += ["--network", "test_streamed_training:OneStage", "--workers", "2"]
-
-
-class OneStage(ovsw.models.SmallResNet):
-    """Quick to compile."""
-
-    def __init__(self, classes, *, in_channels, rngs):
-        super().__init__(classes, in_channels=in_channels, widths=(8,), rngs=rngs)
+SHORT += ["--network", "tiny_networks:Tiny", "--workers", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +68,7 @@ def test_rows_count_every_image(run):
 def test_top1_and_top5_are_those_of_the_trained_weights(run, folder):
     """Counted by NumPy, image by image."""
     data = load_streamed(str(folder), image_size=SIZE)
-    trained = load_trained(run, "ovsw", 3, own=["test_streamed_training:OneStage"])
+    trained = load_trained(run, "ovsw", 3, own=["tiny_networks:Tiny"])
     right = {1: 0, 5: 0}
     for images, labels in data.test_batches(7):
         logits = np.asarray(trained.logits(images))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from rich.console import Console
+from tiny_networks import Tiny
 
 import ovsw_jax as ovsw
 from experiments import train
@@ -43,15 +44,8 @@ SWEEP = Config(
     seeds=(0, 1),
     members_at_once=2,
     grids=("optimizer=ovsw lam=0.01,0.08", "optimizer=sgd"),
-    network="test_sweep:OneStage",
+    network="tiny_networks:Tiny",
 )
-
-
-class OneStage(ovsw.models.SmallResNet):
-    """A user's own network, quick to compile: two binary convolutions."""
-
-    def __init__(self, classes, *, in_channels, rngs):
-        super().__init__(classes, in_channels=in_channels, widths=(8,), rngs=rngs)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +55,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def network():
-    return Network("test_sweep:OneStage", 10, (8, 8, 1))
+    return Network("tiny_networks:Tiny", 10, (8, 8, 1))
 
 
 def one_step(network, digits, optimizer, config, values=None, members=1, devices=1):
@@ -97,7 +91,7 @@ def test_a_member_is_the_run_it_stands_for(optimizer, network, digits):
     expected = one_step(network, digits, optimizer, config.at(values))
     second = jax.tree.map(lambda x: x[1:], both)
     chex.assert_trees_all_close(second, expected, rtol=2e-3, atol=2e-4)
-    params = both[0]["layer1"][0]["conv1"]["latent_kernel"]
+    params = both[0]["conv"]["latent_kernel"]
     assert np.abs(params[0] - params[1]).max() > 1e-4  # the values matter
 
 
@@ -255,7 +249,7 @@ def test_damaged_files_are_named_and_nothing_is_lost(name, whole, tmp_path):
     assert (folder / "metrics.jsonl").read_bytes() == some
 
 
-class TwoLogits(OneStage):
+class TwoLogits(Tiny):
     def __init__(self, classes, *, in_channels, rngs):
         super().__init__(2, in_channels=in_channels, rngs=rngs)
 

@@ -26,7 +26,7 @@ from experiments.steps import Steps, latent_weights, never_flipped
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 ROOT = Path(__file__).parents[1]
-SHORT = ["--epochs", "2", "--seeds", "3", "5", "--batch-size", "256"]
+SHORT = ["--epochs", "2", "--seeds", "3", "5", "--batch-size", "64", "--train-images", "320"]
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,7 @@ def test_metrics_have_a_row_for_every_epoch_and_seed(digits_run):
 
 def test_an_epoch_of_a_single_step_has_a_speed(tmp_path):
     command = ["--epochs", "1", "--seeds", "0", "--optimizers", "sgd", "--train-images", "64"]
+    command += ["--network", "tiny_networks:Tiny"]
     assert train.main([*command, "--batch-size", "64", "--out", str(tmp_path / "run")]) == 0
     (row,) = rows(tmp_path / "run")
     assert row["images_per_second"] == pytest.approx(64 / row["seconds"])
@@ -116,7 +117,7 @@ def tiny_dataset(images=48):
 
 
 def tiny_network():
-    return Network("small", 3, (8, 8, 1))
+    return Network("tiny_networks:OneStage", 3, (8, 8, 1))
 
 
 def steps_of(optimizer="ovsw", devices=1, **fields):
@@ -285,13 +286,13 @@ def test_ctrl_c_writes_what_was_measured(tmp_path):
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "experiments.train", "--epochs", "10000", "--out", str(folder)),
-            *("--optimizers", "sgd", "--seeds", "0"),
+            *("--optimizers", "sgd", "--seeds", "0", "--network", "tiny_networks:Tiny"),
         ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "JAX_PLATFORMS": "cpu"},
     )
     metrics = folder / "metrics.jsonl"
     deadline = time.monotonic() + 240

@@ -21,7 +21,6 @@ from contract_cases import (
     train,
 )
 from flax import nnx
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import ovsw_jax as ovsw
 
@@ -286,33 +285,6 @@ def test_a_constant_schedule_equals_a_number(case, reference):
     _, state, updates = run(normal(0), normal(1, STEPS))
     assert_same(updates, reference[2])
     assert_same(ovsw.flip_metrics(state), ovsw.flip_metrics(reference[1]))
-
-
-# Output filters, or inputs, of the latent kernel spread over the devices.
-SHARDINGS = {"output": -1, "input": -2}
-
-
-@pytest.mark.parametrize("axis", SHARDINGS)
-def test_sharded_params_equal_one_device(tx, reference, axis):
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
-
-    def place(tree):
-        def put(use, leaf):
-            names = [None] * leaf.ndim
-            if use:
-                names[SHARDINGS[axis]] = "x"
-            return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*names)))
-
-        return jax.tree.map(put, ovsw.latent_mask(tree), tree)
-
-    params, gradients = place(normal(0)), place(normal(1, STEPS))
-    trained = jax.jit(functools.partial(train, tx))(params, gradients)
-    assert_same(trained, reference)
-    # Weights, and state of their shape, stay where they are.
-    where = params["conv"]["latent_kernel"].sharding
-    per_weight = [x for x in jax.tree.leaves(trained[:2]) if x.shape == (3, 3, 8, 16)]
-    assert per_weight
-    assert all(x.sharding.is_equivalent_to(where, x.ndim) for x in per_weight)
 
 
 def test_pmap_equals_one_device_on_the_mean_gradient(tx, reference):

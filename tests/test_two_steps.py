@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx, traverse_util
+from flax import traverse_util
 
-import ovsw_jax as ovsw
 from experiments import train, weights
 from experiments.configs import Config
 from experiments.data import load
@@ -23,26 +22,8 @@ from experiments.trained import Trained, load_teacher, load_trained
 pytestmark = pytest.mark.usefixtures("compile_quickly", "compile_once")
 
 SHORT = ["--train-images", "64", "--epochs", "1", "--batch-size", "32", "--seeds", "3", "5"]
-SHORT += ["--members-at-once", "2", "--network", "test_two_steps:OneStage"]
-OWN = ["test_two_steps:OneStage", "test_two_steps:WithDropout"]
-
-
-class OneStage(ovsw.models.SmallResNet):
-    """Quick to compile: two convolutions between stem and head."""
-
-    def __init__(self, classes, *, in_channels, rngs, **variant):
-        super().__init__(classes, in_channels=in_channels, widths=(8,), rngs=rngs, **variant)
-
-
-class WithDropout(OneStage):
-    """Its state holds a random key, which is in no file of weights."""
-
-    def __init__(self, classes, *, rngs, **arguments):
-        super().__init__(classes, rngs=rngs, **arguments)
-        self.dropout = nnx.Dropout(0.1, rngs=rngs)
-
-    def __call__(self, x):
-        return self.dropout(super().__call__(x))
+SHORT += ["--members-at-once", "2", "--network", "tiny_networks:OneStage"]
+OWN = ["tiny_networks:OneStage", "tiny_networks:WithDropout"]
 
 
 def run(folder, *arguments):
@@ -111,7 +92,7 @@ def test_the_second_step_starts_at_the_weights_of_the_first(runs):
 
 
 def network(binary, **options):
-    return Network("test_two_steps:OneStage", 10, (8, 8, 1), binary=binary, **options)
+    return Network("tiny_networks:OneStage", 10, (8, 8, 1), binary=binary, **options)
 
 
 def test_each_seed_and_its_statistics_are_found_again(runs):
@@ -242,7 +223,7 @@ def wrong(runs):
         r"'digits' is held in memory, as it is: leave --image-size away": ["--image-size", "8"],
         r"temperature=0.0 is out of range": ["--teacher", teacher, "--temperature", "0"],
         r"made as Class\(classes, in_channels=..., conv=..., rngs=...\)": [
-            *("--network", "test_sweep:OneStage", "--binary", "activations", "--optimizers", "sgd")
+            *("--network", "tiny_networks:Tiny", "--binary", "activations", "--optimizers", "sgd")
         ],
     }
 
@@ -296,7 +277,7 @@ def test_damaged_weights_are_named(runs, tmp_path):
 
 
 def test_networks_with_dropout_teach_and_are_started_from(tmp_path):
-    own = ["--network", "test_two_steps:WithDropout", "--optimizers", "sgd"]
+    own = ["--network", "tiny_networks:WithDropout", "--optimizers", "sgd"]
     first = run(tmp_path / "first", *own)
     run(tmp_path / "second", *own, "--start", str(first), "--teacher", str(first))
     digits = load("digits")
