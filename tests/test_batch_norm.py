@@ -34,15 +34,14 @@ def run(norm, x, dy, scale, bias):
     return y, after, *transpose(dy)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.sampled_from([(1,), (5,), (4, 3), (1, 1, 1), (3, 5, 2)]),  # few, as each is compiled
-    st.sampled_from([1, 6]),
     st.floats(-100, 100),
     st.integers(0, 2**32 - 1),
 )
-def test_results_and_gradients_are_flax_s(shape, features, shift, seed):
-    rng = np.random.default_rng(seed)
+def test_results_and_gradients_are_flax_s(shape, shift, seed):
+    features, rng = 6, np.random.default_rng(seed)
     with jax.enable_x64(True):
         x, dy = (jnp.asarray(rng.normal(size=(*shape, features))) for _ in range(2))
         scale, bias = (jnp.asarray(rng.normal(size=features)) for _ in range(2))

@@ -11,7 +11,7 @@ from experiments.configs import Config
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 SHORT = ["--optimizers", "sgd", "--epochs", "2", "--seeds", "3", "--batch-size", "32"]
-SHORT += ["--train-images", "160", "--network", "tiny_networks:OneStage"]
+SHORT += ["--train-images", "160", "--network", "tiny_networks:Tiny"]
 
 
 def rows(folder, steps):

@@ -268,8 +268,9 @@ def workers_left_now():
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 from experiments import data
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 pictures = data.load_streamed(sys.argv[1], image_size=16)
 try:
     for _ in pictures.train_batches(0, 0, 2):
