@@ -2,17 +2,26 @@
 
 import os
 import re
+import socket
+import sys
+import threading
+import time
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+PATIENCE = 300  # seconds that processes wait for each other to be started
 HEARTBEAT = 30  # seconds after which a process that is not heard of counts as gone
 # How collectives, the coordinator and Orbax's barriers say that they miss somebody.
 _LOST = re.compile(
     r"Gloo|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|[Cc]oordination ?[Ss]ervice|[Bb]arrier"
 )
+
+
+class RefusedError(Exception):
+    """Another process says why the run can't begin."""
 
 
 def join(address: str | None = None, count: str | None = None, number: str | None = None) -> None:
@@ -24,16 +33,24 @@ def join(address: str | None = None, count: str | None = None, number: str | Non
       number: of this one, from 0 on.
 
     Raises:
-      ValueError: if there is no cluster that JAX knows.
+      ValueError: if there is no cluster that JAX knows, or nobody listens, or the port is taken.
     """
+    if address is not None:
+        if number == "0":
+            _check_free(address)
+        else:
+            _await(address)
     # Else XLA's CPU backend orders the sums of a step anew in each process, and they never meet.
     flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    note = threading.Timer(5, _say, ["waiting for the other processes to be started"])
+    note.start()
     try:
         jax.distributed.initialize(
             address,
             None if count is None else int(count),
             None if number is None else int(number),
+            initialization_timeout=PATIENCE,
             heartbeat_timeout_seconds=HEARTBEAT,
         )
     except ValueError as error:
@@ -42,6 +59,48 @@ def join(address: str | None = None, count: str | None = None, number: str | Non
             "Kubernetes or a TPU pod. Give --coordinator HOST:PORT --processes N --process I, or "
             "--local N for processes of this machine."
         ) from error
+    finally:
+        note.cancel()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _check_free(address: str) -> None:
+    """JAX would crash."""
+    port = int(address.rpartition(":")[2])
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # left by a run before
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise ValueError(
+                f"port {port} of --coordinator can't be listened on ({error.strerror}): give "
+                "another one, the same to all processes."
+            ) from error
+
+
+def _await(address: str) -> None:
+    """Until the first process listens; JAX would abort without a word that helps."""
+    host, _, port = address.rpartition(":")
+    begun, said = time.monotonic(), False
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:  # also a name that isn't known, or not yet
+            waited = time.monotonic() - begun
+            if waited > PATIENCE:
+                raise ValueError(
+                    f"nobody listens at --coordinator {address} ({error.strerror or error}): it "
+                    "must be an address of the first process, started within "
+                    f"{PATIENCE} seconds of this one."
+                ) from error
+            if waited > 5 and not said:
+                _say(f"waiting for the first process at {address} ({error.strerror or error})")
+                said = True
+        time.sleep(0.2)
 
 
 def leave() -> None:
@@ -75,6 +134,25 @@ def gather(values: Sequence[int]) -> np.ndarray:
     if alone():
         return np.asarray([values], np.int32)
     return np.asarray(multihost_utils.process_allgather(np.asarray(values, np.int32)))
+
+
+def agree(error: Exception | None) -> None:
+    """Raises if a process has an error that keeps the run from its begin: it itself says which.
+
+    Raises:
+      Exception: `error`, in the first process that has one.
+      RefusedError: in the others.
+    """
+    if alone():
+        if error is not None:
+            raise error
+        return
+    failing = np.flatnonzero(gather([error is not None]))
+    if failing.size:
+        leave()  # together, so that nobody counts as lost
+        if error is not None and failing[0] == jax.process_index():
+            raise error
+        raise RefusedError
 
 
 def all_agree(holds: bool) -> bool:

@@ -27,6 +27,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 LOST = 75  # exit status, EX_TEMPFAIL of sysexits.h: another process is gone, start again
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 45.0  # seconds that the others have to end by themselves
 
 Process = subprocess.Popen[bytes]
@@ -40,9 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    with _started(places, rest, on_cpu=options.local is not None) as processes:
+    with _started(places, rest, on_cpu=options.local is not None) as (processes, asked):
         _wait(processes)
-    return _report([process.returncode for process in processes])
+    statuses = [process.returncode for process in processes]
+    for number in asked:
+        if {-number, 128 + number} & set(statuses):  # as they were asked to
+            return 128 + number
+    return _report(statuses)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,6 +86,8 @@ def _places(options: argparse.Namespace) -> list[list[str]]:
             f"{' and '.join(missing)} must be given as well: with an address, each process is told "
             "how many there are and which it is."
         )
+    if options.processes < 1:
+        raise ValueError(f"--processes {options.processes} is out of range: it must be at least 1.")
     if not 0 <= options.process < options.processes:
         raise ValueError(
             f"--process {options.process} is out of range: of {options.processes} processes it "
@@ -104,16 +111,21 @@ def _free_port() -> int:
 @contextmanager
 def _started(
     places: Sequence[Sequence[str]], arguments: Sequence[str], on_cpu: bool
-) -> Iterator[list[Process]]:
-    """Processes that get every signal which comes here, once, and end when this one is gone."""
+) -> Iterator[tuple[list[Process], list[int]]]:
+    """Processes that get every signal which comes here, once, and end when this one is gone.
+
+    And the signals that came.
+    """
     environment = {**os.environ, **({"JAX_PLATFORMS": "cpu"} if on_cpu else {})}
     processes: list[Process] = []
+    asked: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
         for process in processes:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         with ExitStack() as stack:
             for place in places:
@@ -124,7 +136,7 @@ def _started(
                     start_new_session=True,  # else they get a terminal's Ctrl-C a second time
                 )
                 processes.append(stack.enter_context(process))
-            yield processes
+            yield processes, asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -4,26 +4,23 @@ python -m experiments.process [ADDRESS COUNT NUMBER] -- [arguments of experiment
 """
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
 
-from experiments import hosts, train
-from experiments.launch import LOST
+from experiments.launch import LOST, SIGNALS
 
 
 def main(given: Sequence[str]) -> int:
     """Joins the others, trains, and waits for them; returns the exit status."""
+    from experiments import hosts, train
+
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     separator = list(given).index("--")
     place, arguments = given[:separator], given[separator + 1 :]
     try:
-        hosts.join(*place)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    try:
-        status = train.main(arguments)
+        status = train.main(arguments, join=lambda: hosts.join(*place))
         if status != 2:  # after an error the others may wait for this process: its end tells them
             hosts.leave()
     except Exception as error:
@@ -43,4 +40,9 @@ def _end_with_launcher() -> None:
 
 
 if __name__ == "__main__":
+    # Until a run begins a signal simply ends the process: also while it imports and waits in C++.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    from experiments import train
+
     train.run_as_program(lambda: main(sys.argv[1:]))

@@ -79,11 +79,54 @@ def train(
       OSError: if files can't be written or read while it runs; likewise.
     """
     console = console or Console()
+    prepared, refused = None, None
+    try:
+        prepared = _prepare(config)
+    except (ValueError, OSError) as error:
+        refused = error
+    hosts.agree(refused)
+    assert prepared is not None
+    planned, networks, dataset, teacher = prepared
+    counts = {"train_images": dataset.train_count, "test_images": dataset.test_count}
+    run = _open_folder(config, command, {**counts, "classes": dataset.classes})
+    console.print(f"{dataset!r}\nwriting to {run.path}", highlight=False, soft_wrap=True)
+    status = 0
+    with run:
+        try:
+            left = _Run(config, planned, networks, dataset, teacher, run, console)
+            left.train(signals or Signals())
+        except KeyboardInterrupt as stopped:
+            status = stopped.status if isinstance(stopped, Stopped) else 130
+            console.print(
+                "interrupted; writing what was measured so far. The same command with "
+                f"--out {run.path} goes on",
+                soft_wrap=True,
+            )
+    return Ended(run.path, not status, status)
+
+
+class _Prepared(NamedTuple):
+    """What a config needs to run, found to fit."""
+
+    planned: Sequence[Program]
+    networks: Mapping[str, Network]
+    dataset: Dataset | StreamedDataset
+    teacher: Trained | None
+
+
+def _prepare(config: Config) -> _Prepared:
+    """Checks all that can be checked before a run folder is made.
+
+    Raises:
+      ValueError: if the config can't be run.
+      OSError: if what it names can't be read.
+    """
     planned = programs(config)
     for program in planned:
         choose("optimizer", program.optimizer, OPTIMIZERS)
     dataset = _load(config)
     _check_batch(config, dataset)
+    layout_for(config, 1)  # refuses a batch that its devices can't share
     classes, shape = len(dataset.classes), dataset.image_shape
     networks = {
         name: Network(name, classes, shape, binary=config.binary, dtype=config.dtype)
@@ -101,22 +144,7 @@ def train(
                 weights.load(start, *networks[program.config.network].shapes)
             at_point = program.config.at(member.point)
             make_optimizer(program.optimizer, at_point, 1)
-    counts = {"train_images": dataset.train_count, "test_images": dataset.test_count}
-    run = _open_folder(config, command, {**counts, "classes": dataset.classes})
-    console.print(f"{dataset!r}\nwriting to {run.path}", highlight=False, soft_wrap=True)
-    status = 0
-    with run:
-        try:
-            left = _Run(config, planned, networks, dataset, teacher, run, console)
-            left.train(signals or Signals())
-        except KeyboardInterrupt as stopped:
-            status = stopped.status if isinstance(stopped, Stopped) else 130
-            console.print(
-                "interrupted; writing what was measured so far. The same command with "
-                f"--out {run.path} goes on",
-                soft_wrap=True,
-            )
-    return Ended(run.path, not status, status)
+    return _Prepared(planned, networks, dataset, teacher)
 
 
 class _Run:
@@ -194,10 +222,13 @@ class _Run:
 
 
 def _open_folder(config: Config, command: str | None, data: Mapping[str, Any]) -> RunFolder:
-    if not hosts.alone() and config.out is None:
-        raise ValueError("out=None, and several processes need one folder: give the same --out.")
-    run = RunFolder(config, command, data) if hosts.is_first() else None
-    hosts.wait("the run folder")
+    run, refused = None, None
+    if hosts.is_first():
+        try:
+            run = RunFolder(config, command, data)
+        except (ValueError, OSError) as error:
+            refused = error
+    hosts.agree(refused)
     return run or Follower(config, command, data)
 
 
@@ -229,8 +260,11 @@ def _check_batch(config: Config, dataset: Dataset | StreamedDataset) -> None:
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None = None) -> int:
+    """The command line; returns the exit status.
+
+    `join` waits for the other processes, if several train together.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     arguments = list(given)
     named = bool(arguments) and not arguments[0].startswith("-")
@@ -239,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = tyro.cli(
             Config,
             args=arguments,
-            default=recipe,
+            default=recipe if join is None else recipe.at({"spread": "batch"}),
             prog="python -m experiments.train [RECIPE]",
             description=(
                 "Trains a binary network with several optimizers and compares them, or sweeps "
@@ -249,9 +283,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "changed:"
             ),
         )
-        command = shlex.join(["python", "-m", "experiments.train", *given])
-        if jax.distributed.is_initialized():
+        module = "experiments.train" if join is None else "experiments.launch"
+        command = shlex.join(["python", "-m", module, *given])
+        if join is not None:
             config = config.at({"spread": "batch"})
+            if config.out is None:
+                raise ValueError("--out is missing: several processes need one run folder.")
+            join()
         elif config.members_at_once is None and config.spread == "members":
             one_device_a_core()
         console = Console(highlight=False, quiet=not hosts.is_first())
@@ -266,6 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hosts.says_lost(error):
             raise
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except hosts.RefusedError:
         return 2
     except Stopped as stopped:  # before the run began, or while figures were drawn
         return stopped.status

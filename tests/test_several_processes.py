@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -171,6 +172,14 @@ def test_one_process_can_t_write(digits, environment, tmp_path):
     out = tmp_path / "file" / "run"
     output = failed(started(2, digits, out, environment))
     assert f"error: run folder {out} cannot be written" in output
+    assert "is gone" not in output  # both know, and end together
+
+
+def test_a_batch_that_processes_cannot_share_leaves_no_folder(digits, environment, tmp_path):
+    uneven = [*digits, "--batch-size", "33"]
+    output = failed(started(2, uneven, tmp_path / "run", environment))
+    assert "error: batch_size=33 can't be divided over 2 devices" in output
+    assert not (tmp_path / "run").exists()
 
 
 def children(process):
@@ -226,9 +235,45 @@ def test_processes_are_stopped_and_lost(digits, environment, alone, tmp_path):
     print(f"{cut_off} processes lost")
 
 
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_ctrl_c_ends_one_that_waits_for_the_others(environment, number):
+    """Which JAX does in C++, where no handler of Python runs."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{found.getsockname()[1]}"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "experiments.launch", "--coordinator", address),
+            *("--processes", "2", "--process", number, "digits", "--out", "never"),
+        ],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr.readline().startswith("waiting for the ")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+    process.stderr.close()
+
+
+def test_a_port_that_is_taken(environment):
+    with socket.create_server(("", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [sys.executable, "-m", "experiments.launch", "--coordinator", address]
+        command += ["--processes", "2", "--process", "0", "digits", "--out", "never"]
+        found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert "can't be listened on (Address already in use): give another one" in found.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["--coordinator", "a:1", "--processes", "0", "--process", "0"],
+            "--processes 0 is out of range: it must be at least 1.",
+        ),
         (["--local", "0"], "--local 0 is out of range: it must be at least 1."),
         (["--local", "2", "--process", "1"], "--local starts all processes: leave --coordinator"),
         (["--processes", "2"], "--coordinator and --process must be given as well"),
@@ -257,7 +302,7 @@ def test_several_processes_need_one_folder(environment):
     command = [sys.executable, "-m", "experiments.launch", "--local", "2", "digits"]
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert found.returncode == 2, found.stderr
-    assert "error: out=None, and several processes need one folder" in found.stderr
+    assert "error: --out is missing: several processes need one run folder" in found.stderr
 
 
 def test_who_is_left_over_is_killed(monkeypatch):
