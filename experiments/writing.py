@@ -76,7 +76,7 @@ def write_arrays(
     save = np.savez_compressed if compressed else np.savez
     save(content, **arrays)  # type: ignore[arg-type]
     with written_whole(path, run) as unfinished:
-        unfinished.write_bytes(content.getbuffer())
+        unfinished.write_bytes(content.getvalue())
 
 
 def _reason(error: Exception) -> str:

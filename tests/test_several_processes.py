@@ -294,7 +294,7 @@ def test_what_a_launch_must_say(arguments, message, capfd):
 
 def test_no_cluster(environment, capfd, monkeypatch):
     monkeypatch.setattr(os, "environ", environment)
-    assert launch.main(["digits"]) == 2
+    assert launch.main(["digits", "--out", "never"]) == 2
     assert "error: no other processes are to be found" in capfd.readouterr().err
 
 
