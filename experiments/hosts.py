@@ -6,7 +6,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -136,17 +137,22 @@ def gather(values: Sequence[int]) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(np.asarray(values, np.int32)))
 
 
-def agree(error: Exception | None) -> None:
-    """Raises if a process has an error that keeps the run from its begin: it itself says which.
+@contextmanager
+def agreed() -> Iterator[None]:
+    """What every process does before a run begins: if one can't, none goes on.
 
     Raises:
-      Exception: `error`, in the first process that has one.
+      ValueError, OSError: what was raised inside, in the first process where it was.
       RefusedError: in the others.
     """
     if alone():
-        if error is not None:
-            raise error
+        yield
         return
+    error: Exception | None = None
+    try:
+        yield
+    except (ValueError, OSError) as found:
+        error = found
     failing = np.flatnonzero(gather([error is not None]))
     if failing.size:
         leave()  # together, so that nobody counts as lost

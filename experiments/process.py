@@ -14,7 +14,7 @@ from experiments.launch import LOST, SIGNALS
 
 def main(given: Sequence[str]) -> int:
     """Joins the others, trains, and waits for them; returns the exit status."""
-    from experiments import hosts, train
+    from experiments import hosts, train  # not at the top: see the bottom
 
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     separator = list(given).index("--")

@@ -79,14 +79,8 @@ def train(
       OSError: if files can't be written or read while it runs; likewise.
     """
     console = console or Console()
-    prepared, refused = None, None
-    try:
-        prepared = _prepare(config)
-    except (ValueError, OSError) as error:
-        refused = error
-    hosts.agree(refused)
-    assert prepared is not None
-    planned, networks, dataset, teacher = prepared
+    with hosts.agreed():
+        planned, networks, dataset, teacher = _prepare(config)
     counts = {"train_images": dataset.train_count, "test_images": dataset.test_count}
     run = _open_folder(config, command, {**counts, "classes": dataset.classes})
     console.print(f"{dataset!r}\nwriting to {run.path}", highlight=False, soft_wrap=True)
@@ -222,13 +216,8 @@ class _Run:
 
 
 def _open_folder(config: Config, command: str | None, data: Mapping[str, Any]) -> RunFolder:
-    run, refused = None, None
-    if hosts.is_first():
-        try:
-            run = RunFolder(config, command, data)
-        except (ValueError, OSError) as error:
-            refused = error
-    hosts.agree(refused)
+    with hosts.agreed():
+        run = RunFolder(config, command, data) if hosts.is_first() else None
     return run or Follower(config, command, data)
 
 
@@ -263,7 +252,7 @@ def _check_batch(config: Config, dataset: Dataset | StreamedDataset) -> None:
 def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None = None) -> int:
     """The command line; returns the exit status.
 
-    `join` waits for the other processes, if several train together.
+    `join` waits for the other processes, if several train together; they divide each batch.
     """
     given = sys.argv[1:] if arguments is None else arguments
     arguments = list(given)
@@ -286,7 +275,8 @@ def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None
         module = "experiments.train" if join is None else "experiments.launch"
         command = shlex.join(["python", "-m", module, *given])
         if join is not None:
-            config = config.at({"spread": "batch"})
+            if config.spread != "batch":
+                raise ValueError(f"spread={config.spread} divides nothing: leave --spread away.")
             if config.out is None:
                 raise ValueError("--out is missing: several processes need one run folder.")
             join()

@@ -130,7 +130,7 @@ def assert_placed_alike(state, params):
     ("optimizer", "mesh"),
     [
         *((name, "auto") for name in OPTIMIZERS),
-        ("ovsw_sgd packed", "explicit"),
+        *((f"ovsw_sgd {kind}", "explicit") for kind in ("packed", "packed8", "ema")),
     ],
     indirect=["mesh"],
 )

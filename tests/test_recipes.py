@@ -1,7 +1,7 @@
 """Every recipe makes a step: on synthetic images of full shape, with its network and optimizers.
 
 One recipe of each small network is compiled and run. The others are traced: their networks take
-long to compile, and are trained in other tests.
+long to compile, and their blocks are trained in other tests.
 """
 
 from types import SimpleNamespace

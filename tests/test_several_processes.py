@@ -217,7 +217,7 @@ def test_processes_are_stopped_and_lost(digits, environment, alone, tmp_path):
         victim, count = number % 2, 4 if number % 4 >= 2 else 2
         process = started(count, digits, out, environment)
         in_training(process, out)
-        time.sleep(moments.uniform(0, 0.3))
+        time.sleep(moments.uniform(0, 0.1))
         begun = time.monotonic()
         if (running := children(process))[victim:]:
             os.kill(running[victim], signal.SIGKILL)
@@ -228,7 +228,7 @@ def test_processes_are_stopped_and_lost(digits, environment, alone, tmp_path):
             assert time.monotonic() - begun < SECONDS
             assert f"process {victim} of {count} was ended by SIGKILL" in output
             assert "The same command, on every host, goes on from its newest checkpoint" in output
-    assert cut_off >= FAULTS / 2
+    assert cut_off > FAULTS / 2
     output = ended(started(1, digits, out, environment))
     assert "going on after epoch" in output
     assert_same(result(out), alone)
