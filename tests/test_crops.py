@@ -156,7 +156,7 @@ def test_odd_metadata_is_no_warning(tmp_path):
     start = data.index(b"JFIF") - 4  # without the JFIF header Pillow looks into EXIF for the scale
     length = int.from_bytes(data[start + 2 : start + 4], "big")
     (tmp_path / "a.jpg").write_bytes(data[:start] + data[start + 2 + length :])
-    with pytest.raises(UserWarning, match="Tag data larger than file"):
+    with pytest.raises(UserWarning, match=r"Tag data larger than file|Truncated File Read"):
         Image.open(io.BytesIO((tmp_path / "a.jpg").read_bytes()))
     image_file.silence_pillow()
     assert image_file.decode_centre(tmp_path / "a.jpg", None, 8, 8).shape == (8, 8, 3)

@@ -21,10 +21,11 @@ def texts_with_boxes(fig):
     off_view = set()
     for axes in fig.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
+            place = axis.get_transform().transform  # of a logarithmic axis, say
+            low, high = sorted(place(axis.get_view_interval()))
             slack = 1e-6 * (high - low)
             for tick in [*axis.majorTicks, *axis.minorTicks]:
-                if not low - slack <= tick.get_loc() <= high + slack:
+                if not low - slack <= place(tick.get_loc()) <= high + slack:
                     off_view |= {tick.label1, tick.label2}
     hidden = {t for axes in fig.axes if not axes.get_visible() for t in axes.findobj(Text)}
     return [

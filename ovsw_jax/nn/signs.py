@@ -2,7 +2,8 @@
 
 The derivative of a sign is zero almost everywhere, so each of these puts a pseudo-gradient in its
 place; all give the same +1 and -1 in the forward pass. sign(0) = sign(-0.0) = +1, since a binary
-weight is one bit. NaN gives -1, and its pseudo-gradient is NaN, unless that is the same for all x.
+weight is one bit; so is that of a subnormal where XLA takes it for zero, as on CPUs. NaN gives -1,
+and its pseudo-gradient is NaN, unless that is the same for all x.
 """
 
 from collections.abc import Callable
