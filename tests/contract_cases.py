@@ -47,15 +47,6 @@ def ovsw_sgd(learning_rate=0.5, weight_decay=0.01, lam=0.5, tau=0.02, momentum=0
     )
 
 
-def chain(learning_rate=0.5, lam=0.5, tau=0.02):
-    return optax.chain(
-        ovsw.ags(lam),
-        ovsw.sad(tau, **FLIPS),
-        optax.add_decayed_weights(0.01),
-        optax.sgd(learning_rate, momentum=0.9),
-    )
-
-
 def lars_sgd(learning_rate=0.5, eta=0.5, momentum=0.9, weight_decay=0.01):
     return optax.chain(
         ovsw.track_flip_state(**FLIPS),
@@ -84,7 +75,6 @@ CASES = {
     "sad ema": Case(sad("ema")),
     "track packed": Case(track("packed")),
     "ovsw_sgd": Case(ovsw_sgd, only_latent=False),
-    "chain": Case(chain, only_latent=False),
     "lars_sgd": Case(lars_sgd, only_latent=False),
     "bop": Case(bop),
 }

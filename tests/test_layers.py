@@ -85,40 +85,6 @@ def test_batch_axes_of_any_number():
     assert layer(x).shape == (2, 3, 6, 6, 4)
 
 
-@given(
-    gamma=st.floats(1e-4, 1e4),
-    scale=st.sampled_from(["learned", None]),
-    train=st.booleans(),
-    seed=st.integers(0, 2**31),
-)
-def test_appendix_b_the_size_of_latent_weights_is_invisible(gamma, scale, train, seed):
-    """Scaling latent weights changes neither the output nor any gradient."""
-    with jax.enable_x64(True):
-        conv = ovsw.nn.BinaryConv(
-            3, 4, (3, 3), scale=scale, param_dtype=jnp.float64, rngs=nnx.Rngs(seed)
-        )
-        dense = ovsw.nn.BinaryDense(4, 5, scale=scale, param_dtype=jnp.float64, rngs=nnx.Rngs(seed))
-        for layer in (conv, dense):
-            layer.train() if train else layer.eval()
-        graph, params = nnx.split((conv, dense), nnx.Param)
-        x = jnp.asarray(np.random.default_rng(seed).normal(size=(2, 5, 5, 3)))
-
-        @jax.jit
-        def run(params, x):
-            def loss(params, x):
-                conv, dense = nnx.merge(graph, params)
-                return jnp.sum(jnp.sin(dense(conv(x))))
-
-            return jax.value_and_grad(loss, argnums=(0, 1))(params, x)
-
-        scaled = jax.tree.map(
-            lambda w, latent: gamma * w if latent else w, params, ovsw.latent_mask(params)
-        )
-        plain, other = run(params, x), run(scaled, x)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), plain, other)
-        assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(plain[1]))
-
-
 def test_gradient_of_dense_is_its_formula():
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):

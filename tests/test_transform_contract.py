@@ -54,7 +54,7 @@ def test_scan_equals_jitted_steps_equals_eager_steps(tx, reference):
 
 def test_the_contract_sees_flips_silent_and_woken_weights():
     """Guards the tests of this file: without flips most of them could not fail."""
-    _, state, _ = reference_run(CASES["chain"])
+    _, state, _ = reference_run(CASES["ovsw_sgd"])
     total = ovsw.flip_metrics(state)["total"]
     assert 0.05 < total["flip_ratio"] < 0.95
     assert 0.05 < total["silent_ratio"] < 0.95
