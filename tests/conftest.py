@@ -11,8 +11,9 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 ).strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Programs that tests start keep nothing compiled in the user's cache.
+# Nothing is kept in the user's cache; what is compiled in one test serves others, see below.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import hypothesis
 import jax
@@ -24,6 +25,18 @@ hypothesis.settings.register_profile(
 # Another search at every run: HYPOTHESIS_PROFILE=search pytest tests
 hypothesis.settings.register_profile("search", max_examples=1000, deadline=None, database=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory):
+    """The folder where programs are kept for the tests of this worker and the processes they start.
+
+    Each test makes its functions anew, and JAX would compile them anew. It writes the folder
+    without locks, so every worker has its own.
+    """
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 @pytest.fixture
@@ -50,18 +63,3 @@ def compile_quickly():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
-def compile_once(tmp_path_factory):
-    """Keeps what was compiled, for modules that run the same programs again and again."""
-    names = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)

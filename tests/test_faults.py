@@ -21,7 +21,7 @@ from experiments.events import EventFile
 from experiments.run_folder import RunFolder
 from experiments.steps import Steps
 
-pytestmark = pytest.mark.usefixtures("compile_quickly", "compile_once")
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 CLASSES, IMAGES, BATCH = ("ant", "bee"), 24, 4
 STEPS = len(CLASSES) * IMAGES // BATCH  # an epoch
@@ -47,7 +47,7 @@ def command(images):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def whole(command, compile_quickly, compile_once, tmp_path_factory):
+def whole(command, compile_quickly, tmp_path_factory):
     """The folder of a run that nothing disturbs."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     assert train.main([*command, "--out", str(folder)]) == 0

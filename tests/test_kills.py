@@ -33,6 +33,7 @@ STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 def compiled(tmp_path_factory):
     return {
         **os.environ,
+        # Of these alone: a kill may leave half a program there.
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "PYTHONPATH": str(Path(__file__).parent),
         "XLA_FLAGS": "",

@@ -48,8 +48,8 @@ def environment(tmp_path_factory):
     return {
         **os.environ,
         "PYTHONPATH": str(Path(__file__).parent),
+        # Of these alone: a kill may leave half a program there.
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_ENABLE_X64": "1",
         "XLA_FLAGS": "",  # a device a process

@@ -22,7 +22,7 @@ from experiments.steps import Steps
 from experiments.trained import load_trained
 
 pytestmark = [
-    pytest.mark.usefixtures("compile_quickly", "compile_once"),
+    pytest.mark.usefixtures("compile_quickly"),
     # Of reads that Orbax leaves behind when another fails.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -77,7 +77,7 @@ def command(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stopped(command, compile_quickly, compile_once, tmp_path_factory):
+def stopped(command, compile_quickly, tmp_path_factory):
     """A run folder with a checkpoint behind its second step."""
     folder, plain, steps = tmp_path_factory.mktemp("stopped") / "run", Steps.train_step, []
 

@@ -32,7 +32,7 @@ from experiments.run_folder import RunFolder
 from experiments.steps import Steps, latent_weights
 from experiments.training import Training
 
-pytestmark = pytest.mark.usefixtures("compile_quickly", "compile_once")
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 ROOT = Path(__file__).parents[1]
 SWEEP = Config(

@@ -19,7 +19,7 @@ from experiments.networks import Network
 from experiments.steps import Steps
 from experiments.trained import Trained, load_teacher, load_trained
 
-pytestmark = pytest.mark.usefixtures("compile_quickly", "compile_once")
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 SHORT = ["--train-images", "64", "--epochs", "1", "--batch-size", "32", "--seeds", "3", "5"]
 SHORT += ["--members-at-once", "2", "--network", "tiny_networks:OneStage"]
