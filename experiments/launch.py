@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = _parser().parse_known_args(arguments)
     try:
         places = _places(options)
+        if len(places) > 1:
+            _check(rest)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -106,6 +108,13 @@ def _free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def _check(arguments: Sequence[str]) -> None:
+    """Raises here what every one of several processes would raise, and say."""
+    from experiments import train  # takes seconds
+
+    train.read(arguments, several=True)
 
 
 @contextmanager

@@ -249,36 +249,47 @@ def _check_batch(config: Config, dataset: Dataset | StreamedDataset) -> None:
         )
 
 
+def read(arguments: Sequence[str], several: bool = False) -> Config:
+    """The config that a command line asks for, of one process or of several that divide batches.
+
+    Raises:
+      ValueError: if it can't be run by so many.
+      SystemExit: if it can't be understood, which is said, or asks for help.
+    """
+    left = list(arguments)
+    named = bool(left) and not left[0].startswith("-")
+    recipe = choose("recipe", left.pop(0), RECIPES) if named else RECIPES["digits"]
+    config = tyro.cli(
+        Config,
+        args=left,
+        default=recipe.at({"spread": "batch"}) if several else recipe,
+        prog="python -m experiments.train [RECIPE]",
+        description=(
+            "Trains a binary network with several optimizers and compares them, or sweeps "
+            "their settings. Compiled programs are kept in the user's cache folder; the "
+            "environment variable JAX_COMPILATION_CACHE_DIR names another one, or none if it "
+            f"is empty. RECIPE is one of {', '.join(RECIPES)}; every field of it can be "
+            "changed:"
+        ),
+    )
+    if several and config.spread != "batch":
+        raise ValueError(f"spread={config.spread} divides nothing: leave --spread away.")
+    if several and config.out is None:
+        raise ValueError("--out is missing: several processes need one run folder.")
+    return config
+
+
 def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None = None) -> int:
     """The command line; returns the exit status.
 
     `join` waits for the other processes, if several train together; they divide each batch.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    arguments = list(given)
-    named = bool(arguments) and not arguments[0].startswith("-")
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        recipe = choose("recipe", arguments.pop(0), RECIPES) if named else RECIPES["digits"]
-        config = tyro.cli(
-            Config,
-            args=arguments,
-            default=recipe if join is None else recipe.at({"spread": "batch"}),
-            prog="python -m experiments.train [RECIPE]",
-            description=(
-                "Trains a binary network with several optimizers and compares them, or sweeps "
-                "their settings. Compiled programs are kept in the user's cache folder; the "
-                "environment variable JAX_COMPILATION_CACHE_DIR names another one, or none if it "
-                f"is empty. RECIPE is one of {', '.join(RECIPES)}; every field of it can be "
-                "changed:"
-            ),
-        )
+        config = read(arguments, several=join is not None)
         module = "experiments.train" if join is None else "experiments.launch"
-        command = shlex.join(["python", "-m", module, *given])
+        command = shlex.join(["python", "-m", module, *arguments])
         if join is not None:
-            if config.spread != "batch":
-                raise ValueError(f"spread={config.spread} divides nothing: leave --spread away.")
-            if config.out is None:
-                raise ValueError("--out is missing: several processes need one run folder.")
             join()
         elif config.members_at_once is None and config.spread == "members":
             one_device_a_core()

@@ -298,11 +298,17 @@ def test_no_cluster(environment, capfd, monkeypatch):
     assert "error: no other processes are to be found" in capfd.readouterr().err
 
 
-def test_several_processes_need_one_folder(environment):
-    command = [sys.executable, "-m", "experiments.launch", "--local", "2", "digits"]
-    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert found.returncode == 2, found.stderr
-    assert "error: --out is missing: several processes need one run folder" in found.stderr
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digits"], "error: --out is missing: several processes need one run folder"),
+        (["digits", "--out", "never", "--epoch", "2"], "Unrecognized options: --epoch"),
+    ],
+)
+def test_a_command_that_cannot_be_run_is_said_once(arguments, message, capfd):
+    with pytest.raises(SystemExit, match="2"):
+        sys.exit(launch.main(["--local", "4", *arguments]))
+    assert capfd.readouterr().err.count(message) == 1
 
 
 def test_who_is_left_over_is_killed(monkeypatch):
