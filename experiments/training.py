@@ -167,6 +167,7 @@ class Training:
             self._save(state, epoch)
         if stop:
             self.run_folder.checkpoints.wait()
+            self.signals.asked = None  # this is heeding it
             raise Stopped(stop)
         return draw
 
@@ -218,7 +219,8 @@ class Training:
     def _next_batch(self, state: TrainState, epoch: Epoch, taken: int) -> Any:
         """The first of the next batches, which stands for all in one call."""
         with self._kept(state, epoch):
-            return next(itertools.islice(epoch.batches, 0, taken, taken))
+            first, *_ = itertools.islice(epoch.batches, taken)
+            return first
 
     @contextlib.contextmanager
     def _kept(self, state: TrainState, epoch: Epoch) -> Iterator[None]:

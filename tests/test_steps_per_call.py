@@ -1,12 +1,15 @@
 """Several steps in one compiled call train as they do one by one."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
 
 from experiments import train
 from experiments.configs import Config
+from experiments.steps import Steps
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -27,6 +30,36 @@ def test_rows_are_those_of_single_steps(tmp_path):
     # Another program rounds otherwise, and a binary network makes much of that.
     np.testing.assert_allclose(several[0]["loss"], single[0]["loss"], rtol=0.1)
     assert abs(several[0]["flip_ratio"] - single[0]["flip_ratio"]) < 0.02
+
+
+def taken(folder, monkeypatch, stop_before=None):
+    """First number and count of the batches that each call of a training takes."""
+    calls = []
+
+    def train_step(self, state, sums, batch, values, *, count):
+        if stop_before == len(calls):
+            os.kill(os.getpid(), signal.SIGTERM)
+        calls.append((int(batch[1]), count))
+        return whole(self, state, sums, batch, values, count=count)
+
+    whole = Steps.train_step
+    with monkeypatch.context() as patch:
+        patch.setattr(Steps, "train_step", train_step)
+        status = train.main([*SHORT, "--steps-per-call", "2", "--out", str(folder)])
+    assert status == (0 if stop_before is None else 143)
+    return calls
+
+
+EPOCH = [(0, 2), (2, 2), (4, 1)]
+
+
+def test_every_batch_is_taken_once(tmp_path, monkeypatch):
+    assert taken(tmp_path, monkeypatch) == 2 * EPOCH
+
+
+def test_a_stopped_training_takes_the_rest(tmp_path, monkeypatch):
+    before = taken(tmp_path, monkeypatch, stop_before=1)
+    assert [*before, *taken(tmp_path, monkeypatch)] == 2 * EPOCH
 
 
 def test_streamed_images_come_a_batch_a_call():
