@@ -31,10 +31,12 @@ def keep_compiled_programs() -> str | None:
     if set_by_user or not jax.config.values["jax_enable_compilation_cache"]:
         return None
     try:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(base) / "ovsw_jax" / "xla" / _processor()
-        # For this user alone: what lies there is run.
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("ovsw_jax", "xla", _processor()):
+            folder /= name
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _check_own(folder)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(2**20))
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
@@ -46,6 +48,13 @@ def keep_compiled_programs() -> str | None:
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
     return None
+
+
+def _check_own(folder: Path) -> None:
+    """Raises PermissionError if others can put programs there: they would be run."""
+    found = folder.stat()
+    if os.name == "posix" and (found.st_uid != os.getuid() or found.st_mode & 0o022):
+        raise PermissionError(f"others may write to {folder} (chmod go-w mends that)")
 
 
 def _processor() -> str:

@@ -21,6 +21,8 @@ from experiments.writing import write_arrays, writing
 FOLDER = "weights"
 _LATENT, _REAL = "latent_kernel", "kernel"
 _DATA = "data/"
+# Kinds of NumPy dtypes, of arrays with one axis.
+_DATA_KINDS = {"classes": "U", "image_shape": "iu", "mean": "f", "std": "f"}
 
 
 class Data(NamedTuple):
@@ -154,6 +156,13 @@ def data_of(path: Path) -> Data:
             f"trained weights {path} lack {_DATA}{missing[0]}: they are of no run of this version. "
             "Train again."
         )
+    for field, kinds in _DATA_KINDS.items():
+        found = arrays[f"{_DATA}{field}"]
+        if found.ndim != 1 or found.dtype.kind not in kinds:
+            raise ValueError(
+                f"trained weights {path} hold {_DATA}{field} of type {found.dtype} and shape "
+                f"{found.shape}: no run writes that. Train again."
+            )
     return Data(
         tuple(map(str, arrays[f"{_DATA}classes"])),
         tuple(map(int, arrays[f"{_DATA}image_shape"])),
@@ -193,6 +202,7 @@ def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any])
         for name in {**wanted, **found}
         if _shape(found, name) != _shape(wanted, name)
     ]
+    different += [f"{name} is {x.dtype}" for name, x in found.items() if x.dtype.kind not in "fiu"]
     if different:
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         raise ValueError(

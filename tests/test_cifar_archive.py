@@ -1,6 +1,7 @@
 import dataclasses
 import gzip
 import io
+import lzma
 import tarfile
 
 import numpy as np
@@ -181,7 +182,7 @@ def test_damaged_archive(cifar10, tmp_path, damage, message):
         prepare.prepare("cifar10", archive, data_dir=tmp_path / "tfds")
 
 
-@pytest.mark.parametrize("kind", ["cut", "flipped bit", "no archive", "empty"])
+@pytest.mark.parametrize("kind", ["cut", "flipped bit", "no archive", "empty", "damaged xz"])
 def test_broken_archive_file(cifar10, tmp_path, kind):
     files, _ = archive_files(cifar10)
     archive = write_archive(tmp_path / cifar10.archive, cifar10.folder, files)
@@ -191,6 +192,7 @@ def test_broken_archive_file(cifar10, tmp_path, kind):
         "flipped bit": replaced(content, len(content) // 2, content[len(content) // 2] ^ 1),
         "no archive": b"<html>404</html>",
         "empty": b"",
+        "damaged xz": lzma.compress(gzip.decompress(content))[:-40] + bytes(40),
     }[kind]
     archive.write_bytes(broken)
     with pytest.raises(ValueError, match=r"tar.gz is damaged or no tar archive .*get cifar-10-bin"):

@@ -64,7 +64,17 @@ def test_what_the_user_set_stays(environment, folder, tmp_path):
 def test_a_folder_that_cannot_be_written_is_a_line_to_show(tmp_path):
     (tmp_path / "ovsw_jax").write_text("")  # a file; root may write to any folder
     said, folder = configured(tmp_path)
-    assert said.startswith("compiled programs are not kept for the next run: [Errno 20]")
+    assert said.startswith("compiled programs are not kept for the next run: [Errno 17]")
+    assert folder == "None"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks for rights of POSIX")
+@pytest.mark.parametrize("shared", ["ovsw_jax", "ovsw_jax/xla"])
+def test_programs_that_others_can_replace_are_not_run(shared, tmp_path):
+    (tmp_path / shared).mkdir(parents=True)
+    (tmp_path / shared).chmod(0o775)
+    said, folder = configured(tmp_path)
+    assert f"others may write to {tmp_path / shared} (chmod go-w mends that)" in said
     assert folder == "None"
 
 

@@ -296,6 +296,28 @@ def test_a_training_that_is_done_by_its_rows_has_its_weights(tmp_path, monkeypat
         run(tmp_path / "run", "--optimizers", "sgd")
 
 
+STRANGE = {
+    "data/classes": (np.array("ant"), r"data/classes of type <U3 and shape \(\)"),
+    "data/image_shape": (np.array([np.inf]), r"data/image_shape of type float64"),
+    "data/mean": (np.array(["x"]), r"data/mean of type <U1"),
+    "params/stem/kernel": (np.full((2, 2), "x"), r"params/stem/kernel is <U1"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_weights_that_are_no_numbers(tmp_path, name):
+    path = weights.file_of(tmp_path, "sgd", 0)
+    params = {"stem": {"kernel": np.ones((2, 2), np.float32)}}
+    data = weights.Data(("ant",), (4, 4, 1), np.zeros(1), np.ones(1))
+    weights.save(path, (params, {}), data)
+    array, message = STRANGE[name]
+    with np.load(path) as arrays:
+        changed = {**arrays, name: array}
+    np.savez(path, **changed)
+    with pytest.raises(ValueError, match=message):
+        weights.data_of(path), weights.load(path, params, {})
+
+
 def test_weights_that_do_not_say_of_what_data(tmp_path):
     np.savez(tmp_path / "sgd-seed0.npz", weight=np.zeros(3))
     with pytest.raises(ValueError, match=r"lack data/classes: they are of no run of this version"):

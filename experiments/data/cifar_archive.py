@@ -4,10 +4,12 @@ A record is one byte for each label, then 3,072 bytes of pixels: the red plane, 
 32x32 in row-major order. A file is nothing but its records.
 """
 
+import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,19 @@ from experiments.data import cifar
 from experiments.data.cifar import Cifar
 
 _MAX_LABEL_FILE = 1 << 16  # bytes; the real ones have some 2,000
+_MAX_EXTENDED = 1 << 16  # bytes of a name or of attributes; the official archives have none
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+# What reading a damaged archive raises.
+_DAMAGE = (
+    *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError),
+    *(OSError, MemoryError, OverflowError),
+)
 
 Records = dict[str, NDArray[np.uint8]]  # split -> (records, bytes of a record)
 
@@ -65,7 +80,7 @@ def _read_members(data: Cifar, path: Path) -> dict[str, bytes]:
     wanted = {f"{data.folder}/{file}": file for file in (*sizes, *data.label_files.values())}
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r:*") as tar:
+        with tarfile.open(path, "r:*", tarinfo=_Header) as tar:
             for member in tar:
                 name = member.name.removeprefix("./")
                 _refuse_pickles(data, name)
@@ -76,7 +91,7 @@ def _read_members(data: Cifar, path: Path) -> dict[str, bytes]:
                 assert content is not None  # only for members that are no files
                 found[wanted[name]] = content.read()
             _read_to_end(tar)
-    except (tarfile.TarError, EOFError, zlib.error, OSError, MemoryError, OverflowError) as error:
+    except _DAMAGE as error:
         reason = str(error).partition("\n")[0].rstrip(":")
         raise ValueError(
             f"{path} is damaged or no tar archive ({reason}): get {data.archive} again ({data.url})"
@@ -88,6 +103,18 @@ def _read_members(data: Cifar, path: Path) -> dict[str, bytes]:
             f"get {data.archive} ({data.url})"
         )
     return found
+
+
+class _Header(tarfile.TarInfo):
+    """Of a member. Long names and attributes, which are read before one sees them, are refused."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """The header in a block of 512 bytes."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _EXTENDED and header.size > _MAX_EXTENDED:
+            raise tarfile.ReadError(f"a name or attributes of {header.size:,} bytes")
+        return header
 
 
 def _read_to_end(tar: tarfile.TarFile) -> None:
