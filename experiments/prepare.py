@@ -208,9 +208,15 @@ def _read_back(data: Cifar, source: Source, root: Path) -> None:
 def _move(workspace: Path, relative: Path, root: Path) -> None:
     target = root / relative
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        os.replace(target, workspace / "replaced")
-    os.replace(workspace / relative, target)
+    replaced = workspace / "replaced"
+    try:
+        if target.exists():
+            os.replace(target, replaced)
+        os.replace(workspace / relative, target)
+    except BaseException:  # the workspace goes, and would take the old set along
+        if replaced.exists() and not target.exists():
+            os.replace(replaced, target)
+        raise
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,25 @@ def test_interrupted(tmp_path, capsys, monkeypatch):
     assert prepare.main(["cifar10", str(images), "--data-dir", str(tmp_path / "tfds")]) == 130
     assert capsys.readouterr().err.endswith("interrupted: nothing was written\n")
     assert list((tmp_path / "tfds").iterdir()) == []
+
+
+def test_an_interruption_while_a_set_is_replaced_keeps_the_old_one(tmp_path, capsys, monkeypatch):
+    target, replace, calls = tmp_path / "tfds", os.replace, []
+    prepare.prepare("cifar10", write_cifar(tmp_path / "first"), data_dir=target)
+
+    def interrupt_the_second(here, there):
+        calls.append(there)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        replace(here, there)
+
+    monkeypatch.setattr(os, "replace", interrupt_the_second)
+    second = write_cifar(tmp_path / "second", train=3)
+    arguments = ["cifar10", str(second), "--data-dir", str(target), "--overwrite"]
+    assert prepare.main(arguments) == 130
+    assert capsys.readouterr().err.endswith("interrupted: nothing was written\n")
+    assert len(calls) == 3
+    assert len(data.load("cifar10", data_dir=target).train_labels) == 20
 
 
 def test_a_data_folder_that_cannot_be_written(tmp_path, capsys):
