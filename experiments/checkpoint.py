@@ -5,6 +5,8 @@ of what they are. There is no pickle and no code in it.
 """
 
 import contextlib
+import errno
+import itertools
 import json
 import logging
 import shutil
@@ -24,7 +26,7 @@ from jax.sharding import PartitionSpec as P
 
 from experiments import hosts
 from experiments.same_run import differences
-from experiments.writing import WriteError
+from experiments.writing import WriteError, reason, system_error
 
 KEPT = 2
 _MOST_NAMED = 5  # differences in a message
@@ -103,18 +105,31 @@ class Checkpoints:
           The tree and its `about`; None if there is none.
 
         Raises:
-          ValueError: if it is of something else, with what differs.
+          ValueError: if it is of something else, with what differs, or can't be read just now.
         """
         for number, about in self._abouts(lambda n: self._put_aside(n, report)):
             self._check_fits(number, about, {**expected, "arrays": _describe(like)})
             try:
                 arrays = self._arrays(number, like)
-            except Exception:  # Orbax and TensorStore raise many kinds
+            except Exception as error:  # Orbax and TensorStore raise many kinds
+                self._check_damaged(number, error)
                 arrays = None
             if hosts.all_agree(arrays is not None):
                 return arrays, about
             self._put_aside(number, report)
         return None
+
+    def put_aside(self) -> Path:
+        """Moves all of them beside the folder; gives their new place."""
+        names = (f"{self._folder.name}.unused{i or ''}" for i in itertools.count())
+        place = next(p for n in names if not (p := self._folder.with_name(n)).exists())
+        self.close()
+        hosts.wait("closing of checkpoints")
+        if hosts.is_first():
+            with self._writing():
+                self._folder.rename(place)
+        hosts.wait("moving of checkpoints")
+        return place
 
     def remove(self) -> None:
         """Removes all of them; whoever is killed in the middle leaves none that is half there."""
@@ -161,7 +176,8 @@ class Checkpoints:
         for number in self.numbers():
             try:
                 about = self._read_about(number)
-            except Exception:  # of many kinds, as above
+            except Exception as error:  # of many kinds, as above
+                self._check_damaged(number, error)
                 damaged(number)
             else:
                 yield number, about
@@ -191,6 +207,15 @@ class Checkpoints:
         restored = jax.jit(_with_keys, static_argnums=1, out_shardings=shardings)(plain, keys)
         return jax.tree.unflatten(treedef, restored)
 
+    def _check_damaged(self, number: int, error: Exception) -> None:
+        """Raises ValueError if an error of reading may be gone the next time."""
+        if (cause := _passing(error)) is not None:
+            raise ValueError(
+                f"checkpoint {self._folder / str(number)} can't be read: {cause}. Nothing is lost: "
+                "mend that, and the same command goes on; or move that checkpoint away, and the "
+                "one before is taken."
+            ) from error
+
     def _check_fits(self, number: int, about: About, expected: Mapping[str, Any]) -> None:
         different = [
             difference
@@ -208,15 +233,25 @@ class Checkpoints:
 
     def _put_aside(self, number: int, report: Callable[[str], None]) -> None:
         aside = self._folder.with_name(f"{self._folder.name}.damaged")
-        aside.mkdir(exist_ok=True)
         place = aside / str(number)
         self.close()
         hosts.wait("closing of checkpoints")
         if hosts.is_first():
-            shutil.rmtree(place, ignore_errors=True)
-            (self._folder / str(number)).rename(place)
+            with self._writing():
+                aside.mkdir(exist_ok=True)
+                shutil.rmtree(place, ignore_errors=True)
+                (self._folder / str(number)).rename(place)
         hosts.wait("moving of a checkpoint")
-        report(f"checkpoint {number} is damaged; it is now {place}. Taking the one before")
+        then = "Taking the one before" if self.numbers() else "There is none before"
+        report(f"checkpoint {number} is damaged; it is now {place}. {then}")
+
+
+def _passing(error: Exception) -> str | None:
+    """What the system or the device lacks, if that is the cause, and not what the files hold."""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return reason(error) or "there is not enough memory"
+    code = system_error(error)
+    return None if code in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR) else reason(error)
 
 
 def _quieten_orbax() -> None:

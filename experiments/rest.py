@@ -73,10 +73,12 @@ class Rest:
             fits = not self._in_training
         if not fits:
             first.restored = None
-            self._run.checkpoints.remove()
+            place = self._run.checkpoints.put_aside()
             console.print(
                 "the checkpoint is not of the members that come next, with all of their epochs in "
-                "metrics.jsonl (was --members-at-once or the number of devices another?)"
+                "metrics.jsonl (was --members-at-once or the number of devices another?). It is "
+                f"now {place}; those in training begin anew",
+                soft_wrap=True,
             )
         self._keep_rows(started, first, console)
 

@@ -131,14 +131,16 @@ class RunFolder:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
-                hash(member_of(row).key), int(row["epoch"])
+                hash(member_of(row).key)
+                if not all(type(row[name]) is int for name in ("epoch", "seed")):
+                    raise TypeError("epoch and seed must be whole numbers")
             except _NO_ROW as error:
                 if number == len(lines):
                     break
                 raise ValueError(
                     f"line {number} of {self._file('metrics.jsonl')} is no row of a run "
-                    f"({type(error).__name__}: {error}): the run can't go on. Mend or remove the "
-                    "line, or give another --out."
+                    f"({type(error).__name__}: {error}): the run can't go on. Mend the line, or "
+                    "give another --out."
                 ) from error
             rows.append(row)
         return rows
@@ -160,6 +162,7 @@ class RunFolder:
         with self._writing("metrics.jsonl"):
             self._metrics.write("".join(json.dumps(row) + "\n" for row in rows))
             self._metrics.flush()
+            os.fsync(self._metrics.fileno())  # before the checkpoint goes that made them
         with self._writing("tensorboard"):
             for row in rows:
                 self._write_events(row)

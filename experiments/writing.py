@@ -22,7 +22,7 @@ class WriteError(OSError):
           error: the cause, of Python or of TensorStore.
         """
         super().__init__(
-            f"{path} can't be written: {_reason(error)}. Nothing written before is lost: make "
+            f"{path} can't be written: {reason(error)}. Nothing written before is lost: make "
             "room, or mend what is wrong there, and the command of the run goes on with --out "
             f"{run}."
         )
@@ -54,6 +54,8 @@ def written_whole(path: Path, run: Path) -> Iterator[Path]:
     try:
         with writing(path, run):
             yield unfinished
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())  # else a machine that is cut off may keep an empty one
             unfinished.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -79,8 +81,15 @@ def write_arrays(
         unfinished.write_bytes(content.getvalue())
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    code = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore tells it
-    return os.strerror(int(code[1])) if code else str(error)
+def reason(error: Exception) -> str:
+    """The cause of an error of Python or TensorStore, in the system's words where it is that."""
+    code = system_error(error)
+    return str(error) if code is None else os.strerror(code)
+
+
+def system_error(error: Exception) -> int | None:
+    """The system's number of it, if it has one."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore tells it
+    return int(told[1]) if told else None

@@ -1,6 +1,9 @@
 """Checkpoints: what was saved comes back, from the newest that is undamaged, or with a reason."""
 
+import errno
 import json
+import os
+import re
 import shutil
 
 import jax
@@ -131,9 +134,47 @@ def test_if_all_are_damaged_there_is_none(folder):
         damage(folder / number / "about" / "metadata", "cut")
     found, said = restored(folder)
     assert found is None
-    assert ["checkpoint 3 is damaged" in said[0], "checkpoint 2 is damaged" in said[1]] == [
-        True
-    ] * 2
+    assert len(said) == 2
+    assert said[0].startswith("checkpoint 3 is damaged")
+    assert said[0].endswith("Taking the one before")
+    assert said[1].startswith("checkpoint 2 is damaged")
+    assert said[1].endswith("There is none before")
+
+
+PASSING = {
+    "the disk": (OSError(errno.EIO, "x"), os.strerror(errno.EIO)),
+    "TensorStore": (ValueError("UNKNOWN: [os_error_code='24']"), os.strerror(errno.EMFILE)),
+    "memory": (MemoryError(), "there is not enough memory"),
+    "the device": (RuntimeError("RESOURCE_EXHAUSTED: out of memory"), "RESOURCE_EXHAUSTED: out of"),
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+@pytest.mark.parametrize("function", ["_read_about", "_arrays"])
+def test_what_may_be_readable_later_is_not_damaged(folder, monkeypatch, name, function):
+    error, said = PASSING[name]
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, function, fail)
+        message = rf"checkpoint .*3 can't be read: {re.escape(said)}.*the same command goes on"
+        with pytest.raises(ValueError, match=message):
+            restored(folder)
+    (_, about), said = restored(folder)
+    assert about["step"] == 3
+    assert not said
+
+
+def test_put_aside(folder):
+    """Whatever was put aside before stays."""
+    for place in ("checkpoints.unused", "checkpoints.unused1"):
+        copy = shutil.copytree(folder, folder.with_name("copy"))
+        assert Checkpoints(folder).put_aside() == folder.with_name(place)
+        assert not folder.exists()
+        assert Checkpoints(folder.with_name(place)).numbers() == [3, 2]
+        copy.rename(folder)
 
 
 def test_another_config_is_refused_with_what_differs(folder):

@@ -19,6 +19,7 @@ from tiny_networks import Tiny
 
 import ovsw_jax as ovsw
 from experiments import train
+from experiments.checkpoint import Checkpoints
 from experiments.configs import Config
 from experiments.data import load
 from experiments.devices import members_that_fit
@@ -172,11 +173,13 @@ def test_a_last_line_that_was_cut_off_is_trained_again(whole, tmp_path):
     assert rows(folder) == rows(whole)
 
 
-def test_a_broken_line_is_named(whole, tmp_path):
+@pytest.mark.parametrize("change", [{}, {"epoch": "1"}, {"epoch": 1.5}, {"seed": True}])
+def test_a_broken_line_is_named(whole, tmp_path, change):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_bytes((whole / "config.json").read_bytes())
-    (folder / "metrics.jsonl").write_text('{"optimizer": \n{}\n')
+    first = json.dumps(rows(whole)[0] | change) if change else '{"optimizer": '
+    (folder / "metrics.jsonl").write_text(f"{first}\n{{}}\n")
     with pytest.raises(ValueError, match=r"line 1 of .*metrics.jsonl is no row.*another --out"):
         train.train(SWEEP.at({"out": folder}))
 
@@ -214,7 +217,10 @@ def test_a_checkpoint_without_its_rows_begins_anew(whole, tmp_path, monkeypatch,
     folder = interrupted(tmp_path, monkeypatch)
     (folder / "metrics.jsonl").write_text("")
     assert train.train(SWEEP.at({"out": folder}))[1]
-    assert "the checkpoint is not of the members that come next" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the checkpoint is not of the members that come next" in said
+    assert f"It is now {folder / 'checkpoints.unused'}; those in training begin anew" in said
+    assert Checkpoints(folder / "checkpoints.unused").numbers()
     assert rows(folder) == rows(whole)
 
 
