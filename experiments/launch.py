@@ -26,6 +26,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
+from experiments.output import never_fail
+
 LOST = 75  # exit status, EX_TEMPFAIL of sysexits.h: another process is gone, start again
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 45.0  # seconds that the others have to end by themselves
@@ -184,4 +186,5 @@ def _report(statuses: Sequence[int]) -> int:
 
 
 if __name__ == "__main__":
+    never_fail()
     sys.exit(main())

@@ -1,11 +1,17 @@
-"""Ctrl-C and SIGTERM: a training ends between two steps, with a checkpoint."""
+"""Ctrl-C and SIGTERM: a training ends between two steps, with a checkpoint.
+
+Where several processes train together none may leave by itself while the others wait for it: a
+signal is then noted from the begin to the end, and heeded by all at one step.
+"""
 
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+from experiments import hosts
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTE = b"stopping at the next step, with a checkpoint; once more stops at once\n"
@@ -54,9 +60,14 @@ class Signals:
     def waiting(self) -> Iterator[None]:
         """The first signal is noted in `asked`; whoever is between two steps heeds it.
 
+        It may be entered again inside, which changes nothing.
+
         Raises:
           Stopped: at the second signal, or at the end if nobody has heeded the first.
         """
+        if self._waits:
+            yield
+            return
         self._waits = True
         try:
             yield
@@ -66,7 +77,10 @@ class Signals:
             raise Stopped(asked)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self._waits and self.asked is not None and not hosts.alone():
+            os._exit(128 + signum)  # the others notice that it is gone
         if not self._waits or self.asked is not None:
             raise Stopped(signum)
         self.asked = signum
-        os.write(2, _NOTE)  # print may be under way
+        with suppress(OSError):
+            os.write(2, _NOTE)  # print may be under way

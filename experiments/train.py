@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -31,6 +32,7 @@ from experiments.layout import Layout, MembersApart
 from experiments.members import Member, Program, chunks, programs
 from experiments.networks import Network
 from experiments.optimizers import OPTIMIZERS, make_optimizer
+from experiments.output import never_fail
 from experiments.progress import Bars
 from experiments.rest import Rest
 from experiments.run_folder import RunFolder
@@ -78,7 +80,7 @@ def train(
         wrong while it runs; the same config goes on then.
       OSError: if files can't be written or read while it runs; likewise.
     """
-    console = console or Console()
+    console = console or Console(markup=False)
     with hosts.agreed():
         planned, networks, dataset, teacher = _prepare(config)
     counts = {"train_images": dataset.train_count, "test_images": dataset.test_count}
@@ -293,9 +295,9 @@ def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None
             join()
         elif config.members_at_once is None and config.spread == "members":
             one_device_a_core()
-        console = Console(highlight=False, quiet=not hosts.is_first())
+        console = Console(highlight=False, markup=False, quiet=not hosts.is_first())
         signals = Signals()
-        with signals.handled():
+        with signals.handled(), nullcontext() if hosts.alone() else signals.waiting():
             path, _, status = train(config, console, command, signals)
             if not hosts.is_first() or not (path / "metrics.jsonl").stat().st_size:
                 return status  # of no row there is nothing to show
@@ -318,6 +320,7 @@ def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None
 
 def run_as_program(program: Callable[[], int]) -> NoReturn:
     """Runs `program` in a process set for training, and ends the process with its status."""
+    never_fail()
     keep_freed_memory()
     if (reason := keep_compiled_programs()) is not None:
         print(reason, file=sys.stderr)

@@ -48,6 +48,8 @@ def environment(tmp_path_factory):
     return {
         **os.environ,
         "PYTHONPATH": str(Path(__file__).parent),
+        # jaxlib 0.10.0 says kilobytes of each program that it loads, more than a pipe holds.
+        "TF_CPP_MIN_LOG_LEVEL": "3",
         # Of these alone: a kill may leave half a program there.
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
@@ -233,6 +235,45 @@ def test_processes_are_stopped_and_lost(digits, environment, alone, tmp_path):
     assert "going on after epoch" in output
     assert_same(result(out), alone)
     print(f"{cut_off} processes lost")
+
+
+STOPPED_AT_THE_END = f"""
+import os, signal, sys
+from experiments import process, train
+from experiments.steps import Steps
+
+evaluate, calls = Steps.evaluate, []
+
+def stopped(*arguments):
+    calls.append(1)
+    if len(calls) == {EPOCHS} and sys.argv[3] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return evaluate(*arguments)
+
+Steps.evaluate = stopped
+train.run_as_program(lambda: process.main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_to_one_process_behind_the_last_step(digits, environment, alone, tmp_path):
+    """Where no step is left at which all could stop, nobody is left waiting."""
+    address, out = f"127.0.0.1:{launch._free_port()}", tmp_path / "run"
+    command = [sys.executable, "-c", STOPPED_AT_THE_END, address, "2"]
+    begun = time.monotonic()
+    processes = [
+        subprocess.Popen(
+            [*command, number, "--", *digits, "--out", str(out)],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+        )
+        for number in "01"
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 143]
+    assert time.monotonic() - begun < SECONDS
+    for process in processes:
+        process.stdin.close()
+    assert_same(result(out), alone)
 
 
 @pytest.mark.parametrize("number", ["0", "1"])

@@ -1,0 +1,30 @@
+"""What a training says: a full disk or a closed pipe silences it, and nothing more."""
+
+import sys
+from contextlib import suppress
+from typing import Any, TextIO, cast
+
+
+class _Unfailing:
+    """A stream of text; what can't be written to it is dropped."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def never_fail() -> None:
+    """From now on, for the rest of the process; if there is room again, it speaks again."""
+    sys.stdout = cast(TextIO, _Unfailing(sys.stdout))
+    sys.stderr = cast(TextIO, _Unfailing(sys.stderr))
