@@ -18,7 +18,11 @@ Value = float | str
 
 # Fields of a Config that a grid may vary beside its numbers; each value is a program of its own.
 _WORDS = ("init", "network", "flip_state")
-_NUMBERS = tuple(f.name for f in dataclasses.fields(Config) if f.type in (float, "float"))
+_NUMBERS = tuple(
+    f.name
+    for f in dataclasses.fields(Config)
+    if f.type in (float, "float") and f.name != "checkpoint_seconds"  # it changes no training
+)
 # Numbers that only some optimizers have; every optimizer has the others.
 _SGD = ("sgd", "ags", "sad", "ovsw", "lars")
 _OF = {

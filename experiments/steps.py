@@ -26,6 +26,7 @@ from experiments.networks import Network
 from experiments.optimizers import make_optimizer
 from experiments.skipping import Skips, if_made, look_at, no_skips
 from experiments.trained import Trained
+from experiments.weights import Data
 
 TOP5_FROM = 20  # classes: with fewer, top-5 tells little
 
@@ -81,7 +82,7 @@ class Steps:
         """
         self._network, self._optimizer, self._config = network, optimizer, config
         self._feed, self.steps_per_epoch = feed, feed.steps_per_epoch
-        self._teacher = None if teacher is None else teacher.network
+        self._teacher = None if teacher is None else (teacher.network, teacher.data)
         self.binary_weights = config.binary == "both"
         self._layout: Layout = layout or MembersApart(jax.devices()[:1])
         taught = () if teacher is None else (teacher.params, teacher.statistics)
@@ -301,11 +302,19 @@ class Steps:
         if self._teacher is None:
             return cross_entropy(logits, labels)
         config = self._config.at(values)
+        network, data = self._teacher
         params, statistics = taught
-        answers = self._teacher.evaluate(params, statistics, images)
+        answers = network.evaluate(params, statistics, self._standardised_as(data, images))
         learned = distillation(logits, answers, config.temperature)
         share = config.distillation
         return share * learned + (1 - share) * cross_entropy(logits, labels)
+
+    def _standardised_as(self, data: Data, images: jax.Array) -> jax.Array:
+        """As those that a teacher was trained on, whose mean and deviation may be others."""
+        here, mean, std = self._feed, jnp.asarray(data.mean), jnp.asarray(data.std)
+        if np.array_equal(here.mean, mean) and np.array_equal(here.std, std):
+            return images
+        return (images * here.std + here.mean - mean) / std
 
     def _no_metrics_one(self, opt_state: Any) -> StepMetrics:
         layers = jax.tree.map(jnp.zeros_like, _of_steps(self._flip_metrics(opt_state)))

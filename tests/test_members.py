@@ -73,6 +73,7 @@ BAD_GRIDS = {
     ),
     r"grids=\('  ',\) hold an empty grid": "  ",
     r"field of a grid 'epochs' is unknown": "epochs=1,2",
+    r"field of a grid 'checkpoint_seconds' is unknown": "checkpoint_seconds=1,2",
 }
 
 

@@ -174,6 +174,28 @@ def test_the_loss_of_a_step_is_the_stated_mixture(runs):
     assert losses["with"] == pytest.approx(0.25 * soft + 0.75 * hard, rel=0.02)
 
 
+def test_a_teacher_sees_images_standardised_as_its_own(runs):
+    """Those of a folder are, by its pixels; those that are streamed are by ImageNet's."""
+    digits = load("digits", train_images=64)
+    config = Config(batch_size=32, teacher=runs[0], distillation=1.0)
+    teacher = load_teacher(runs[0], weights.data_for(digits), OWN)
+    other = teacher._replace(
+        data=teacher.data._replace(mean=teacher.data.mean + 0.5, std=teacher.data.std / 4)
+    )
+    student, feed = network("both"), feed_of(digits, config)
+    steps = Steps(student, "sgd", config, feed, teacher=other)
+    state, batches = steps.batches(steps.init([0]), [0], 1)
+    batch = next(batches)
+    params, statistics = jax.tree.map(lambda x: x[0], (state.params, state.statistics))
+    images, _ = feed.images(jax.random.key(0), (batch[0][0], 0), feed.resident)
+    logits, _ = student.train(params, statistics, images)
+    expected = float(distillation(logits, other.logits(digits.train_images[batch[0][0][0]]), 1.0))
+    unlike = float(distillation(logits, teacher.logits(digits.train_images[batch[0][0][0]]), 1.0))
+    assert abs(expected - unlike) > 0.1 * expected
+    loss = float(steps.train_step(state, None, batch)[1].loss[0])
+    assert loss == pytest.approx(expected, rel=0.02)
+
+
 def test_a_student_that_only_imitates_needs_no_labels(runs):
     """With a share of 1, the labels change nothing."""
     digits = load("digits", train_images=64)
@@ -218,6 +240,14 @@ def wrong(runs):
         r"distillation=0.5 has no effect without a teacher": ["--distillation", "0.5"],
         r"temperature=2.0 has no effect without a teacher": ["--temperature", "2"],
         r"teacher_network=a:B has no effect without a teacher": ["--teacher-network", "a:B"],
+        r"init=uniform has no effect on trained weights": ["--init", "uniform", "--start", "x"],
+        r"init=uniform has no effect with binary=none": ["--binary", "none", "--init", "uniform"],
+        r"init_scale=0.1 has no effect with binary=activations": [
+            *("--binary", "activations", "--grids", "optimizer=sgd init_scale=0.1"),
+        ],
+        r"flip_state=ema has no effect with binary=none": [
+            *("--binary", "none", "--flip-state", "ema"),
+        ],
         r"workers=3 has no effect on images in memory": ["--workers", "3"],
         r"augment=True has no effect with image_size=8": ["--image-size", "8", "--augment"],
         r"'digits' is held in memory, as it is: leave --image-size away": ["--image-size", "8"],

@@ -81,7 +81,7 @@ class Config:
     init: Literal["normal", "uniform"] = "normal"
     """Kaiming distribution of the initial latent weights"""
     init_scale: float = 1.0
-    """gamma: factor of the initial latent weights"""
+    """gamma: factor of the initial latent weights, also of those that another run has trained"""
     learning_rate: float = 0.1
     """at the top, after warm-up; of SGD with and without rules, and of LARS"""
     momentum: float = 0.9
@@ -132,6 +132,18 @@ class Config:
             value = getattr(self, name)
             if self.teacher is None and (isinstance(value, jax.core.Tracer) or value != unused):
                 raise ValueError(f"{name}={value} has no effect without a teacher: give --teacher.")
+        for name in _OF_LATENT:
+            value = getattr(self, name)
+            default = type(self).__dataclass_fields__[name].default
+            if self.binary != "both" and (isinstance(value, jax.core.Tracer) or value != default):
+                raise ValueError(
+                    f"{name}={value} has no effect with binary={self.binary}, which has no latent "
+                    f"weights: leave it at {default}, or give --binary both."
+                )
+        if self.start is not None and self.init != "normal":
+            raise ValueError(
+                f"init={self.init} has no effect on trained weights: leave --init or --start away."
+            )
         if self.workers is not None and self.image_size is None:
             raise ValueError(
                 f"workers={self.workers} has no effect on images in memory: give --image-size to "
@@ -196,6 +208,8 @@ class Config:
 
 # Fields that say nothing without a teacher, and what they then are.
 _OF_TEACHER = {"distillation": 1.0, "temperature": 1.0, "teacher_network": None}
+# Fields that say nothing without latent weights.
+_OF_LATENT = ("init", "init_scale", "flip_momentum", "threshold", "flip_state")
 
 
 def _at_least_one(value: int) -> bool:
