@@ -1,5 +1,6 @@
 """What a training says: a full disk or a closed pipe silences it, and nothing more."""
 
+import os
 import sys
 from contextlib import suppress
 from typing import Any, TextIO, cast
@@ -26,5 +27,7 @@ class _Unfailing:
 
 def never_fail() -> None:
     """From now on, for the rest of the process; if there is room again, it speaks again."""
-    sys.stdout = cast(TextIO, _Unfailing(sys.stdout))
-    sys.stderr = cast(TextIO, _Unfailing(sys.stderr))
+    for name in ("stdout", "stderr"):
+        # Python has none where the process was started with a closed one.
+        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115
+        setattr(sys, name, cast(TextIO, _Unfailing(stream)))

@@ -21,6 +21,8 @@ def main(given: Sequence[str]) -> int:
     place, arguments = given[:separator], given[separator + 1 :]
     try:
         status = train.main(arguments, join=lambda: hosts.join(*place))
+        for number in SIGNALS:  # the first process may draw still, and whoever is gone is lost
+            signal.signal(number, signal.SIG_IGN)
         if status != 2:  # after an error the others may wait for this process: its end tells them
             hosts.leave()
     except Exception as error:

@@ -38,18 +38,15 @@ class Rest:
         self._in_training = members if isinstance(members, list) else []
         self._only_damaged = about is None and bool(run.checkpoints.numbers())
         whole = list(chunks)  # a kill may leave last rows of some that train together
-        stopped = {
-            m.key
-            for _, members in whole
-            if self._is_in_training(members) and any(m.key not in last for m in members)
-            for m in members
-        }
+        in_training = {m.key for _, ms in whole if self._is_in_training(ms) for m in ms}
+        stopped = in_training if in_training - last else set()
         self.done = last - stopped
         left = [(p, [m for m in members if m.key not in self.done]) for p, members in whole]
         self.chunks: list[Chunk] = [(program, members) for program, members in left if members]
         hosts.wait("reading of what was written")  # before the first process trims it
-        if not self.chunks:
-            run.checkpoints.remove()
+        if not self.chunks or (in_training and not stopped):
+            run.checkpoints.remove()  # of what was done, but for this
+            self._in_training = []
 
     def go_on(self, first: Training, console: Console) -> None:
         """Takes up a checkpoint, and leaves of the rows those of what is done.

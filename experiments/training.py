@@ -94,9 +94,9 @@ class Training:
         """
         with self.signals.waiting():
             self._train(*(self.restored or self.begin()))
-        self.run_folder.close_events()
-        hosts.wait("the last rows")
-        self.run_folder.checkpoints.remove()
+            self.run_folder.close_events()
+            hosts.wait("the last rows")
+            self.run_folder.checkpoints.remove()
 
     def begin(self) -> tuple[TrainState, Epoch]:
         """The initial state and the first epoch."""

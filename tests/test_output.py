@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 SPEAK = """
 import os, sys
 from experiments.output import never_fail
@@ -37,7 +38,12 @@ def test_a_reader_that_is_gone():
     os.close(writer)
 
 
+def test_streams_that_were_closed():
+    """Python then has none."""
+    command = f'exec "{sys.executable}" -c "$0" >&- 2>&-'
+    assert subprocess.run(["sh", "-c", command, SPEAK], cwd=ROOT, check=False).returncode == 3
+
+
 def run(stdout, stderr):
     command = [sys.executable, "-c", SPEAK]
-    root = Path(__file__).parents[1]
-    return subprocess.run(command, cwd=root, stdout=stdout, stderr=stderr, check=False).returncode
+    return subprocess.run(command, cwd=ROOT, stdout=stdout, stderr=stderr, check=False).returncode

@@ -224,6 +224,23 @@ def test_a_checkpoint_without_its_rows_begins_anew(whole, tmp_path, monkeypatch,
     assert rows(folder) == rows(whole)
 
 
+def test_a_checkpoint_of_what_is_done_just_goes(whole, tmp_path, monkeypatch, capsys):
+    """A kill came between the last rows of the first members and the removal of it."""
+    folder = interrupted(tmp_path, monkeypatch)
+
+    def stop(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "remove", stop)
+        assert train.train(SWEEP.at({"out": folder}))[1] is False
+    assert Checkpoints(folder / "checkpoints").numbers()
+    assert train.train(SWEEP.at({"out": folder}))[1]
+    assert "the checkpoint is not of" not in capsys.readouterr().out
+    assert not list(folder.glob("checkpoints*"))
+    assert rows(folder) == rows(whole)
+
+
 def test_a_folder_that_is_written_to_is_left_alone(whole):
     open_run = RunFolder(SWEEP.at({"out": whole}))
     with pytest.raises(ValueError, match=r"another process is writing to .*another --out"):

@@ -112,7 +112,7 @@ class _Header(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """The header in a block of 512 bytes."""
         header = super().frombuf(buf, encoding, errors)
-        if header.type in _EXTENDED and header.size > _MAX_EXTENDED:
+        if header.type in _EXTENDED and not 0 <= header.size <= _MAX_EXTENDED:
             raise tarfile.ReadError(f"a name or attributes of {header.size:,} bytes")
         return header
 
