@@ -97,7 +97,8 @@ def test_the_backward_pass_keeps_the_input_alone():
     assert kept.shape == x.shape
 
 
-@given(st.lists(st.floats(width=32), min_size=1, max_size=8))
+# XLA takes subnormal numbers for zero on a CPU, or keeps them, as its version does.
+@given(st.lists(st.floats(width=32, allow_subnormal=False), min_size=1, max_size=8))
 def test_hardtanh_and_its_gradient(values):
     x = jnp.asarray(values, jnp.float32)
     y, transpose = jax.vjp(ovsw.models.hardtanh, x)
