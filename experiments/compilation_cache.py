@@ -54,7 +54,7 @@ def _check_own(folder: Path) -> None:
     """Raises PermissionError if others can put programs there: they would be run."""
     found = folder.stat()
     if os.name == "posix" and (found.st_uid != os.getuid() or found.st_mode & 0o022):
-        raise PermissionError(f"others may write to {folder} (chmod go-w mends that)")
+        raise PermissionError(f"others may write to {folder}, or own it (see chown, chmod go-w)")
 
 
 def _processor() -> str:

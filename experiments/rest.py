@@ -45,7 +45,7 @@ class Rest:
         self.chunks: list[Chunk] = [(program, members) for program, members in left if members]
         hosts.wait("reading of what was written")  # before the first process trims it
         if not self.chunks or (in_training and not stopped):
-            run.checkpoints.remove()  # of what was done, but for this
+            run.checkpoints.remove()  # a kill came before their training did that
             self._in_training = []
 
     def go_on(self, first: Training, console: Console) -> None:

@@ -51,7 +51,8 @@ def test_the_outermost_that_waits_raises(signals):
 def test_heeded(signals):
     with signals.waiting():
         send()
-        signals.asked = None
+        assert signals.asked == signal.SIGTERM
+        signals.asked = None  # else the end of waiting would raise
 
 
 def wait_for_two(signals):

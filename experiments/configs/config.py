@@ -133,8 +133,7 @@ class Config:
             if self.teacher is None and (isinstance(value, jax.core.Tracer) or value != unused):
                 raise ValueError(f"{name}={value} has no effect without a teacher: give --teacher.")
         for name in _OF_LATENT:
-            value = getattr(self, name)
-            default = type(self).__dataclass_fields__[name].default
+            value, default = getattr(self, name), getattr(Config, name)
             if self.binary != "both" and (isinstance(value, jax.core.Tracer) or value != default):
                 raise ValueError(
                     f"{name}={value} has no effect with binary={self.binary}, which has no latent "

@@ -27,10 +27,8 @@ _EXTENDED = (
     tarfile.SOLARIS_XHDTYPE,
 )
 # What reading a damaged archive raises.
-_DAMAGE = (
-    *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError),
-    *(OSError, MemoryError, OverflowError),
-)
+_DECODING = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+_DAMAGE = (*_DECODING, OSError, MemoryError, OverflowError)
 
 Records = dict[str, NDArray[np.uint8]]  # split -> (records, bytes of a record)
 
