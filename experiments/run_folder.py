@@ -5,7 +5,9 @@ data.json      number of images, and classes
 metrics.jsonl  a line a member and epoch         tensorboard/   the same as events
 latent.npz     initial latent weights and never-flipped masks of the first seed, where each
                optimizer has one point           checkpoints/   of members in training
-weights/       trained weights, likewise (see experiments.weights)
+weights/       trained weights, likewise (see experiments.weights); so are histograms/ of latent
+               weights by epoch and predictions/ for the test images (experiments.histograms and
+               .predictions)
 summary.json, summary.md, figures/               written by experiments.summary and .figures
 """
 

@@ -16,6 +16,7 @@ import optax
 from flax import traverse_util
 
 import ovsw_jax as ovsw
+from experiments import histograms
 from experiments.augment import standardise
 from experiments.configs import Config
 from experiments.feeds import Batch, Feed
@@ -24,6 +25,7 @@ from experiments.layout import Layout, MembersApart
 from experiments.losses import cross_entropy, distillation
 from experiments.networks import Network
 from experiments.optimizers import make_optimizer
+from experiments.predictions import Predictions
 from experiments.skipping import Skips, if_made, look_at, no_skips
 from experiments.trained import Trained
 from experiments.weights import Data
@@ -55,6 +57,18 @@ class StepMetrics(NamedTuple):
     top1: jax.Array
     layers: dict[str, dict[str, jax.Array]]
     skipped: jax.Array
+
+
+class Evaluation(NamedTuple):
+    """What the test set gives.
+
+    Attributes:
+      metrics: (members,) `test_top1` and, of twenty classes or more, `test_top5`, from 0 to 1.
+      predictions: by member.
+    """
+
+    metrics: dict[str, np.ndarray]
+    predictions: list[Predictions]
 
 
 class Steps:
@@ -92,7 +106,8 @@ class Steps:
         self._no_metrics = self._layout.compiled(self._no_metrics_one, "m")
         self._train: dict[int, Any] = {}  # by number of steps
         self._standing = self._layout.compiled(self._standing_one, "m")
-        self._count_correct = self._layout.compiled(self._count_correct_one, "maa")
+        self._histograms = self._layout.compiled(self._histograms_one, "mm")
+        self._answer = self._layout.compiled(self._answer_one, "maa")
 
     def place(self, values: Mapping[str, Sequence[float]]) -> Values:
         """(members,) numbers of each field that varies, where their members train."""
@@ -120,7 +135,7 @@ class Steps:
         keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(jnp.asarray(seeds))
         made = self._network.init(keys[:, 0])
         if start is not None:
-            of_members = [start(i, *_member(made, i)) for i in range(len(seeds))]
+            of_members = [start(i, *take_member(made, i)) for i in range(len(seeds))]
             made = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_members)
         return self._init(*self._layout.members((*made, keys)), dict(values or {}))
 
@@ -183,26 +198,33 @@ class Steps:
         """Silent and never-flipped share by layer and in total, of each member."""
         return self._standing(state.opt_state)
 
-    def evaluate(
-        self, state: TrainState, between: Callable[[], None] = lambda: None
-    ) -> dict[str, np.ndarray]:
-        """Test top-1 and, of twenty classes or more, top-5 (0 to 1) of every member.
+    def histograms(self, state: TrainState) -> dict[str, dict[str, jax.Array]]:
+        """Counts of latent weights by layer, of each member, as `histograms.append` takes them."""
+        return self._histograms(state.params, state.opt_state)
 
-        Over every test image, those of the last partial batch too.
+    def evaluate(self, state: TrainState, between: Callable[[], None] = lambda: None) -> Evaluation:
+        """Evaluates every member on every test image, those of the last partial batch too.
 
         Args:
           state: of the members.
           between: called after each batch; may raise to end it.
         """
-        counts: Any = 0
+        answers = []
         streamed = self._feed.streamed
         for batch in self._feed.test_batches(self._layout.rows(self._config.batch_size)):
             placed = self._layout.batch(batch) if streamed else batch
-            counts = counts + self.on_host(self._count_correct(state, *placed))
+            answers.append(self.on_host(self._answer(state, *placed)))
             between()
-        images, *correct = counts.T
-        names = ("test_top1", "test_top5")
-        return {name: count / images for name, count in zip(names, correct, strict=False)}
+        whole = jax.tree.map(lambda *parts: np.concatenate(parts, axis=-1), *answers)
+        there = whole["label"][0] >= 0  # what fills the last batch has label -1
+        found = {name: x[:, there] for name, x in whole.items()}
+        metrics = {"test_top1": np.mean(found["predicted"] == found["label"], axis=-1)}
+        if "in_top5" in found:
+            metrics["test_top5"] = np.mean(found.pop("in_top5"), axis=-1)
+        members = range(len(found["label"]))
+        return Evaluation(
+            metrics, [Predictions(**{name: x[i] for name, x in found.items()}) for i in members]
+        )
 
     def bytes_a_member(self, values: Values) -> int:
         """Memory of one more member's step, from compiling it for a single one."""
@@ -327,18 +349,26 @@ class Steps:
         metrics = self._flip_metrics(opt_state)
         return {layer: {k: m[k] for k in _STANDING} for layer, m in metrics.items()}
 
-    def _count_correct_one(
+    def _histograms_one(self, params: Any, opt_state: Any) -> dict[str, dict[str, jax.Array]]:
+        masks = ovsw.silent_mask(opt_state), ovsw.never_flipped_mask(opt_state)
+        return histograms.count(latent_weights(params), *map(latent_weights, masks))
+
+    def _answer_one(
         self, state: TrainState, images: jax.Array, labels: jax.Array
-    ) -> jax.Array:
+    ) -> dict[str, jax.Array]:
         images, labels = self._layout.spread((images, labels))
         images = standardise(images, self._feed.mean, self._feed.std)
         logits = self._network.evaluate(state.params, state.statistics, images)
-        # What fills a batch has label -1, which no answer is.
-        counts = [jnp.sum(labels >= 0), jnp.sum(jnp.argmax(logits, -1) == labels)]
+        probability = jnp.max(jax.nn.softmax(logits.astype(jnp.float32)), -1)
+        answer = {
+            "label": labels,
+            "predicted": jnp.argmax(logits, -1),
+            "probability": probability,
+        }
         if logits.shape[-1] >= TOP5_FROM:
-            top5 = jnp.any(jax.lax.top_k(logits, 5)[1] == labels[:, None], -1)
-            counts.append(jnp.sum(top5))
-        return jnp.stack(counts)
+            of_five = jax.lax.top_k(logits, 5)[1] == labels[:, None]
+            answer["in_top5"] = jnp.any(of_five, -1)
+        return answer
 
 
 def latent_weights(params: Any) -> dict[str, jax.Array]:
@@ -359,5 +389,6 @@ def _of_steps(metrics: dict[str, dict[str, jax.Array]]) -> dict[str, dict[str, j
     }
 
 
-def _member(trees: Any, i: int) -> Any:
+def take_member(trees: Any, i: int) -> Any:
+    """Of arrays with a leading axis of members, those of one."""
     return jax.tree.map(lambda x: x[i], trees)

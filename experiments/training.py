@@ -3,23 +3,31 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import hosts, standing, weights
+from experiments import histograms, hosts, predictions, standing, weights
 from experiments.configs import Config
 from experiments.members import programs
 from experiments.pace import Pace
+from experiments.predictions import Predictions
 from experiments.records import display_name
 from experiments.run_folder import RunFolder
 from experiments.skipping import Skips, name_wrong
 from experiments.standing import Epoch, signs_of
-from experiments.steps import StepMetrics, TrainState, latent_weights, never_flipped
+from experiments.steps import (
+    StepMetrics,
+    TrainState,
+    latent_weights,
+    never_flipped,
+    take_member,
+)
 from experiments.stopping import Signals, Stopped
 from experiments.together import Together
 
@@ -104,6 +112,7 @@ class Training:
         if self.keeps_latent:
             self._keep_latent("initial", latent_weights(state.params))
             self.run_folder.write_latent()
+        self._write_histograms(state, 0)
         return standing.begin(self.together, state, 1)
 
     def _train(self, state: TrainState, epoch: Epoch) -> None:
@@ -112,12 +121,15 @@ class Training:
             last = epoch.number == self.config.epochs
             if epoch.number % self.config.evaluate_every == 0 or last:
                 with self._kept(state, epoch):
-                    measured |= self.steps.evaluate(state, partial(self._heed_alone, state, epoch))
+                    found = self.steps.evaluate(state, partial(self._heed_alone, state, epoch))
+                measured |= found.metrics
+                self._write_histograms(state, epoch.number)
             if self.keeps_latent:
                 self._keep_latent("never_flipped", never_flipped(state.opt_state))
             if last:
                 # Before the rows that say the training is done: a kill must not come between.
                 self._write_weights(state)
+                self._write_predictions(found.predictions)
                 self.run_folder.write_latent()
             changed = self.steps.on_host(_changed(epoch.signs, signs_of(state)))
             self._write(epoch.number, measured, changed)
@@ -130,11 +142,26 @@ class Training:
     def _write_weights(self, state: TrainState) -> None:
         if self.keeps_weights:
             trained = self.steps.on_host((state.params, state.statistics))
-            for i, member in enumerate(self.together.members[: self.together.count]):
-                path = weights.file_of(self.run_folder.path, member.optimizer, member.seed)
-                of_member = jax.tree.map(lambda x, i=i: x[i], trained)
-                if hosts.is_first():
-                    weights.save(path, of_member, self.data)
+            for i, file in self._files(weights.file_of):
+                weights.save(file, take_member(trained, i), self.data)
+
+    def _write_predictions(self, found: Sequence[Predictions]) -> None:
+        if self.keeps_weights:
+            for i, file in self._files(predictions.file_of):
+                predictions.save(file, found[i])
+
+    def _write_histograms(self, state: TrainState, epoch: int) -> None:
+        if self.keeps_weights and self.steps.binary_weights:
+            counts = self.steps.on_host(self.steps.histograms(state))
+            for i, file in self._files(histograms.file_of):
+                step = epoch * self.steps.steps_per_epoch
+                histograms.append(file, epoch, step, take_member(counts, i))
+
+    def _files(self, file_of: Callable[[Path, str, int], Path]) -> Iterator[tuple[int, Path]]:
+        """Number and file of each member; none where another process writes them."""
+        members = self.together.members[: self.together.count] if hosts.is_first() else ()
+        for i, member in enumerate(members):
+            yield i, file_of(self.run_folder.path, member.optimizer, member.seed)
 
     def _initial(self) -> TrainState:
         return self.steps.init(self.seeds, self.values, self._start_weights())

@@ -85,7 +85,7 @@ def trained(steps, calls=(1,) * STEPS, start=in_float64):
 
 
 def results(steps, state, sums):
-    return host(state), jax.device_get((sums, steps.standing(state))), steps.evaluate(state)
+    return host(state), jax.device_get((sums, steps.standing(state))), steps.evaluate(state).metrics
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_every_image_is_counted_once(network, test_images):
     for where in (MembersApart(jax.devices()[:1]), divided("8")):
         steps = steps_on(network, where, of=of)
         state = steps.init(SEEDS, steps.place(VALUES), in_float64)
-        found.append(steps.evaluate(state)["test_top1"] * test_images)
+        found.append(steps.evaluate(state).metrics["test_top1"] * test_images)
     np.testing.assert_array_equal(*found)
     np.testing.assert_array_equal(found[0], np.round(found[0]))
 

@@ -166,9 +166,9 @@ def test_seeds_together_are_those_alone(tiny_steps):
 def test_evaluation_counts_the_last_partial_batch(tiny_steps, monkeypatch):
     """The share of right answers over all 21 images, whatever the size of a batch."""
     state = tiny_steps.init([0])
-    whole = tiny_steps.evaluate(state)["test_top1"]
+    whole = tiny_steps.evaluate(state).metrics["test_top1"]
     monkeypatch.setattr("experiments.feeds.EVALUATION_BATCH", 8)
-    parts = steps_of().evaluate(state)["test_top1"]
+    parts = steps_of().evaluate(state).metrics["test_top1"]
     assert whole[0] == parts[0]
     assert whole[0] * 21 == pytest.approx(round(whole[0] * 21))
 

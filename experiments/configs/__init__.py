@@ -3,6 +3,7 @@
 from experiments.configs import (
     cifar10_resnet18,
     cifar10_resnet20,
+    cifar10_resnet20_60_epochs,
     cifar10_resnet20_short,
     cifar10_vgg_small,
     cifar100_resnet18,
@@ -33,6 +34,7 @@ from experiments.configs.config import Config
 RECIPES: dict[str, Config] = {
     "digits": digits.config,
     "cifar10-resnet20-short": cifar10_resnet20_short.config,
+    "cifar10-resnet20-60-epochs": cifar10_resnet20_60_epochs.config,
     "tuning": tuning.config,
     "comparison": comparison.config,
     "long": long.config,
