@@ -26,19 +26,22 @@ import tyro
 from rich.console import Console
 
 from benchmarks import measuring
-from experiments import data, standing, weights
-from experiments.allocator import keep_freed_memory
-from experiments.choices import choose
-from experiments.configs import RECIPES, Config
-from experiments.feeds import feed_of
-from experiments.members import programs
-from experiments.networks import Network
-from experiments.progress import Bars
-from experiments.run_folder import RunFolder
-from experiments.steps import Steps
-from experiments.stopping import Signals
-from experiments.together import repeated
-from experiments.training import Training
+from experiments import data
+from experiments.config import Config
+from experiments.config.choices import choose
+from experiments.data.batches import feed_of
+from experiments.process.allocator import keep_freed_memory
+from experiments.process.signals import Signals
+from experiments.recipes import RECIPES
+from experiments.report.progress import Bars
+from experiments.run import weights
+from experiments.run.folder import RunFolder
+from experiments.sweep.members import programs
+from experiments.training import position
+from experiments.training.loop import Training
+from experiments.training.networks import Network
+from experiments.training.step import Steps
+from experiments.training.step_group import repeated
 
 BARE = "bare steps"
 EPOCH = "an epoch"
@@ -163,7 +166,7 @@ class _Job(contextlib.AbstractContextManager["_Job"]):
         """Seconds of the training loop's epoch."""
         self._epoch += 1
         started = time.perf_counter()
-        state, epoch = standing.begin(self._together, self._state, self._epoch)
+        state, epoch = position.begin(self._together, self._state, self._epoch)
         state, _ = self._training.train_epoch(state, epoch)
         self._state = self._ready(state)
         return time.perf_counter() - started
@@ -183,13 +186,13 @@ class _Job(contextlib.AbstractContextManager["_Job"]):
                 key, order = self._state.key[0], batch[0][0]
                 self._ready(images(augment, key, order, self._feed.resident))
 
-        begun = standing.begin(self._together, self._state, 1)[1]
+        begun = position.begin(self._together, self._state, 1)[1]
         numbers = itertools.count(1)
 
         def save() -> None:
             epoch = dataclasses.replace(begun, number=next(numbers))
             checkpoints = self._run.checkpoints
-            standing.save(checkpoints, self._together, self.config, self._state, epoch)
+            position.save(checkpoints, self._together, self.config, self._state, epoch)
 
         ways: dict[str, Callable[[], Any]] = {
             "evaluation on the test images": lambda: self.steps.evaluate(self._state),

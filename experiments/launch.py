@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
-from experiments.output import never_fail
+from experiments.process.safe_stdout import never_fail
 
 LOST = 75  # exit status, EX_TEMPFAIL of sysexits.h: another process is gone, start again
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -114,7 +114,7 @@ def _free_port() -> int:
 
 def _check(arguments: Sequence[str]) -> None:
     """Raises here what every one of several processes would raise, and say."""
-    from experiments import train  # takes seconds
+    from experiments import train
 
     train.read(arguments, several=True)
 
@@ -141,7 +141,7 @@ def _started(
         with ExitStack() as stack:
             for place in places:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "experiments.process", *place, "--", *arguments],
+                    [sys.executable, "-m", "experiments.worker", *place, "--", *arguments],
                     stdin=subprocess.PIPE,  # they read it to its end, which is the end of this one
                     env=environment,
                     start_new_session=True,  # else they get a terminal's Ctrl-C a second time

@@ -26,7 +26,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from experiments.choices import choose
+from experiments.config.choices import choose
 from experiments.data import cifar, tfds_source
 from experiments.data.cifar import Cifar
 from experiments.data.cifar_source import Source, open_source

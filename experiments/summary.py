@@ -1,56 +1,8 @@
-"""A run on one page: summary.json, summary.md and the table at the end of training. No jax.
-
-python -m experiments.summary RUN      # writes both again and prints the table
-"""
-
-import json
-import sys
-from pathlib import Path
-from typing import Any
+"""python -m experiments.summary RUN: writes a run's summary again, see `experiments.report`."""
 
 import tyro
 
-from experiments.links import check_links
-from experiments.records import read_run
-from experiments.summary_page import page
-from experiments.summary_table import print_table, spread, summarise, table
-from experiments.writing import written_whole
-
-__all__ = ["page", "print_table", "spread", "summarise", "table", "write_summary"]
-
-
-def write_summary(run_dir: Path) -> dict[str, dict[str, Any]]:
-    """Writes RUN/summary.json and RUN/summary.md; the figures that RUN/figures holds are embedded.
-
-    Returns:
-      The contents of summary.json.
-
-    Raises:
-      FileNotFoundError, ValueError: as `experiments.records.read_run`; also if a link leads out of
-        the folder.
-      WriteError: if one of them can't be written.
-    """
-    run = read_run(Path(run_dir))
-    check_links(run.folder)
-    summary = summarise(run)
-    written = {"summary.json": json.dumps(summary, indent=2) + "\n", "summary.md": page(run)}
-    for name, text in written.items():
-        with written_whole(run.folder / name, run.folder) as path:
-            path.write_text(text, encoding="utf-8")
-    return summary
-
-
-def main(run: tyro.conf.Positional[Path]) -> None:
-    """Writes a run folder's summary.json and summary.md again and prints the table.
-
-    Args:
-      run: run folder written by python -m experiments.train.
-    """
-    try:
-        print_table(write_summary(run))
-    except (OSError, ValueError) as error:
-        sys.exit(f"no summary of {run}: {error}")
-
+from experiments.report.summary import main
 
 if __name__ == "__main__":
     tyro.cli(main)

@@ -19,28 +19,32 @@ import jax
 import tyro
 from rich.console import Console
 
-from experiments import figures, hosts, summary, weights
-from experiments.allocator import keep_freed_memory
-from experiments.choices import choose
-from experiments.compilation_cache import keep_compiled_programs
-from experiments.configs import RECIPES, Config
+from experiments import figures
+from experiments.config import Config
+from experiments.config.choices import choose
 from experiments.data import Dataset, StreamedDataset, load, load_streamed
-from experiments.devices import layout_for, members_that_fit, one_device_a_core
-from experiments.feeds import feed_of
-from experiments.follower import Follower
-from experiments.layout import Layout, MembersApart
-from experiments.members import Member, Program, chunks, programs
-from experiments.networks import Network
-from experiments.optimizers import OPTIMIZERS, make_optimizer
-from experiments.output import never_fail
-from experiments.progress import Bars
-from experiments.rest import Rest
-from experiments.run_folder import RunFolder
-from experiments.steps import Steps
-from experiments.stopping import Signals, Stopped
-from experiments.together import Together, repeated
-from experiments.trained import Trained, load_teacher
-from experiments.training import Training
+from experiments.data.batches import feed_of
+from experiments.process import distributed
+from experiments.process.allocator import keep_freed_memory
+from experiments.process.compile_cache import keep_compiled_programs
+from experiments.process.safe_stdout import never_fail
+from experiments.process.signals import Signals, Stopped
+from experiments.recipes import ABOUT, RECIPES
+from experiments.report import summary
+from experiments.report.progress import Bars
+from experiments.run import weights
+from experiments.run.folder import RunFolder
+from experiments.run.read_only import Follower
+from experiments.sweep.members import Member, Program, chunks, programs
+from experiments.training.devices import layout_for, members_that_fit, one_device_a_core
+from experiments.training.loop import Training
+from experiments.training.networks import Network
+from experiments.training.optimizers import OPTIMIZERS, make_optimizer
+from experiments.training.resume import Rest
+from experiments.training.sharding import Layout, MembersApart
+from experiments.training.step import Steps
+from experiments.training.step_group import Together, repeated
+from experiments.training.trained import Trained, load_teacher
 
 
 class Ended(NamedTuple):
@@ -81,7 +85,7 @@ def train(
       OSError: if files can't be written or read while it runs; likewise.
     """
     console = console or Console(markup=False)
-    with hosts.agreed():
+    with distributed.agreed():
         planned, networks, dataset, teacher = _prepare(config)
     counts = {"train_images": dataset.train_count, "test_images": dataset.test_count}
     run = _open_folder(config, command, {**counts, "classes": dataset.classes})
@@ -218,8 +222,8 @@ class _Run:
 
 
 def _open_folder(config: Config, command: str | None, data: Mapping[str, Any]) -> RunFolder:
-    with hosts.agreed():
-        run = RunFolder(config, command, data) if hosts.is_first() else None
+    with distributed.agreed():
+        run = RunFolder(config, command, data) if distributed.is_first() else None
     return run or Follower(config, command, data)
 
 
@@ -260,7 +264,8 @@ def read(arguments: Sequence[str], several: bool = False) -> Config:
     """
     left = list(arguments)
     named = bool(left) and not left[0].startswith("-")
-    recipe = choose("recipe", left.pop(0), RECIPES) if named else RECIPES["digits"]
+    name = left.pop(0) if named else "digits"
+    recipe = choose("recipe", name, RECIPES)
     config = tyro.cli(
         Config,
         args=left,
@@ -271,7 +276,7 @@ def read(arguments: Sequence[str], several: bool = False) -> Config:
             "their settings. Compiled programs are kept in the user's cache folder; the "
             "environment variable JAX_COMPILATION_CACHE_DIR names another one, or none if it "
             f"is empty. RECIPE is one of {', '.join(RECIPES)}; every field of it can be "
-            "changed:"
+            f"changed. This is {name}:\n\n{ABOUT[name]}"
         ),
     )
     if several and config.spread != "batch":
@@ -295,20 +300,20 @@ def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None
             join()
         elif config.members_at_once is None and config.spread == "members":
             one_device_a_core()
-        console = Console(highlight=False, markup=False, quiet=not hosts.is_first())
+        console = Console(highlight=False, markup=False, quiet=not distributed.is_first())
         signals = Signals()
-        with signals.handled(), nullcontext() if hosts.alone() else signals.waiting():
+        with signals.handled(), nullcontext() if distributed.alone() else signals.waiting():
             path, _, status = train(config, console, command, signals)
-            if not hosts.is_first() or not (path / "metrics.jsonl").stat().st_size:
+            if not distributed.is_first() or not (path / "metrics.jsonl").stat().st_size:
                 return status  # of no row there is nothing to show
             drawn = figures.draw(path)  # first, since the summary shows them
             written = summary.write_summary(path)
     except (ValueError, OSError) as error:
-        if hosts.says_lost(error):
+        if distributed.says_lost(error):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except hosts.RefusedError:
+    except distributed.RefusedError:
         return 2
     except Stopped as stopped:  # before the run began, or while figures were drawn
         return stopped.status

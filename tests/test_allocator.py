@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import allocator
+from experiments.process import allocator
 
 ROOT = Path(__file__).parents[1]
 # Page faults of taking 64 MiB, in a thread as XLA does, after it was taken and freed before.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import augment
+from experiments.data import augment
 
 BATCH = 4000  # more than 910, from where on a reduction could go wrong inside a compiled step
 

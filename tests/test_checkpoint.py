@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.checkpoint import Checkpoints
+from experiments.run.checkpoint import Checkpoints
 
 # Of reads that Orbax leaves behind when another fails: `Checkpoints` keeps most of them quiet.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

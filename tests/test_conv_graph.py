@@ -14,8 +14,8 @@ from matplotlib.transforms import Bbox
 from test_figure_layout import assert_readable, texts_with_boxes
 
 import ovsw_jax as ovsw
-from experiments.conv_graph import Graph, trace
-from experiments.figures import conv_graph
+from experiments.studies import conv_graph_figure
+from experiments.studies.conv_graph import Graph, trace
 
 X_SHAPE = (4, 6, 6, 3)
 LAYERS = {
@@ -139,9 +139,9 @@ def test_a_gradient_that_computes_is_no_identity():
 
 def test_drawing():
     graph = trace(make("default"), X_SHAPE)
-    fig = conv_graph.figure(graph)
+    fig = conv_graph_figure.figure(graph)
     assert_readable(fig)
-    places = conv_graph.layout(graph)
+    places = conv_graph_figure.layout(graph)
     assert len(set(places.values())) == len(graph.nodes)
     (axes,) = fig.axes
     FigureCanvasAgg(fig).draw()
@@ -150,7 +150,7 @@ def test_drawing():
     assert len(texts) == 2 * len(graph.nodes)
     for source, target in graph.edges:
         saved = phase[source] == "forward" and phase[target] == "backward"
-        corners = axes.transData.transform(conv_graph.route(source, target, places, saved))
+        corners = axes.transData.transform(conv_graph_figure.route(source, target, places, saved))
         for start, end in itertools.pairwise(corners):
             line = Bbox([start, end])
             assert not any(touch(line, box) for box in texts), (source, target)
@@ -162,7 +162,7 @@ def touch(line: Bbox, box: Bbox):
 
 
 def test_command(tmp_path, capsys):
-    conv_graph.main(tmp_path / "new")
+    conv_graph_figure.main(tmp_path / "new")
     written = json.loads((tmp_path / "new" / "conv_graph.json").read_text(encoding="utf-8"))
     assert sum(len(n["primitives"]) for n in written["nodes"]) == written["equations"]
     assert (tmp_path / "new" / "conv_graph.png").stat().st_size > 10_000

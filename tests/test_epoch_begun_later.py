@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from experiments import data
-from experiments.configs import Config
+from experiments.config import Config
 from experiments.data import Dataset, image_file
-from experiments.feeds import feed_of
-from experiments.networks import Network
-from experiments.steps import Steps, TrainState
+from experiments.data.batches import feed_of
+from experiments.training.networks import Network
+from experiments.training.step import Steps, TrainState
 
 BATCH, STEPS, MEMBERS = 4, 5, 2
 

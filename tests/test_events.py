@@ -5,7 +5,7 @@ import struct
 from tensorboardX import SummaryWriter
 from tensorboardX.proto.event_pb2 import Event
 
-from experiments.events import EventFile
+from experiments.run.events import EventFile
 
 VALUES = {"loss": 0.5, "test_top1": 0.25, "flip_ratio/layer1/0/conv1": 0.125, "odd name!": 2.0}
 

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 from image_data import write_cifar, write_folder
 
-from experiments import prepare, summary, train, weights
-from experiments.checkpoint import Checkpoints
-from experiments.events import EventFile
-from experiments.run_folder import RunFolder
-from experiments.steps import Steps
+from experiments import prepare, train
+from experiments.report import summary
+from experiments.run import weights
+from experiments.run.checkpoint import Checkpoints
+from experiments.run.events import EventFile
+from experiments.run.folder import RunFolder
+from experiments.training.step import Steps
 
 pytestmark = [
     pytest.mark.usefixtures("compile_quickly"),

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from experiments import figures
 from experiments.figures import never_flipped, style
-from experiments.records import depth_order, read_run
+from experiments.run.reader import depth_order, read_run
 
 
 def texts_with_boxes(fig):

@@ -22,7 +22,7 @@ from PIL import Image
 from experiments import figures
 from experiments.figures import __main__ as command_line
 from experiments.figures import convergence, flips, headline, never_flipped, style
-from experiments.records import read_run
+from experiments.run.reader import read_run
 
 REPOSITORY = Path(__file__).parents[1]
 MAIN_FIGURES = ["headline", "convergence", "flips", "never_flipped"]
@@ -328,7 +328,7 @@ def loaded_with(modules):
 
 def test_figures_and_summary_import_no_jax():
     modules = ", ".join(f"experiments.figures.{name}" for name in ("__main__", "flips", "headline"))
-    assert not loaded_with(f"experiments.figures, {modules}, experiments.summary")
+    assert not loaded_with(f"experiments.figures, {modules}, experiments.report.summary")
 
 
 def test_the_import_check_sees_jax():

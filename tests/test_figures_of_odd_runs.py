@@ -7,7 +7,7 @@ import synthetic_run
 
 from experiments import figures
 from experiments.figures import convergence, flips
-from experiments.records import read_run
+from experiments.run.reader import read_run
 
 WITHOUT_HISTOGRAMS = ["headline", "convergence", "flips"]
 

@@ -11,13 +11,8 @@ from figure_readings import bars, read_csv, values_of
 from matplotlib.colors import to_rgb
 
 from experiments import figures
-from experiments.figures import (
-    gamma_accuracy,
-    gamma_convergence,
-    gamma_flip_rate,
-    gamma_flips,
-)
-from experiments.records import read_run
+from experiments.figures import gamma_accuracy, gamma_convergence, gamma_flip_rate, gamma_flips
+from experiments.run.reader import read_run
 
 
 @pytest.fixture(scope="module")

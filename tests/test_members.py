@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.configs import RECIPES, Config
-from experiments.members import chunks, programs
+from experiments.config import Config
+from experiments.recipes import RECIPES
+from experiments.sweep.members import chunks, programs
 
 
 def members(*grids, **fields):

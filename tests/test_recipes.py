@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.configs import RECIPES
 from experiments.data import Dataset
-from experiments.feeds import Streamed, feed_of
-from experiments.members import programs
-from experiments.networks import Network
-from experiments.steps import Steps
+from experiments.data.batches import Streamed, feed_of
+from experiments.recipes import RECIPES
+from experiments.sweep.members import programs
+from experiments.training.networks import Network
+from experiments.training.step import Steps
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

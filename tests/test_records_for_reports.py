@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
-from experiments import histograms, predictions, train
+from experiments import train
 from experiments.data import load
-from experiments.trained import load_trained
+from experiments.run import histograms, predictions
+from experiments.training.trained import load_trained
 
 LAYER = "conv"
 

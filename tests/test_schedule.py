@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.configs import Config
-from experiments.optimizers import learning_rate
+from experiments.config import Config
+from experiments.training.optimizers import learning_rate
 from tests import golden
 
 STEPS_PER_EPOCH = 3

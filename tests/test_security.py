@@ -66,7 +66,7 @@ def test_no_source_runs_what_it_reads():
     }
     # The one place where a name becomes code: one that the user gave, as test_strange_folders.py
     # checks.
-    assert found == {("experiments/networks.py", "importlib.import_module")}
+    assert found == {("experiments/training/networks.py", "importlib.import_module")}
 
 
 @pytest.mark.parametrize(

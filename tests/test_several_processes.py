@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import data, launch, weights
-from experiments.networks import Network
+from experiments import data, launch
+from experiments.run import weights
+from experiments.training.networks import Network
 
 ROOT = Path(__file__).parents[1]
 FAULTS = int(os.environ.get("FAULTS", "2"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_figure_layout import assert_readable
 
-from experiments.figures import signs
+from experiments.studies import signs_figure
 
 # From the papers, of the points whose float32 is on the side of a jump that the formula says.
 GRADIENTS = {
@@ -27,7 +27,7 @@ GRADIENTS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("signs")
-    signs.main(out)
+    signs_figure.main(out)
     return out
 
 
@@ -37,14 +37,14 @@ def test_table_holds_the_formulas(folder):
     for (block, setting), formula in GRADIENTS.items():
         chosen = [row for row in rows if (row["block"], row["setting"]) == (block, setting)]
         x, gradient = (np.array([float(row[key]) for row in chosen]) for key in ("x", "gradient"))
-        np.testing.assert_array_equal(x, signs.GRID)
+        np.testing.assert_array_equal(x, signs_figure.GRID)
         np.testing.assert_allclose(gradient, formula(x), rtol=1e-5, atol=2e-6)
 
 
 def test_figure_is_there_and_readable(folder):
     assert (folder / "signs.png").stat().st_size > 10_000
-    curves = signs.curves()
-    fig = signs.figure(curves)
+    curves = signs_figure.curves()
+    fig = signs_figure.figure(curves)
     assert_readable(fig)
     lines = sum(len(axes.lines) for axes in fig.axes)
     assert lines == 2 * len(curves)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from experiments import train
-from experiments.configs import Config
+from experiments.config import Config
 from experiments.data import Dataset
-from experiments.feeds import feed_of
-from experiments.losses import cross_entropy
-from experiments.networks import Network
-from experiments.progress import describe
-from experiments.skipping import look_at, name_wrong, no_skips
-from experiments.steps import Steps
+from experiments.data.batches import feed_of
+from experiments.report.progress import describe
+from experiments.training.losses import cross_entropy
+from experiments.training.networks import Network
+from experiments.training.skipping import look_at, name_wrong, no_skips
+from experiments.training.step import Steps
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import data, layout
-from experiments.configs import Config
+from experiments import data
+from experiments.config import Config
 from experiments.data import Dataset, image_file
-from experiments.feeds import feed_of
-from experiments.layout import BatchApart, MembersApart
-from experiments.losses import cross_entropy
-from experiments.networks import Network
-from experiments.steps import Steps, latent_weights
+from experiments.data.batches import feed_of
+from experiments.training import sharding
+from experiments.training.losses import cross_entropy
+from experiments.training.networks import Network
+from experiments.training.sharding import BatchApart, MembersApart
+from experiments.training.step import Steps, latent_weights
 
 pytestmark = pytest.mark.usefixtures("compile_quickly", "small_is_large")
 
@@ -33,7 +34,7 @@ SEEDS = [3, 4]
 def small_is_large():
     """Divides the kernels of the binary layers here, and nothing that is smaller."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "LARGE", KERNEL)
+        patch.setattr(sharding, "LARGE", KERNEL)
         yield
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import train
-from experiments.configs import Config
-from experiments.steps import Steps
+from experiments.config import Config
+from experiments.training.step import Steps
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from experiments import hosts
-from experiments.stopping import Signals, Stopped
+from experiments.process import distributed
+from experiments.process.signals import Signals, Stopped
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_the_second_stops_at_once(signals):
 def test_the_second_ends_one_of_several_processes(signals, monkeypatch):
     """If it raised, it would wait for the others in the end, and they for it."""
     ended = []
-    monkeypatch.setattr(hosts, "alone", lambda: False)
+    monkeypatch.setattr(distributed, "alone", lambda: False)
     monkeypatch.setattr(os, "_exit", ended.append)
     with pytest.raises(Stopped):
         wait_for_two(signals)
@@ -87,6 +87,6 @@ def test_the_second_ends_one_of_several_processes(signals, monkeypatch):
     ],
 )
 def test_who_is_lost(said, lost, monkeypatch):
-    assert not hosts.says_lost(ValueError(said))  # alone
-    monkeypatch.setattr(hosts, "alone", lambda: False)
-    assert hosts.says_lost(ValueError(said)) == lost
+    assert not distributed.says_lost(ValueError(said))  # alone
+    monkeypatch.setattr(distributed, "alone", lambda: False)
+    assert distributed.says_lost(ValueError(said)) == lost

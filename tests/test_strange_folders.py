@@ -16,10 +16,12 @@ import pytest
 import synthetic_sweep
 from image_data import write_folder
 
-from experiments import figures, records, summary, train, weights
-from experiments.checkpoint import Checkpoints
-from experiments.steps import Steps
-from experiments.trained import load_trained
+from experiments import figures, train
+from experiments.report import summary
+from experiments.run import reader, weights
+from experiments.run.checkpoint import Checkpoints
+from experiments.training.step import Steps
+from experiments.training.trained import load_trained
 
 pytestmark = [
     pytest.mark.usefixtures("compile_quickly"),
@@ -265,7 +267,7 @@ def test_hostile_rows(row, finished, copy):
     head = '{"optimizer": "ovsw", "seed": 0, "never_flipped_ratio": 0.5, "silent_ratio": 0.5, '
     (folder / "metrics.jsonl").write_text(f"{head}{row}}}\n{good}")
     with pytest.raises(ValueError, match=r"line 1 of .*metrics\.jsonl"):
-        records.read_run(folder)
+        reader.read_run(folder)
 
 
 # What would be written elsewhere

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from experiments import summary, train
+from experiments import train
 from experiments.data import load_streamed
-from experiments.trained import load_trained
+from experiments.report import summary
+from experiments.training.trained import load_trained
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

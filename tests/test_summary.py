@@ -13,8 +13,9 @@ import pytest
 import synthetic_run
 from rich.console import Console
 
-from experiments import records, summary, summary_table
-from experiments.arms import arms_of
+from experiments.report import summary, table
+from experiments.run import reader
+from experiments.sweep.arms import arms_of
 
 HEAD = "| optimizer | top-1 % | never flipped % | silent % |\n| --- | ---: | ---: | ---: |\n"
 
@@ -99,7 +100,7 @@ def test_the_terminal_shows_the_same_numbers(tmp_path):
 
 
 def test_the_examples_in_the_docs_hold():
-    assert doctest.testmod(summary_table) == (0, 1)
+    assert doctest.testmod(table) == (0, 1)
 
 
 # --- summary.json and summary.md
@@ -215,12 +216,12 @@ def test_a_seed_that_had_just_begun_does_not_cut_the_others_short(tmp_path):
 @hypothesis.given(st.lists(st.integers(1, 12), min_size=1, max_size=6))
 def test_the_block_read_is_the_largest_one(lengths):
     rows = [
-        records.Row("sgd", seed, epoch, {}, {})
+        reader.Row("sgd", seed, epoch, {}, {})
         for seed, length in enumerate(lengths)
         for epoch in range(1, length + 1)
     ]
     arms = {"sgd": arms_of([("sgd", {})], {})[0]}
-    blocks, notes = records._largest_block(records._by_seed(rows, ["sgd"] * len(rows)), arms)
+    blocks, notes = reader._largest_block(reader._by_seed(rows, ["sgd"] * len(rows)), arms)
     sizes = {len(by_seed) for by_seed in blocks["sgd"].values()}
     assert len(sizes) == 1
     best = max(end * sum(length >= end for length in lengths) for end in lengths)
@@ -313,7 +314,7 @@ def test_a_broken_config(tmp_path, text, message):
 
 
 def test_series_of_a_metric_that_rows_lack_is_nan(tmp_path):
-    run = records.read_run(hand_made(tmp_path, two_seeds("sgd")))
+    run = reader.read_run(hand_made(tmp_path, two_seeds("sgd")))
     epochs, values = run.series("sgd", "grad_weight_ratio")
     assert list(epochs) == [1, 2]
     assert values.shape == (2, 2)
@@ -322,7 +323,7 @@ def test_series_of_a_metric_that_rows_lack_is_nan(tmp_path):
 
 def test_a_config_with_other_fields_is_fine(tmp_path):
     folder = hand_made(tmp_path, two_seeds("sgd"), seeds=2, epochs=None, mystery=[{"a": 1}])
-    run = records.read_run(folder)
+    run = reader.read_run(folder)
     assert run.finished("sgd")  # nothing says that more was planned
     assert "mystery = (a = 1)" in summary.page(run)
 

@@ -19,19 +19,19 @@ from tiny_networks import Tiny
 
 import ovsw_jax as ovsw
 from experiments import train
-from experiments.checkpoint import Checkpoints
-from experiments.configs import Config
+from experiments.config import Config
 from experiments.data import load
-from experiments.devices import members_that_fit
-from experiments.feeds import feed_of
-from experiments.initialisation import initialise_latent
-from experiments.layout import MembersApart
-from experiments.members import Member
-from experiments.networks import Network, find_network
-from experiments.progress import Bars
-from experiments.run_folder import RunFolder
-from experiments.steps import Steps, latent_weights
-from experiments.training import Training
+from experiments.data.batches import feed_of
+from experiments.report.progress import Bars
+from experiments.run.checkpoint import Checkpoints
+from experiments.run.folder import RunFolder
+from experiments.sweep.members import Member
+from experiments.training.devices import members_that_fit
+from experiments.training.initialisation import initialise_latent
+from experiments.training.loop import Training
+from experiments.training.networks import Network, find_network
+from experiments.training.sharding import MembersApart
+from experiments.training.step import Steps, latent_weights
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -343,7 +343,8 @@ def test_a_network_of_the_user():
 
 def test_a_core_is_a_device():
     code = (
-        "import jax; from experiments.devices import one_device_a_core; one_device_a_core();"
+        "import jax; from experiments.training.devices import one_device_a_core;"
+        "one_device_a_core();"
         "one_device_a_core(); print(len(jax.devices()))"
     )
     env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}

@@ -13,16 +13,8 @@ from synthetic_sweep import HORIZON, LAM_TAU, LARS_AGS, TUNING
 
 import ovsw_jax
 from experiments import figures
-from experiments.figures import (
-    convergence,
-    flips,
-    headline,
-    horizon,
-    lam_tau,
-    lars_ags,
-    sweep,
-)
-from experiments.records import read_run
+from experiments.figures import convergence, flips, headline, horizon, lam_tau, lars_ags, sweep
+from experiments.run.reader import read_run
 
 # --- which figures
 

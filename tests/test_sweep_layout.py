@@ -8,11 +8,8 @@ from synthetic_sweep import HORIZON, LAM_TAU, LARS_AGS, TUNING
 from test_figure_layout import assert_readable
 
 from experiments import figures
-from experiments.figures import (
-    scales,
-    style,
-)
-from experiments.records import read_run
+from experiments.figures import scales, style
+from experiments.run.reader import read_run
 
 # --- scales
 

@@ -9,9 +9,10 @@ import synthetic_run
 import synthetic_sweep
 from rich.console import Console
 
-from experiments import arms, reaching, summary
 from experiments.figures import style
-from experiments.records import TOP1, read_run
+from experiments.report import epochs_to_match, summary
+from experiments.run.reader import TOP1, read_run
+from experiments.sweep import arms
 
 LAM_TAU = "optimizer=ovsw lam=0.01,0.04 tau=0.0001,0.0009"
 
@@ -223,9 +224,9 @@ def test_share_of_the_training_until_sgd_s_final_mean(tmp_path):
         },
     )
     run = read_run(folder)
-    assert reaching.level(run, "ovsw") == pytest.approx(0.5)
-    assert reaching.shares(run, "ovsw") == [0.25, None]
-    assert reaching.shares(run, "sgd") == [0.75, 1.0]
+    assert epochs_to_match.level(run, "ovsw") == pytest.approx(0.5)
+    assert epochs_to_match.shares(run, "ovsw") == [0.25, None]
+    assert epochs_to_match.shares(run, "sgd") == [0.75, 1.0]
     written = summary.write_summary(folder)["ovsw"]
     assert written["to_match_sgd"] == [0.25, None]
     page = (folder / "summary.md").read_text()
@@ -237,8 +238,8 @@ def test_nothing_is_compared_with_an_unfinished_sgd(tmp_path):
     folder = synthetic_run.write_run(tmp_path, epochs=3, latents=False)
     edit(folder, lambda r: r if r["optimizer"] == "ovsw" or r["epoch"] < 3 else None)
     run = read_run(folder)
-    assert reaching.level(run, "ovsw") is None
-    assert reaching.shares(run, "ovsw") == [None, None, None]
+    assert epochs_to_match.level(run, "ovsw") is None
+    assert epochs_to_match.shares(run, "ovsw") == [None, None, None]
     assert "to_match_sgd" not in summary.summarise(run)["ovsw"]
 
 
@@ -246,11 +247,11 @@ def test_in_a_sweep_each_setting_is_compared_with_sgd_at_the_same_one(tmp_path):
     run = read_run(
         synthetic_sweep.write_sweep(tmp_path, ["optimizer=sgd,ovsw init_scale=0.1,1"], epochs=2)
     )
-    assert reaching.reference(run, "ovsw init_scale=1") == "sgd init_scale=1"
-    assert reaching.reference(run, "sgd init_scale=0.1") == "sgd init_scale=0.1"
+    assert epochs_to_match.reference(run, "ovsw init_scale=1") == "sgd init_scale=1"
+    assert epochs_to_match.reference(run, "sgd init_scale=0.1") == "sgd init_scale=0.1"
 
 
 def test_settings_of_different_fields_are_not_compared(tmp_path):
     grids = ["optimizer=sgd learning_rate=0.1,0.3", LAM_TAU]
     run = read_run(synthetic_sweep.write_sweep(tmp_path, grids, epochs=2))
-    assert all(reaching.reference(run, arm) is None for arm in run.arms)
+    assert all(epochs_to_match.reference(run, arm) is None for arm in run.arms)

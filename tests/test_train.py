@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 from experiments import train
-from experiments.augment import PADDING, crop_and_flip, standardise
-from experiments.configs import RECIPES, Config
+from experiments.config import Config
 from experiments.data import Dataset, load
-from experiments.feeds import feed_of
-from experiments.layout import MembersApart
-from experiments.networks import Network
-from experiments.steps import Steps, latent_weights, never_flipped
+from experiments.data.augment import PADDING, crop_and_flip, standardise
+from experiments.data.batches import feed_of
+from experiments.recipes import ABOUT
+from experiments.training.networks import Network
+from experiments.training.sharding import MembersApart
+from experiments.training.step import Steps, latent_weights, never_flipped
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -167,7 +168,7 @@ def test_evaluation_counts_the_last_partial_batch(tiny_steps, monkeypatch):
     """The share of right answers over all 21 images, whatever the size of a batch."""
     state = tiny_steps.init([0])
     whole = tiny_steps.evaluate(state).metrics["test_top1"]
-    monkeypatch.setattr("experiments.feeds.EVALUATION_BATCH", 8)
+    monkeypatch.setattr("experiments.data.batches.EVALUATION_BATCH", 8)
     parts = steps_of().evaluate(state).metrics["test_top1"]
     assert whole[0] == parts[0]
     assert whole[0] * 21 == pytest.approx(round(whole[0] * 21))
@@ -223,11 +224,15 @@ def test_standardised_training_images_have_unit_deviation():
 
 
 def test_every_recipe_states_command_cost_and_data():
-    for name in RECIPES:
-        module = sys.modules[f"experiments.configs.{name.replace('-', '_')}"]
-        assert "python -m experiments.train" in module.__doc__
-        assert "Cost:" in module.__doc__
-        assert "Data:" in module.__doc__
+    for name, about in ABOUT.items():
+        command = "python -m experiments.train" + f" {name}" * (name != "digits")
+        assert all(text in about for text in (command, "\nData:", "\nCost:", "\nExpected:"))
+
+
+def test_the_help_of_a_recipe_is_about_it(capsys):
+    with pytest.raises(SystemExit):
+        train.read(["gamma", "--help"])
+    assert "96 trainings; 30 minutes on two CPU cores" in capsys.readouterr().out
 
 
 BAD_COMMANDS = {

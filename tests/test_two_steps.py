@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from experiments import train, weights
-from experiments.configs import Config
+from experiments import train
+from experiments.config import Config
 from experiments.data import load
-from experiments.feeds import feed_of
-from experiments.losses import cross_entropy, distillation
-from experiments.networks import Network
-from experiments.steps import Steps
-from experiments.trained import Trained, load_teacher, load_trained
+from experiments.data.batches import feed_of
+from experiments.run import weights
+from experiments.training.losses import cross_entropy, distillation
+from experiments.training.networks import Network
+from experiments.training.step import Steps
+from experiments.training.trained import Trained, load_teacher, load_trained
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -321,7 +322,7 @@ def test_a_training_that_is_done_by_its_rows_has_its_weights(tmp_path, monkeypat
         assert (tmp_path / "run" / "weights" / "sgd-seed3.npz").exists()
         raise SystemExit
 
-    monkeypatch.setattr("experiments.run_folder.RunFolder.write_metrics", killed)
+    monkeypatch.setattr("experiments.run.folder.RunFolder.write_metrics", killed)
     with pytest.raises(SystemExit):
         run(tmp_path / "run", "--optimizers", "sgd")
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from experiments.figures import catalogue, style
 from experiments.figures.points import Point, write_csv
-from experiments.links import check_links
-from experiments.records import Run, read_run
-from experiments.writing import writing
+from experiments.run.atomic_files import writing
+from experiments.run.reader import Run, read_run
+from experiments.run.symlinks import check_links
 
 __all__ = ["build", "draw"]
 

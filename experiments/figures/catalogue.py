@@ -22,7 +22,7 @@ from experiments.figures import (
     sweep,
 )
 from experiments.figures.points import Point
-from experiments.records import Run
+from experiments.run.reader import Run
 
 Report = Callable[[str], object]
 

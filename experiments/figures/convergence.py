@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from experiments import reaching
 from experiments.figures import style
 from experiments.figures.points import Point, arm_columns, column, over_epochs
-from experiments.records import TOP1, Run
+from experiments.report import epochs_to_match
+from experiments.run.reader import TOP1, Run
 
 _FACTORS = {"loss": 1.0, TOP1: 100.0}
 _REACHED = "test_top1 reaches the mean with which SGD ends"
@@ -29,7 +29,7 @@ def points(run: Run) -> list[Point]:
 
 
 def _reached(run: Run, arm: str, found: list[Point]) -> list[Point]:
-    level = reaching.level(run, arm)
+    level = epochs_to_match.level(run, arm)
     if level is None:
         return []
     start = arm_columns(run, arm)

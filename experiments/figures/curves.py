@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.arms import Value, display_name, field_name, value_text
 from experiments.figures import style
 from experiments.figures.points import Point, arm_columns, column, spread
-from experiments.records import TOP1, FloatArray, Run
+from experiments.run.reader import TOP1, FloatArray, Run
+from experiments.sweep.arms import Value, display_name, field_name, value_text
 
 _LINESTYLES = ("-", "--", ":", "-.")
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.figures import style
 from experiments.figures.points import Point, over_epochs
-from experiments.records import Run, depth_order
+from experiments.run.reader import Run, depth_order
 
 _METRICS = (
     ("epoch_flip_ratio", "Flipped within the epoch\n(% of the layer's weights)"),

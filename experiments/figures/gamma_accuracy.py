@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from experiments.figures import curves, scales, style
 from experiments.figures.points import Point, column
-from experiments.records import Run
+from experiments.run.reader import Run
 
 FIELD = "init_scale"
 X_LABEL = "gamma: factor of the initial latent weights (log scale)"

@@ -2,11 +2,11 @@
 
 from matplotlib.figure import Figure
 
-from experiments.arms import value_text
 from experiments.figures import curves, style
 from experiments.figures.gamma_accuracy import FIELD
 from experiments.figures.points import Point, column, over_epochs
-from experiments.records import TOP1, Run
+from experiments.run.reader import TOP1, Run
+from experiments.sweep.arms import value_text
 
 _COLUMNS = 2
 _MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*", "<", ">")

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from experiments.figures import curves, scales, style
 from experiments.figures.gamma_accuracy import FIELD, X_LABEL
 from experiments.figures.points import Point, column
-from experiments.records import Run
+from experiments.run.reader import Run
 
 
 def points(run: Run) -> list[Point]:

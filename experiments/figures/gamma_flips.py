@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.arms import display_name, value_text
 from experiments.figures import curves, scales, style
 from experiments.figures.gamma_accuracy import FIELD
 from experiments.figures.points import Point, column, over_epochs
-from experiments.records import Run, depth_order
+from experiments.run.reader import Run, depth_order
+from experiments.sweep.arms import display_name, value_text
 
 METRIC = "epoch_flip_ratio"
 TOTAL = "total"  # in the column of the layers: all binary weights together

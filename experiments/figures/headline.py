@@ -7,7 +7,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from experiments.figures import style
 from experiments.figures.points import Point, arm_columns, spread
-from experiments.records import TOP1, Run, sample_std
+from experiments.run.reader import TOP1, Run, sample_std
 
 _NEVER = "never_flipped_ratio"
 _MIN_SPAN = 2.0  # percentage points of top-1: do not magnify noise any further

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from experiments.figures import curves, scales, style
 from experiments.figures.points import Point
-from experiments.records import Run
+from experiments.run.reader import Run
 
 FIELD = "threshold"
 STEPS = "horizon_steps"

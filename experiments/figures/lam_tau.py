@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from experiments.arms import display_name, value_text
 from experiments.figures import curves, style
 from experiments.figures.points import Point, arm_columns, column, spread
-from experiments.records import Run
+from experiments.run.reader import Run
+from experiments.sweep.arms import display_name, value_text
 
 OPTIMIZER = "ovsw"
 COLUMNS, ROWS = "lam", "tau"

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from experiments.figures import curves, scales, style
 from experiments.figures.points import Point, column
-from experiments.records import Run
+from experiments.run.reader import Run
 
 # Optimizer, field, x label.
 _PANELS = (

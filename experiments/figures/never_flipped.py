@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from experiments.figures import style
 from experiments.figures.points import Point
-from experiments.records import FloatArray, Run, depth_order, display_name
+from experiments.run.reader import FloatArray, Run, depth_order, display_name
 
 MOST_COLUMNS = 4
 _TITLE_LENGTH = 24  # characters above a panel

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.records import FloatArray, Run, sample_std
+from experiments.run.reader import FloatArray, Run, sample_std
 
 Point = dict[str, Any]
 

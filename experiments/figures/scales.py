@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from experiments.arms import value_text
-from experiments.records import FloatArray
+from experiments.run.reader import FloatArray
+from experiments.sweep.arms import value_text
 
 _LETTER = 0.075  # inches of a digit at 8 points, with its share of the gap between labels
 _SMALLEST_RATE = 1e-4  # %; below it a log axis would spend its decades on single weights

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from experiments.records import FloatArray, Run
+from experiments.run.reader import FloatArray, Run
 
 DPI = 150
 WIDTH = 8.0  # inches: a README shows 1200 pixels at about 0.7 of their size

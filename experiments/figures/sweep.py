@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.arms import display_name, field_name
 from experiments.figures import curves, scales, style
 from experiments.figures.points import Point, arm_columns, column, spread
-from experiments.records import Run
+from experiments.run.reader import Run
+from experiments.sweep.arms import display_name, field_name
 
 _COLUMNS = 2
 _METRICS = (curves.TOP1_METRIC, curves.NEVER_FLIPPED)

@@ -1,0 +1,1 @@
+"""The process that trains: memory, compiled programs, signals, other processes."""

@@ -1,0 +1,330 @@
+"""Where a training stands, on disk: written by Orbax while it goes on, the newest two kept.
+
+A checkpoint is a folder NUMBER under RUN/checkpoints: arrays in Orbax's format, and JSON that says
+of what they are. There is no pickle and no code in it.
+"""
+
+import contextlib
+import errno
+import itertools
+import json
+import logging
+import shutil
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jax import lax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from experiments.config.config_diff import differences
+from experiments.process import distributed
+from experiments.run.atomic_files import WriteError, reason, system_error
+
+KEPT = 2
+_MOST_NAMED = 5  # differences in a message
+
+About = dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints in a folder; it is made when the first one is written."""
+
+    def __init__(self, folder: Path):
+        """Reads nothing yet.
+
+        Args:
+          folder: of the checkpoints alone.
+        """
+        self._folder = folder.absolute()
+        self._manager: ocp.CheckpointManager | None = None
+
+    def numbers(self) -> list[int]:
+        """Those that were written whole, the newest first."""
+        return sorted(self._opened().all_steps(), reverse=True) if self._folder.is_dir() else []
+
+    def save(self, number: int, tree: Any, about: About) -> None:
+        """Copies the arrays and writes them in the background.
+
+        It may be killed at any moment: what is not whole is no checkpoint.
+
+        Args:
+          number: larger than those before; nothing happens if there is a checkpoint of that number.
+          tree: pytree of arrays and random keys, which may be donated afterwards.
+          about: JSON.
+
+        Raises:
+          WriteError: if this one or the one before can't be written.
+        """
+        with self._writing():
+            there = self._opened().all_steps()
+        if number in there:
+            return
+        leaves = _copied(jax.tree.leaves(tree))
+        text = json.dumps({**about, "arrays": _describe(tree)})
+        arrays = {str(i): x for i, x in enumerate(leaves)}
+        args = ocp.args.Composite(
+            arrays=ocp.args.StandardSave({**arrays, "checksums": _checksums(leaves)}),
+            about=ocp.args.JsonSave({"text": text, "crc32": zlib.crc32(text.encode())}),
+        )
+        with self._writing():
+            self._opened().save(number, args=args)
+
+    def wait(self) -> None:
+        """Until the newest is on disk.
+
+        Raises:
+          WriteError: if it can't be written.
+        """
+        if self._manager is not None:
+            with self._writing():
+                self._manager.wait_until_finished()
+
+    def about(self) -> About | None:
+        """Of the newest whose JSON is whole; None if there is none."""
+        return next((about for _, about in self._abouts(lambda _: None)), None)
+
+    def restore(
+        self, like: Any, expected: About, report: Callable[[str], None]
+    ) -> tuple[Any, About] | None:
+        """The newest that is undamaged; damaged ones are moved beside the folder and reported.
+
+        Args:
+          like: pytree of arrays and random keys; each leaf of the result lies where it does there.
+          expected: what `about` must hold, a mapping under each name.
+          report: told of each damaged one.
+
+        Returns:
+          The tree and its `about`; None if there is none.
+
+        Raises:
+          ValueError: if it is of something else, with what differs, or can't be read just now.
+        """
+        for number, about in self._abouts(lambda n: self._put_aside(n, report)):
+            self._check_fits(number, about, {**expected, "arrays": _describe(like)})
+            try:
+                arrays = self._arrays(number, like)
+            except Exception as error:  # Orbax and TensorStore raise many kinds
+                self._check_damaged(number, error)
+                arrays = None
+            if distributed.all_agree(arrays is not None):
+                return arrays, about
+            self._put_aside(number, report)
+        return None
+
+    def put_aside(self) -> Path:
+        """Moves all of them beside the folder; gives their new place."""
+        names = (f"{self._folder.name}.unused{i or ''}" for i in itertools.count())
+        place = next(p for n in names if not (p := self._folder.with_name(n)).exists())
+        self.close()
+        distributed.wait("closing of checkpoints")
+        if distributed.is_first():
+            with self._writing():
+                self._folder.rename(place)
+        distributed.wait("moving of checkpoints")
+        return place
+
+    def remove(self) -> None:
+        """Removes all of them; whoever is killed in the middle leaves none that is half there."""
+        self.close()
+        distributed.wait("closing of checkpoints")
+        if self._folder.is_dir() and distributed.is_first():
+            going = self._folder.with_name(f".{self._folder.name}")
+            shutil.rmtree(going, ignore_errors=True)
+            with self._writing():
+                self._folder.rename(going)
+                shutil.rmtree(going)
+        distributed.wait("removal of checkpoints")
+
+    def close(self) -> None:
+        """Ends writing.
+
+        Raises:
+          WriteError: if the newest can't be written.
+        """
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            with self._writing():
+                try:
+                    manager.wait_until_finished()
+                finally:
+                    manager.close()
+
+    def _opened(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            _quieten_orbax()
+            options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, cleanup_tmp_directories=True)
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        return self._manager
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """As `writing.writing`, of all that Orbax and TensorStore raise, also of the one before."""
+        try:
+            yield
+        except Exception as error:
+            raise WriteError(self._folder, self._folder.parent, error) from error
+
+    def _abouts(self, damaged: Callable[[int], None]) -> Iterator[tuple[int, About]]:
+        for number in self.numbers():
+            try:
+                about = self._read_about(number)
+            except Exception as error:  # of many kinds, as above
+                self._check_damaged(number, error)
+                damaged(number)
+            else:
+                yield number, about
+
+    def _read_about(self, number: int) -> About:
+        args = ocp.args.Composite(about=ocp.args.JsonRestore())
+        read = self._opened().restore(number, args=args).about
+        if zlib.crc32(read["text"].encode()) != read["crc32"]:
+            raise ValueError("its JSON is not what was written")
+        return dict(json.loads(read["text"]))
+
+    def _arrays(self, number: int, like: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(like)
+        wanted = {
+            str(i): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=leaf.sharding)
+            for i, (x, leaf) in enumerate(zip(jax.eval_shape(_plain, leaves), leaves, strict=True))
+        }
+        everywhere = _whole(leaves[0].sharding)
+        sums = jax.ShapeDtypeStruct((len(leaves),), jnp.uint32, sharding=everywhere)
+        args = ocp.args.StandardRestore({**wanted, "checksums": sums})
+        read = self._opened().restore(number, args=ocp.args.Composite(arrays=args)).arrays
+        plain = [read[str(i)] for i in range(len(leaves))]
+        if not _have(plain, read["checksums"]):
+            raise ValueError("its arrays are not what was written")
+        shardings = [leaf.sharding for leaf in leaves]
+        keys = tuple(_is_key(leaf) for leaf in leaves)
+        restored = jax.jit(_with_keys, static_argnums=1, out_shardings=shardings)(plain, keys)
+        return jax.tree.unflatten(treedef, restored)
+
+    def _check_damaged(self, number: int, error: Exception) -> None:
+        """Raises ValueError if an error of reading may be gone the next time."""
+        if (cause := _passing(error)) is not None:
+            raise ValueError(
+                f"checkpoint {self._folder / str(number)} can't be read: {cause}. Nothing is lost: "
+                "mend that, and the same command goes on; or move that checkpoint away, and the "
+                "one before is taken."
+            ) from error
+
+    def _check_fits(self, number: int, about: About, expected: Mapping[str, Any]) -> None:
+        different = [
+            difference
+            for name, values in expected.items()
+            for difference in differences(_mapping(about.get(name)), values)
+        ]
+        if different:
+            more = f" and {len(different) - _MOST_NAMED} more" * (len(different) > _MOST_NAMED)
+            raise ValueError(
+                f"checkpoint {self._folder / str(number)} is of another training: "
+                f"{'; '.join(different[:_MOST_NAMED])}{more}. Go on with what it was made with, or "
+                "move it away: those in training then begin anew. A flip state of another kind is "
+                "made by ovsw_jax.convert_flip_state."
+            )
+
+    def _put_aside(self, number: int, report: Callable[[str], None]) -> None:
+        aside = self._folder.with_name(f"{self._folder.name}.damaged")
+        place = aside / str(number)
+        self.close()
+        distributed.wait("closing of checkpoints")
+        if distributed.is_first():
+            with self._writing():
+                aside.mkdir(exist_ok=True)
+                shutil.rmtree(place, ignore_errors=True)
+                (self._folder / str(number)).rename(place)
+        distributed.wait("moving of a checkpoint")
+        then = "Taking the one before" if self.numbers() else "There is none before"
+        report(f"checkpoint {number} is damaged; it is now {place}. {then}")
+
+
+def _passing(error: Exception) -> str | None:
+    """What the system or the device lacks, if that is the cause, and not what the files hold."""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return reason(error) or "there is not enough memory"
+    code = system_error(error)
+    return None if code in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR) else reason(error)
+
+
+def _quieten_orbax() -> None:
+    """For the rest of the process: what fails may be noticed in the background, and late."""
+    logging.getLogger("absl").addFilter(_is_not_of_orbax)
+    hook = sys.unraisablehook
+    if not (isinstance(hook, partial) and hook.func is _unless_left_behind):
+        sys.unraisablehook = partial(_unless_left_behind, hook)
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    """What Orbax logs of a failure, with several tracebacks, it raises too."""
+    return "orbax" not in record.pathname
+
+
+def _unless_left_behind(hook: Callable[[Any], object], unraisable: Any) -> None:
+    """When one read or write fails, Orbax leaves others that then find their event loop closed."""
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        hook(unraisable)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Whoever wrote a checkpoint may have put there anything."""
+    return value if isinstance(value, dict) else {}
+
+
+def _describe(tree: Any) -> dict[str, str]:
+    """Shape and dtype of each leaf by its path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}"
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _plain(leaves: Sequence[jax.Array]) -> list[jax.Array]:
+    return [jax.random.key_data(x) if _is_key(x) else x for x in leaves]
+
+
+@jax.jit
+def _copied(leaves: Sequence[jax.Array]) -> list[jax.Array]:
+    return [jnp.copy(x) for x in _plain(leaves)]
+
+
+def _with_keys(leaves: Sequence[jax.Array], keys: Sequence[bool]) -> list[jax.Array]:
+    return [jax.random.wrap_key_data(x) if key else x for x, key in zip(leaves, keys, strict=True)]
+
+
+@jax.jit
+def _checksums(leaves: Sequence[jax.Array]) -> jax.Array:
+    """(leaves,) uint32; TensorStore finds files that are too short, but no flipped bits."""
+    return jnp.stack([_checksum(x) for x in leaves])
+
+
+@jax.jit
+def _have(leaves: Sequence[jax.Array], checksums: jax.Array) -> jax.Array:
+    """Whether these are the sums of the leaves; a scalar, which every process can read."""
+    return jnp.all(_checksums(leaves) == checksums)
+
+
+def _whole(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
+    """On the same devices, of an array that is whole on each."""
+    return NamedSharding(sharding.mesh, P()) if isinstance(sharding, NamedSharding) else sharding
+
+
+def _checksum(x: jax.Array) -> jax.Array:
+    """Of all words times odd numbers, modulo 2^32: one changed word always changes it."""
+    if x.dtype == jnp.bool_:
+        x = x.astype(jnp.uint8)
+    word = jnp.dtype(f"uint{8 * min(x.dtype.itemsize, 4)}")
+    words = lax.bitcast_convert_type(x, word).reshape(-1).astype(jnp.uint32)
+    odd = 2 * lax.iota(jnp.uint32, words.size) + 1
+    return jnp.sum(words * odd, dtype=jnp.uint32)
+
+
+def _is_key(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -1,0 +1,322 @@
+"""The folder of a run: what was run, with which versions, and what was measured.
+
+config.json    every field of the Config         versions.json  packages, code, device
+data.json      number of images, and classes
+metrics.jsonl  a line a member and epoch         tensorboard/   the same as events
+latent.npz     initial latent weights and never-flipped masks of the first seed, where each
+               optimizer has one point           checkpoints/   of members in training
+weights/       trained weights, likewise (see experiments.run.weights); so are histograms/ of latent
+               weights by epoch and predictions/ for the test images (experiments.run.histograms and
+               .predictions)
+summary.json, summary.md, figures/               written by experiments.report.summary and .figures
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+from filelock import FileLock, Timeout
+
+from experiments.config import Config
+from experiments.config.config_diff import differences, settings
+from experiments.run.atomic_files import WriteError, write_arrays, writing, written_whole
+from experiments.run.checkpoint import Checkpoints
+from experiments.run.events import EventFile
+from experiments.run.symlinks import check_links
+from experiments.sweep.members import Member, Value
+
+PACKAGES = ("ovsw-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+LOCK = ".lock"
+# What parsing a line raises that is no row of a run.
+_NO_ROW = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+# Written before config.json, or with a dot while they are: with no more the run has not begun.
+_FIRST = {LOCK, "versions.json", ".versions.json", "data.json", ".data.json", ".config.json"}
+
+
+class RunFolder:
+    """A run folder, new or of an unfinished run, open for writing."""
+
+    def __init__(
+        self,
+        config: Config,
+        command: str | None = None,
+        data: Mapping[str, Any] | None = None,
+    ):
+        """Makes the folder with config.json, data.json and versions.json, or opens it.
+
+        Args:
+          config: what is run.
+          command: the command line, for versions.json.
+          data: what the data set holds, for data.json.
+
+        Raises:
+          ValueError: if the folder holds anything but a run of the same config and data, has links
+            that lead out of it, or can't be written.
+          WriteError: if it can be written only in part.
+        """
+        self.path = config.out or _new_path(config)
+        self.checkpoints = Checkpoints(self.path / "checkpoints")  # of members in training
+        self._command = command
+        self._lock = FileLock(self.path / LOCK)  # let go when the process ends, however it does
+        self._latent: dict[str, np.ndarray] = {}
+        self._writers: dict[str, EventFile] = {}
+        try:
+            self._open(config, data)
+        except Timeout as error:
+            raise ValueError(
+                f"another process is writing to run folder {self.path}: wait for it to end, or "
+                "give another --out."
+            ) from error
+        except (ValueError, WriteError):
+            self._lock.release()
+            raise
+        except OSError as error:
+            self._lock.release()
+            raise ValueError(
+                f"run folder {self.path} cannot be written: {error.strerror or error}. Mend that, "
+                "or give an --out that does not exist yet, where you may write and there is room."
+            ) from error
+
+    def _open(self, config: Config, data: Mapping[str, Any] | None) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        there = {path.name for path in self.path.iterdir()}
+        begun = LOCK in there and there <= _FIRST
+        if there and not begun and "config.json" not in there:
+            raise ValueError(
+                f"run folder {self.path} is not empty and holds no run; a run overwrites "
+                "nothing. Give another --out, or leave --out away for a new folder under runs/."
+            )
+        check_links(self.path)
+        self._lock.acquire(timeout=0)
+        if not self._file("config.json").exists():
+            self._write_json("versions.json", {"command": self._command, **versions()})
+            if data is not None:
+                self._write_json("data.json", data)
+            self._write_json("config.json", dataclasses.asdict(config))
+        else:
+            self._check_same(config)
+            self._check_same_data(data)
+            self._read_latent()
+        self._metrics = self._file("metrics.jsonl").open("a", encoding="utf-8")
+
+    def note_continued(self) -> None:
+        """Versions may differ from those that the run began with; versions.json tells both."""
+        path = self._file("versions.json")
+        there = self._read_json("versions.json") if path.exists() else {}
+        here = {"command": self._command, **versions()}
+        earlier = there.get("continued")
+        there["continued"] = [*(earlier if isinstance(earlier, list) else []), here]
+        self._write_json("versions.json", there)
+
+    def has_lines(self) -> bool:
+        """Whether metrics.jsonl holds anything, be it a line that was cut off."""
+        return self._file("metrics.jsonl").stat().st_size > 0
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What metrics.jsonl holds; a last line that was cut off while it was written is not.
+
+        Raises:
+          ValueError: if another line is no row.
+        """
+        lines = self._file("metrics.jsonl").read_bytes().splitlines()
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                hash(member_of(row).key)
+                if not all(type(row[name]) is int for name in ("epoch", "seed")):
+                    raise TypeError("epoch and seed must be whole numbers")
+            except _NO_ROW as error:
+                if number == len(lines):
+                    break
+                raise ValueError(
+                    f"line {number} of {self._file('metrics.jsonl')} is no row of a run "
+                    f"({type(error).__name__}: {error}): the run can't go on. Mend the line, or "
+                    "give another --out."
+                ) from error
+            rows.append(row)
+        return rows
+
+    def keep_rows(
+        self, rows: Iterable[Mapping[str, Any]], dropped: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Replaces metrics.jsonl, whole or not at all; what goes is kept beside it."""
+        if dropped:
+            path = self._file("metrics.dropped.jsonl")
+            with self._writing(path.name), path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in dropped)
+        self._metrics.close()
+        self._write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        self._metrics = self._file("metrics.jsonl").open("a", encoding="utf-8")
+
+    def write_metrics(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Appends rows to metrics.jsonl, at once, and their scalars to TensorBoard."""
+        with self._writing("metrics.jsonl"):
+            self._metrics.write("".join(json.dumps(row) + "\n" for row in rows))
+            self._metrics.flush()
+            os.fsync(self._metrics.fileno())  # before the checkpoint goes that made them
+        with self._writing("tensorboard"):
+            for row in rows:
+                self._write_events(row)
+
+    def _write_events(self, row: Mapping[str, Any]) -> None:
+        point = "".join(f"-{name}={_short(value)}" for name, value in row["point"].items())
+        values = {metric: value for metric, value in row.items() if isinstance(value, float)}
+        for layer, metrics in row["layers"].items():
+            values |= {f"{metric}/{layer}": value for metric, value in metrics.items()}
+        writer = self._writer(f"{row['optimizer']}{point}-seed{row['seed']}")
+        writer.add(values, row["step"])
+
+    def close_events(self) -> None:
+        """Closes the TensorBoard files of members that are done: a sweep has many."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def keep_latent(self, optimizer: str, kind: str, layers: dict[str, np.ndarray]) -> None:
+        """Keeps arrays a layer for latent.npz; later ones of the same kind replace them."""
+        self._latent.update({f"{optimizer}|{layer}|{kind}": x for layer, x in layers.items()})
+
+    def write_latent(self) -> None:
+        """Writes what was kept to latent.npz, whole or not at all."""
+        if self._latent:
+            write_arrays(self._file("latent.npz"), self.path, self._latent, compressed=True)
+
+    def __enter__(self) -> Self:
+        """It is open already."""
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Closes it; what fails in that after an error, and mostly because of it, is not raised."""
+        with contextlib.suppress(OSError) if error else contextlib.nullcontext():
+            self.close()
+
+    def close(self) -> None:
+        """Writes latent.npz and closes every file; whatever of it fails, the lock is let go."""
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._lock.release)
+            closing.callback(self.close_events)
+            closing.callback(self._metrics.close)
+            closing.callback(self.write_latent)
+            closing.callback(self.checkpoints.close)
+
+    def _writer(self, name: str) -> EventFile:
+        if name not in self._writers:
+            self._writers[name] = EventFile(self._file("tensorboard") / name)
+        return self._writers[name]
+
+    def _check_same(self, config: Config) -> None:
+        # A folder of an earlier version lacks fields that it then had no choice in.
+        there = {**settings(Config()), **self._read_json("config.json")}
+        here = dataclasses.asdict(config)
+        for name in here.keys() - settings(config).keys():
+            there.pop(name, None)
+        different = differences(there, settings(config))
+        if different:
+            raise ValueError(
+                f"run folder {self.path} holds another run; a run never overwrites another: "
+                f"{'; '.join(different)}. Give another --out, or leave --out away for a new folder "
+                "under runs/."
+            )
+
+    def _check_same_data(self, data: Mapping[str, Any] | None) -> None:
+        if data is None or not self._file("data.json").exists():  # a folder of an earlier version
+            return
+        there, here = self._read_json("data.json"), json.loads(json.dumps(data))
+        different = [name for name in here if there.get(name) != here[name]]
+        if different:
+            name = different[0]
+            values = (x if isinstance(x, int) else "others" for x in (there.get(name), here[name]))
+            raise ValueError(
+                f"the data set has changed since run folder {self.path} was begun: {name} were "
+                f"{next(values)} and are {next(values)}. Put the images back as they were, or give "
+                "another --out."
+            )
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self._file(name)
+        try:
+            return dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{path} is no JSON object ({error}): the run can't go on. Mend it, or give "
+                "another --out."
+            ) from error
+
+    def _read_latent(self) -> None:
+        path = self._file("latent.npz")
+        if path.exists():
+            try:
+                with np.load(path, allow_pickle=False) as arrays:
+                    self._latent = dict(arrays)
+            except Exception as error:  # zipfile, zlib and NumPy raise many kinds
+                raise ValueError(
+                    f"{path} is damaged ({type(error).__name__}): the run can't go on. Remove it "
+                    "to go on without its histograms, or give another --out."
+                ) from error
+
+    def _file(self, name: str) -> Path:
+        return self.path / name
+
+    def _writing(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return writing(self._file(name), self.path)
+
+    def _write_text(self, name: str, text: str) -> None:
+        with written_whole(self._file(name), self.path) as path:
+            path.write_text(text, encoding="utf-8")
+
+    def _write_json(self, name: str, content: Any) -> None:
+        self._write_text(name, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def member_of(row: Mapping[str, Any]) -> Member:
+    """Whose row of metrics.jsonl it is."""
+    return Member(str(row["optimizer"]), row.get("point", {}), int(row["seed"]))
+
+
+def _short(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def versions() -> dict[str, Any]:
+    """Packages, Python, code version and hardware."""
+    devices = jax.devices()
+    return {
+        **{package: importlib.metadata.version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the code, with `-dirty` if changed; None outside a git checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
+
+
+def _new_path(config: Config) -> Path:
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    data = Path(config.data).name or "data"
+    return Path("runs") / f"{data}-{config.network.replace(':', '.')}-{now}"

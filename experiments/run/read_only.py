@@ -1,0 +1,35 @@
+"""The run folder as the other processes of a run see it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.config import Config
+from experiments.run.folder import RunFolder
+
+
+class Follower(RunFolder):
+    """Reads what the first process wrote, takes part in checkpoints, and writes nothing else."""
+
+    def _open(self, config: Config, data: Mapping[str, Any] | None) -> None:
+        self._check_same(config)
+        self._check_same_data(data)
+
+    def note_continued(self) -> None:
+        """The first process does."""
+
+    def keep_rows(
+        self, rows: Iterable[Mapping[str, Any]], dropped: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """The first process does."""
+
+    def write_metrics(self, rows: Sequence[dict[str, Any]]) -> None:
+        """The first process does."""
+
+    def keep_latent(self, optimizer: str, kind: str, layers: dict[str, np.ndarray]) -> None:
+        """The first process does."""
+
+    def close(self) -> None:
+        """Ends taking part in checkpoints."""
+        self.checkpoints.close()

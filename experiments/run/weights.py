@@ -1,0 +1,237 @@
+"""Trained weights as files: where another training starts, or what its teacher knows.
+
+RUN/weights/OPTIMIZER-seedSEED.npz holds an array a parameter and batch statistic, named by its
+path: `params/layer1/0/conv1/latent_kernel`, `statistics/bn1/mean`; and `data/classes`,
+`data/image_shape`, `data/mean` and `data/std` of the images. NumPy reads it without pickle.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from experiments.config.config_file import read_config
+from experiments.data import Dataset, StreamedDataset
+from experiments.run.atomic_files import write_arrays, writing
+
+FOLDER = "weights"
+_LATENT, _REAL = "latent_kernel", "kernel"
+_DATA = "data/"
+# Kinds of NumPy dtypes, of arrays with one axis.
+_DATA_KINDS = {"classes": "U", "image_shape": "iu", "mean": "f", "std": "f"}
+
+
+class Data(NamedTuple):
+    """What trained weights were trained on: names of classes, and how images were given."""
+
+    classes: tuple[str, ...]
+    image_shape: tuple[int, ...]  # (height, width, channels)
+    mean: np.ndarray  # (channels,), of pixels on the scale 0..1
+    std: np.ndarray
+
+
+def data_for(dataset: Dataset | StreamedDataset) -> Data:
+    """The same of a data set."""
+    return Data(dataset.classes, dataset.image_shape, dataset.mean, dataset.std)
+
+
+def file_of(run: Path, optimizer: str, seed: int) -> Path:
+    """Where a run keeps the weights of one training."""
+    return run / FOLDER / f"{optimizer}-seed{seed}.npz"
+
+
+def save(path: Path, state: tuple[Any, Any], data: Data) -> None:
+    """Writes the weights of one training, whole or not at all.
+
+    Args:
+      path: the file.
+      state: parameters and batch statistics; random keys among them are left out.
+      data: what they were trained on.
+    """
+    run = path.parent.parent
+    with writing(path.parent, run):
+        path.parent.mkdir(exist_ok=True)
+    arrays = {name: np.asarray(x) for name, x in _named_leaves(*state).items()}
+    arrays |= {f"{_DATA}{field}": np.asarray(x) for field, x in data._asdict().items()}
+    write_arrays(path, run, arrays)
+
+
+def find(run: Path, optimizer: str, seed: int) -> Path:
+    """The weights that a training with `optimizer` and `seed` takes of an earlier run.
+
+    Those of the same optimizer and seed; where the run has not that optimizer or seed, of the
+    first that it has.
+
+    Raises:
+      ValueError: if `run` is no run folder, or keeps no such weights.
+    """
+    config = config_of(run)
+    optimizers, seeds = config.get("optimizers") or [""], config.get("seeds") or [0]
+    return kept(
+        run,
+        optimizer if optimizer in optimizers else optimizers[0],
+        seed if seed in seeds else seeds[0],
+    )
+
+
+def kept(run: Path, optimizer: str, seed: int) -> Path:
+    """The weights of exactly this training.
+
+    Raises:
+      ValueError: if the run keeps none of it.
+    """
+    path = file_of(run, optimizer, seed)
+    if path.parent != run / FOLDER or not path.is_file():  # names may be of a strange config.json
+        there = ", ".join(sorted(p.name for p in (run / FOLDER).glob("[!.]*.npz"))) or "none"
+        raise ValueError(
+            f"{run} holds no trained weights {path.relative_to(run)} (there are: {there}): a run "
+            "writes them when a training comes to its end, and a sweep of several settings keeps "
+            "none. Let it finish, or name another run or training."
+        )
+    return path
+
+
+def config_of(run: Path) -> dict[str, Any]:
+    """The config.json of a run folder.
+
+    Raises:
+      ValueError: if `run` is no run folder.
+    """
+    try:
+        config = read_config(run / "config.json")
+        if not isinstance(config.get("seeds") or [], list):
+            raise ValueError("its seeds are no list")
+        return config
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{run} is no run folder ({error}): give a folder that python -m experiments.train "
+            "wrote."
+        ) from error
+
+
+def load(path: Path, params: Any, statistics: Any) -> tuple[Any, Any]:
+    """Trained weights in the place of a network's own.
+
+    Real weights become latent weights where the network's are, and latent ones real: so a network
+    with binary activations is the start of one whose weights are binary too.
+
+    Args:
+      path: file written by `save`.
+      params: parameters of the network, or their shapes.
+      statistics: its batch statistics, or their shapes; random keys among them stay.
+
+    Returns:
+      The two pytrees with the trained arrays in them.
+
+    Raises:
+      ValueError: if the file can't be read, or names or shapes differ from the network's.
+    """
+    found = {_common_name(n): x for n, x in _read(path).items() if not n.startswith(_DATA)}
+    wanted = {_common_name(name): x for name, x in _named_leaves(params, statistics).items()}
+    _check_same(path, found, wanted)
+
+    def trained(prefix: str, tree: Any) -> Any:
+        flat = traverse_util.flatten_dict(tree)
+        for key, leaf in flat.items():
+            if not _is_key(leaf):
+                flat[key] = jnp.asarray(found[_common_name(_name(prefix, key))])
+        return traverse_util.unflatten_dict(flat)
+
+    return trained("params", params), trained("statistics", statistics)
+
+
+def data_of(path: Path) -> Data:
+    """What the weights in a file were trained on.
+
+    Raises:
+      ValueError: if the file can't be read, or does not say.
+    """
+    arrays = _read(path)
+    if missing := [f for f in Data._fields if f"{_DATA}{f}" not in arrays]:
+        raise ValueError(
+            f"trained weights {path} lack {_DATA}{missing[0]}: they are of no run of this version. "
+            "Train again."
+        )
+    for field, kinds in _DATA_KINDS.items():
+        found = arrays[f"{_DATA}{field}"]
+        if found.ndim != 1 or found.dtype.kind not in kinds:
+            raise ValueError(
+                f"trained weights {path} hold {_DATA}{field} of type {found.dtype} and shape "
+                f"{found.shape}: no run writes that. Train again."
+            )
+    return Data(
+        tuple(map(str, arrays[f"{_DATA}classes"])),
+        tuple(map(int, arrays[f"{_DATA}image_shape"])),
+        arrays[f"{_DATA}mean"],
+        arrays[f"{_DATA}std"],
+    )
+
+
+def check_same_data(run: Path, there: Data, here: Data) -> None:
+    """Raises ValueError unless both have the same classes and image shape."""
+    if there.image_shape != here.image_shape:
+        raise ValueError(
+            f"{run} was trained on images of {there.image_shape}, these are {here.image_shape}: "
+            "train both on images of one shape."
+        )
+    if there.classes != here.classes:
+        pairs = zip(there.classes, here.classes, strict=False)
+        first = next((f": {a} there is {b} here" for a, b in pairs if a != b), "")
+        raise ValueError(
+            f"{run} was trained on other classes ({len(there.classes)} there, "
+            f"{len(here.classes)} here{first}): train both on the same, in the same order."
+        )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        # Opened here, since NumPy leaves a file open that it can't read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds
+        raise ValueError(f"trained weights {path} can't be read: {error}") from error
+
+
+def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    different = [
+        f"{name} is {_shape(found, name)} there and {_shape(wanted, name)} in the network"
+        for name in {**wanted, **found}
+        if _shape(found, name) != _shape(wanted, name)
+    ]
+    different += [f"{name} is {x.dtype}" for name, x in found.items() if x.dtype.kind not in "fiu"]
+    if different:
+        more = f", and {len(different) - 3} more" if len(different) > 3 else ""
+        raise ValueError(
+            f"trained weights {path} do not fit the network: {'; '.join(different[:3])}{more}. "
+            "Train both with the same network, classes and image shape."
+        )
+
+
+def _shape(arrays: Mapping[str, Any], name: str) -> str:
+    return str(arrays[name].shape) if name in arrays else "missing"
+
+
+def _named_leaves(params: Any, statistics: Any) -> dict[str, Any]:
+    return {
+        _name(prefix, key): leaf
+        for prefix, tree in (("params", params), ("statistics", statistics))
+        for key, leaf in traverse_util.flatten_dict(tree).items()
+        if not _is_key(leaf)
+    }
+
+
+def _name(prefix: str, key: tuple[Any, ...]) -> str:
+    return "/".join(map(str, (prefix, *key)))
+
+
+def _common_name(name: str) -> str:
+    head, _, last = name.rpartition("/")
+    return f"{head}/{_REAL}" if last == _LATENT else name
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

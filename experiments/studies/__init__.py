@@ -1,0 +1,1 @@
+"""Studies that are no training runs, each with its figure."""

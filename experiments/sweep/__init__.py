@@ -1,0 +1,1 @@
+"""Which trainings a config stands for."""

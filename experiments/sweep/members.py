@@ -1,0 +1,161 @@
+"""Which trainings a config stands for: points of its grids times seeds, grouped into programs.
+
+A grid is a product of values, written `optimizer=sgd,ovsw init_scale=0.01,1,100`; several grids
+are the union of their points. Members whose shapes agree, those that differ in numbers and seeds
+only, share one compiled program.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.config import Config
+from experiments.config.choices import choose
+
+Value = float | str
+
+# Fields of a Config that a grid may vary beside its numbers; each value is a program of its own.
+_WORDS = ("init", "network", "flip_state")
+_NUMBERS = tuple(
+    f.name
+    for f in dataclasses.fields(Config)
+    if f.type in (float, "float") and f.name != "checkpoint_seconds"  # it changes no training
+)
+# Numbers that only some optimizers have; every optimizer has the others.
+_SGD = ("sgd", "ags", "sad", "ovsw", "lars")
+_OF = {
+    "learning_rate": _SGD,
+    "momentum": _SGD,
+    "weight_decay": _SGD,
+    "lam": ("ags", "ovsw"),
+    "tau": ("sad", "ovsw"),
+    "eta": ("lars",),
+    "adam_learning_rate": ("adam", "bop"),
+    "bop_threshold": ("bop",),
+    "bop_adaptivity": ("bop",),
+}
+VARIABLE = {name: name for name in ("optimizer", *_WORDS, *_NUMBERS)}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One training: an optimizer at a point of a grid, and a seed."""
+
+    optimizer: str
+    point: Mapping[str, Value]
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, tuple[tuple[str, Value], ...], int]:
+        """What tells members apart, hashable."""
+        return self.optimizer, tuple(sorted(self.point.items())), self.seed
+
+
+@dataclass(frozen=True)
+class Program:
+    """Members that one compiled program trains.
+
+    Attributes:
+      optimizer: key of the optimizer.
+      config: what all members share.
+      varying: fields that differ from member to member, all of them numbers.
+      members: seed by seed, so that a run that is stopped has compared all points on some seeds.
+    """
+
+    optimizer: str
+    config: Config
+    varying: tuple[str, ...]
+    members: tuple[Member, ...]
+
+
+def programs(config: Config) -> list[Program]:
+    """The programs of a config, in the order of its grids.
+
+    Raises:
+      ValueError: if a grid can't be read, repeats a point, or names a value that is out of range.
+    """
+    points = list(_points(config))
+    keys = [Member(name, point, 0).key for name, point in points]
+    repeated = [points[i] for i, key in enumerate(keys) if key in keys[:i]]
+    if repeated:
+        name, point = repeated[0]
+        raise ValueError(
+            f"grids={config.grids} hold {name} {dict(point)} twice: each point is trained once. "
+            "Remove one of them."
+        )
+    groups: dict[tuple[Any, ...], list[tuple[str, Mapping[str, Value]]]] = {}
+    for name, point in points:
+        config.at(point)  # checks every value
+        words = tuple(sorted((k, v) for k, v in point.items() if k in _WORDS))
+        groups.setdefault((name, words, tuple(sorted(point))), []).append((name, point))
+    return [_program(config, group) for group in groups.values()]
+
+
+def chunks(programs: Sequence[Program], size: int) -> Iterator[tuple[Program, Sequence[Member]]]:
+    """Members that train together, at most `size` of one program.
+
+    First chunks of all programs come first: whoever stops a run early has compared them all.
+    """
+    cut = [[(p, p.members[i : i + size]) for i in range(0, len(p.members), size)] for p in programs]
+    for layer in itertools.zip_longest(*cut):
+        yield from (chunk for chunk in layer if chunk is not None)
+
+
+def _program(config: Config, group: Sequence[tuple[str, Mapping[str, Value]]]) -> Program:
+    name, first = group[0]
+    words = {k: v for k, v in first.items() if k in _WORDS}
+    varying = tuple(k for k in first if k not in _WORDS)
+    members = tuple(Member(name, point, seed) for seed in config.seeds for _, point in group)
+    return Program(name, config.at(words), varying, members)
+
+
+def _points(config: Config) -> Iterator[tuple[str, Mapping[str, Value]]]:
+    if any(not grid.split() for grid in config.grids):
+        raise ValueError(
+            f"grids={config.grids} hold an empty grid: write what varies, such as "
+            "'optimizer=ovsw lam=0.01,0.04', or give no --grids."
+        )
+    for grid in config.grids or ("",):
+        values = _parse(grid)
+        optimizers = values.pop("optimizer", config.optimizers)
+        for name in optimizers:
+            _check_used(grid, str(name), values)
+            for point in itertools.product(*values.values()):
+                yield str(name), dict(zip(values, point, strict=True))
+
+
+def _check_used(grid: str, optimizer: str, fields: Iterable[str]) -> None:
+    for field in fields:
+        if optimizer not in _OF.get(field, (optimizer,)):
+            raise ValueError(
+                f"grid {grid!r} varies {field}, which {optimizer} does not have: all its trainings "
+                f"would be the same. Give {' and '.join(_OF[field])} a grid of their own, as "
+                f"'optimizer={_OF[field][0]} {field}=...'."
+            )
+
+
+def _parse(grid: str) -> dict[str, tuple[Value, ...]]:
+    values: dict[str, tuple[Value, ...]] = {}
+    for part in grid.split():
+        name, equals, listed = part.partition("=")
+        choose("field of a grid", name, VARIABLE)
+        if not equals or not all(listed.split(",")) or name in values:
+            raise ValueError(
+                f"grid {grid!r} can't be read at {part!r}: it must be NAME=VALUE,VALUE,... once a "
+                "name, with spaces between names only, such as 'optimizer=ovsw lam=0.01,0.04'."
+            )
+        values[name] = tuple(_value(name, v) for v in listed.split(","))
+    return values
+
+
+def _value(name: str, text: str) -> Value:
+    if name not in _NUMBERS:
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{name}={text} in a grid is no number: write it as 0.04 or 4e-2."
+        ) from error

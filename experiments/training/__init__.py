@@ -1,0 +1,1 @@
+"""Training: from initial weights or a checkpoint to the last epoch."""

@@ -1,0 +1,368 @@
+"""Members that train together, from initial weights or a checkpoint to the last epoch."""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.config import Config
+from experiments.process import distributed
+from experiments.process.signals import Signals, Stopped
+from experiments.run import histograms, predictions, weights
+from experiments.run.folder import RunFolder
+from experiments.run.predictions import Predictions
+from experiments.run.reader import display_name
+from experiments.sweep.members import programs
+from experiments.training import position
+from experiments.training.dispatch_limit import Pace
+from experiments.training.position import Epoch, signs_of
+from experiments.training.skipping import Skips, name_wrong
+from experiments.training.step import (
+    StepMetrics,
+    TrainState,
+    latent_weights,
+    never_flipped,
+    take_member,
+)
+from experiments.training.step_group import Together
+
+SHARE_OF_DRAWING = 0.01  # of the time, at most
+
+
+class GivenUpError(ValueError):
+    """The only training of a run makes no finite step any more."""
+
+
+class Training:
+    """Trains them and writes a row a member and epoch.
+
+    `on_step(steps done, means so far)` and `on_epoch(epoch, means)` report progress.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        together: Together,
+        run: RunFolder,
+        *,
+        data: weights.Data,
+        keep_weights: bool,
+        on_step: Callable[[int, Mapping[str, float]], None],
+        on_epoch: Callable[[int, Mapping[str, float]], None],
+        signals: Signals,
+    ):
+        """Trains nothing yet."""
+        self.config, self.run_folder, self.data = config, run, data
+        self.together, self.steps, self.values = together, together.steps, together.values
+        self.on_step, self.on_epoch, self.signals = on_step, on_epoch, signals
+        self.seeds = [m.seed for m in together.members]
+        self.given_up: dict[int, str] = {}  # by the member's number: since when, and why
+        self.only_one = sum(len(p.members) for p in programs(config)) == 1
+        self.keeps_weights = keep_weights
+        binary = together.steps.binary_weights
+        self.keeps_latent = keep_weights and binary and self.seeds[0] == config.seeds[0]
+        self.compiled = False
+        self.saved = time.monotonic()
+        self.restored: tuple[TrainState, Epoch] | None = None
+
+    def restore(self, report: Callable[[str], None]) -> None:
+        """Takes up where the newest checkpoint stands, if there is one.
+
+        Args:
+          report: told of damaged checkpoints.
+
+        Raises:
+          ValueError: if it is of another config, network or flip state.
+        """
+        self.restored = position.restore(
+            self.run_folder.checkpoints, self.together, self.config, self._initial(), report
+        )
+
+    @property
+    def epochs_done(self) -> int:
+        """Until where `restore` took it up."""
+        return 0 if self.restored is None else self.restored[1].number - 1
+
+    @property
+    def steps_done(self) -> int:
+        """Likewise, in the epoch then under way."""
+        return 0 if self.restored is None else self.restored[1].steps
+
+    def run(self) -> None:
+        """From its start, or where `restore` took it up, to the last epoch.
+
+        Raises:
+          Stopped: at a signal.
+          ValueError: if the run's only member is given up, as `Config.max_skipped` says.
+        """
+        with self.signals.waiting():
+            self._train(*(self.restored or self.begin()))
+            self.run_folder.close_events()
+            distributed.wait("the last rows")
+            self.run_folder.checkpoints.remove()
+
+    def begin(self) -> tuple[TrainState, Epoch]:
+        """The initial state and the first epoch."""
+        state = self._initial()
+        if self.keeps_latent:
+            self._keep_latent("initial", latent_weights(state.params))
+            self.run_folder.write_latent()
+        self._write_histograms(state, 0)
+        return position.begin(self.together, state, 1)
+
+    def _train(self, state: TrainState, epoch: Epoch) -> None:
+        while True:
+            state, measured = self.train_epoch(state, epoch)
+            last = epoch.number == self.config.epochs
+            if epoch.number % self.config.evaluate_every == 0 or last:
+                with self._kept(state, epoch):
+                    found = self.steps.evaluate(state, partial(self._heed_alone, state, epoch))
+                measured |= found.metrics
+                self._write_histograms(state, epoch.number)
+            if self.keeps_latent:
+                self._keep_latent("never_flipped", never_flipped(state.opt_state))
+            if last:
+                # Before the rows that say the training is done: a kill must not come between.
+                self._write_weights(state)
+                self._write_predictions(found.predictions)
+                self.run_folder.write_latent()
+            changed = self.steps.on_host(_changed(epoch.signs, signs_of(state)))
+            self._write(epoch.number, measured, changed)
+            top1 = measured.get("test_top1", measured["train_top1"])
+            self.on_epoch(epoch.number, self._shown({**measured, "top1": top1}))
+            if last:
+                return
+            state, epoch = position.begin(self.together, state, epoch.number + 1)
+
+    def _write_weights(self, state: TrainState) -> None:
+        if self.keeps_weights:
+            trained = self.steps.on_host((state.params, state.statistics))
+            for i, file in self._files(weights.file_of):
+                weights.save(file, take_member(trained, i), self.data)
+
+    def _write_predictions(self, found: Sequence[Predictions]) -> None:
+        if self.keeps_weights:
+            for i, file in self._files(predictions.file_of):
+                predictions.save(file, found[i])
+
+    def _write_histograms(self, state: TrainState, epoch: int) -> None:
+        if self.keeps_weights and self.steps.binary_weights:
+            counts = self.steps.on_host(self.steps.histograms(state))
+            for i, file in self._files(histograms.file_of):
+                step = epoch * self.steps.steps_per_epoch
+                histograms.append(file, epoch, step, take_member(counts, i))
+
+    def _files(self, file_of: Callable[[Path, str, int], Path]) -> Iterator[tuple[int, Path]]:
+        """Number and file of each member; none where another process writes them."""
+        members = self.together.members[: self.together.count] if distributed.is_first() else ()
+        for i, member in enumerate(members):
+            yield i, file_of(self.run_folder.path, member.optimizer, member.seed)
+
+    def _initial(self) -> TrainState:
+        return self.steps.init(self.seeds, self.values, self._start_weights())
+
+    def _start_weights(self) -> Callable[[int, Any, Any], tuple[Any, Any]] | None:
+        if (run := self.config.start) is None:
+            return None
+
+        def trained(i: int, params: Any, statistics: Any) -> tuple[Any, Any]:
+            member = self.together.members[i]
+            path = weights.find(run, member.optimizer, member.seed)
+            return weights.load(path, params, statistics)
+
+        return trained
+
+    def _heed(self, state: TrainState, epoch: Epoch, pace: Pace, draw: bool) -> bool:
+        """Between two steps: stops if that was asked for, saves if it is time.
+
+        Processes that train together decide together: one that was asked to stop stops all, and
+        for the rest the first decides.
+
+        Returns:
+          Whether to draw.
+        """
+        save = time.monotonic() - self.saved > self.config.checkpoint_seconds
+        wanted = distributed.gather([self.signals.asked or 0, save, draw, pace.allowed])
+        stop = int(wanted[:, 0].max())
+        save, draw, pace.allowed = bool(wanted[0, 1]), bool(wanted[0, 2]), int(wanted[0, 3])
+        if stop or save:
+            self._save(state, epoch)
+        if stop:
+            self.run_folder.checkpoints.wait()
+            self.signals.asked = None  # this is heeding it
+            raise Stopped(stop)
+        return draw
+
+    def _heed_alone(self, state: TrainState, epoch: Epoch) -> None:
+        """The same between batches that are evaluated, which processes don't reach at one time."""
+        if distributed.alone():
+            self._heed(state, epoch, Pace(), False)
+
+    def _save(self, state: TrainState, epoch: Epoch) -> None:
+        position.save(self.run_folder.checkpoints, self.together, self.config, state, epoch)
+        self.saved = time.monotonic()
+
+    def train_epoch(self, state: TrainState, epoch: Epoch) -> tuple[TrainState, dict[str, Any]]:
+        """Trains the rest of an epoch; gives means over all its steps, and how things then stand.
+
+        The means are over the steps that were made, not over skipped ones. Of none, what layers
+        did is 0, loss and top-1 are NaN; the loss also of members that were given up by the end.
+        What the process's first call takes, which compiles, is no part of images/s.
+        """
+        count, at_once = self.steps.steps_per_epoch, self.config.steps_per_call
+        pace, draw_at = Pace(), 0.0
+        timed = epoch.images, epoch.seconds
+        started = time.perf_counter() - epoch.seconds
+        with contextlib.closing(epoch.batches):  # an error must stop the threads that decode
+            while epoch.steps < count:
+                taken = min(at_once, count - epoch.steps)
+                batch = self._next_batch(state, epoch, taken)
+                state, epoch.sums = self.steps.train_step(
+                    state, epoch.sums, batch, self.values, count=taken
+                )
+                epoch.steps += taken
+                epoch.images += taken * self.config.batch_size * self.together.count
+                if not pace.caught_up(epoch.sums):
+                    continue
+                epoch.seconds = time.perf_counter() - started
+                if self._heed(state, epoch, pace, draw_at < epoch.seconds and epoch.steps < count):
+                    drawing = self._draw(state, epoch)
+                    draw_at = epoch.seconds + drawing / SHARE_OF_DRAWING
+                if not self.compiled and epoch.steps < count:
+                    epoch.images, epoch.seconds = timed
+                    started = time.perf_counter() - epoch.seconds
+                self.compiled = True
+        means = self._means(state, epoch)
+        epoch.seconds = time.perf_counter() - started
+        total = means["layers"].pop("total", {})
+        speed = epoch.images / epoch.seconds
+        return state, {**means, "images_per_second": speed, "seconds": epoch.seconds, **total}
+
+    def _next_batch(self, state: TrainState, epoch: Epoch, taken: int) -> Any:
+        """The first of the next batches, which stands for all in one call."""
+        with self._kept(state, epoch):
+            first, *_ = itertools.islice(epoch.batches, taken)
+            return first
+
+    @contextlib.contextmanager
+    def _kept(self, state: TrainState, epoch: Epoch) -> Iterator[None]:
+        """If an image can't be read, the steps before are not lost."""
+        try:
+            yield
+        except ValueError as error:
+            if not distributed.alone():
+                raise
+            self._save(state, epoch)
+            self.run_folder.checkpoints.wait()
+            raise ValueError(
+                f"{error}. The training up to here is kept: with the images as they were, the same "
+                f"command with --out {self.run_folder.path} goes on."
+            ) from error
+
+    def _draw(self, state: TrainState, epoch: Epoch) -> float:
+        """Shows how things stand; gives the seconds that took."""
+        started = time.perf_counter()
+        means = self._means(state, epoch)
+        means |= {**means["layers"].get("total", {}), "top1": means["train_top1"]}
+        speed = epoch.images / epoch.seconds if epoch.seconds else 0.0
+        before = (epoch.number - 1) * self.steps.steps_per_epoch
+        self.on_step(before + epoch.steps, self._shown({**means, "images_per_second": speed}))
+        return time.perf_counter() - started
+
+    def _means(self, state: TrainState, epoch: Epoch) -> dict[str, Any]:
+        measured = epoch.sums, self.steps.standing(state), state.skips
+        added, standing_now, skips = self.steps.on_host(measured)
+        self._give_up(state, epoch, skips)
+        made = np.float32(epoch.steps) - added.skipped.astype(np.float32)
+        means: StepMetrics = jax.tree.map(lambda x: x / np.maximum(made, 1), added)
+        lost = skips.in_a_row >= self.config.max_skipped
+        return {
+            "loss": np.where(lost | (made == 0), np.float32(np.nan), means.loss),
+            "train_top1": np.where(made == 0, np.float32(np.nan), means.top1),
+            "skipped_steps": added.skipped,
+            "layers": {
+                layer: {**means.layers[layer], **now} for layer, now in standing_now.items()
+            },
+        }
+
+    def _give_up(self, state: TrainState, epoch: Epoch, skips: Skips) -> None:
+        """Notes which members are given up by now."""
+        step = (epoch.number - 1) * self.steps.steps_per_epoch + epoch.steps
+        for i, member in enumerate(self.together.members[: self.together.count]):
+            if i in self.given_up or skips.in_a_row[i] < self.config.max_skipped:
+                continue
+            number, before = divmod(step - int(skips.in_a_row[i]), self.steps.steps_per_epoch)
+            wrong = name_wrong(state.params, skips.wrong[i].tolist())
+            self.given_up[i] = (
+                f"not finite from step {before + 1} of epoch {number + 1} on: {wrong}"
+            )
+            if self.only_one:
+                self._save(state, epoch)
+                raise GivenUpError(
+                    f"{display_name(member.optimizer)} with seed {member.seed} is given up after "
+                    f"max_skipped={self.config.max_skipped} skipped steps in a row, "
+                    f"{self.given_up[i]}. The epochs before are in {self.run_folder.path}. Lower "
+                    "the learning rate, allow more with --max-skipped, or set JAX_DEBUG_NANS=True "
+                    "to see where the first NaN is made."
+                )
+
+    def _write(self, epoch: int, measured: dict[str, Any], changed: dict[str, Any]) -> None:
+        layers = measured.pop("layers")
+        for layer, metrics in layers.items():
+            metrics["epoch_flip_ratio"] = changed[layer]
+        if changed:
+            measured["epoch_flip_ratio"] = changed["total"]
+        rows = [
+            {
+                "optimizer": member.optimizer,
+                "point": dict(member.point),
+                "seed": member.seed,
+                "epoch": epoch,
+                "step": epoch * self.steps.steps_per_epoch,
+                **_of_member(measured, i),
+                **({"given_up": self.given_up[i]} if i in self.given_up else {}),
+                "layers": {layer: _of_member(m, i) for layer, m in layers.items()},
+            }
+            for i, member in enumerate(self.together.members[: self.together.count])
+        ]
+        self.run_folder.write_metrics(rows)
+
+    def _keep_latent(self, kind: str, layers: dict[str, jax.Array]) -> None:
+        first = {layer: x[0] for layer, x in self.steps.on_host(layers).items()}
+        self.run_folder.keep_latent(self.together.members[0].optimizer, kind, first)
+
+    def _shown(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Means over the members, for the progress bar; of skipped steps the sum."""
+        count = self.together.count
+        means = {
+            k: float(np.mean(v if np.ndim(v) == 0 else np.asarray(v)[:count]))
+            for k, v in metrics.items()
+            if k != "layers"
+        }
+        skipped = means["skipped_steps"] * count
+        return {**means, "skipped_steps": skipped, "given_up": float(len(self.given_up))}
+
+
+@jax.jit
+def _changed(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Share of signs that differ, by layer and in total, for each member; {} without layers."""
+    shares, size = {}, 0
+    different = jnp.zeros(())
+    for layer in after:
+        members = len(after[layer])
+        changed = (before[layer] != after[layer]).reshape(members, -1)
+        shares[layer] = jnp.mean(changed, axis=1, dtype=jnp.float32)
+        different = different + jnp.sum(changed, axis=1, dtype=jnp.float32)
+        size += changed.shape[1]
+    return {**shares, "total": different / size} if shares else {}
+
+
+def _of_member(metrics: Mapping[str, Any], i: int) -> dict[str, float]:
+    return {k: float(v if np.ndim(v) == 0 else np.asarray(v)[i]) for k, v in metrics.items()}

@@ -1,0 +1,145 @@
+"""The networks that can be trained by name, and a network as pure functions of its state."""
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import ovsw_jax as ovsw
+from experiments.config.choices import choose
+
+_KAIMING = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
+# How a network is made for each `Config.binary`: given to its constructor.
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "both": {},
+    "activations": {"conv": partial(ovsw.nn.BinaryConv, kernel_sign=None, scale=None)},
+    "none": {
+        "conv": partial(nnx.Conv, use_bias=False, kernel_init=_KAIMING),
+        "activation": nnx.relu,
+    },
+}
+NETWORKS: dict[str, Callable[..., nnx.Module]] = {
+    "small": ovsw.models.SmallResNet,
+    "tiny": partial(ovsw.models.SmallResNet, widths=(16, 32, 64), stem_strides=4),
+    "resnet20": ovsw.models.CifarResNet20,
+    "resnet18": ovsw.models.CifarResNet18,
+    "vgg-small": ovsw.models.VGGSmall,
+    "imagenet-resnet18": ovsw.models.ResNet18,
+    "imagenet-resnet34": ovsw.models.ResNet34,
+}
+
+
+def find_network(name: str) -> Callable[..., nnx.Module]:
+    """The network called `name`, or a user's own as package.module:Class.
+
+    Returns:
+      A callable of (classes, in_channels=, rngs=) that makes an NNX module.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        return choose("network", name, NETWORKS, "or your own, as package.module:Class")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"network {name!r} can't be imported: {error}. Give package.module:Class of an NNX "
+            "module made as Class(classes, in_channels=..., rngs=...), in a package that Python "
+            "finds from here."
+        ) from error
+
+
+class Network:
+    """A network whose parameters and batch statistics are plain pytrees.
+
+    `shapes` are those of parameters and statistics.
+
+    Plain pytrees go through `jax.jit`, not NNX modules: it costs a tenth of the Python time of
+    `nnx.jit` a step. All optimizers share one network, so its initialisation compiles once.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        classes: int,
+        image_shape: tuple[int, ...],
+        *,
+        binary: str = "both",
+        dtype: str = "float32",
+    ):
+        """Describes the network; nothing is computed yet.
+
+        Args:
+          name: as for `find_network`.
+          classes: number of logits.
+          image_shape: (height, width, channels) of the images.
+          binary: "both" activations and weights, "activations" only, or "none": then the
+            network's constructor is given `conv` and `activation`.
+          dtype: of the forward pass, as the constructor's `dtype`; parameters stay float32.
+
+        Raises:
+          ValueError: if there is no such network, it can't be made or called, or gives no
+            (batch, classes) logits, or has no latent weights where it should.
+        """
+        options = _VARIANTS[binary] | ({} if dtype == "float32" else {"dtype": jnp.dtype(dtype)})
+        if binary == "none" and name.startswith("imagenet-"):
+            # Their batch norms start at next to nothing, which only signs don't notice.
+            options["norm_scale"] = 1.0
+        self._make = partial(find_network(name), classes, in_channels=image_shape[-1], **options)
+        takes = "".join(f", {option}=..." for option in ("in_channels", *options, "rngs"))
+        try:
+            abstract = nnx.eval_shape(lambda: self._make(rngs=nnx.Rngs(0)))
+            self._graph = nnx.split(abstract, nnx.Param, ...)[0]
+            stacked = jax.eval_shape(self.init, jax.random.split(jax.random.key(0), 1))
+            self.shapes = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stacked
+            )
+            images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+            logits = jax.eval_shape(self.train, *self.shapes, images)[0].shape
+            latent = any(jax.tree.leaves(ovsw.latent_mask(self.shapes[0])))
+            if binary == "both" and not latent:
+                raise ValueError("no binary layer: none of its parameters is a latent_kernel")
+            if binary != "both" and latent:
+                raise ValueError(f"binary={binary}, but one of its parameters is a latent_kernel")
+        except Exception as error:  # of the user's code: of any kind
+            raise ValueError(
+                f"network {name!r} can't be trained on images of {image_shape}: "
+                f"{type(error).__name__}: {error}. It must be an NNX module with binary layers, "
+                f"made as Class(classes{takes}), that takes (batch, height, width, channels)."
+            ) from error
+        if logits != (2, classes):
+            raise ValueError(
+                f"network {name!r} gives {logits} for 2 images of {classes} classes; it must give "
+                f"logits of shape {(2, classes)}."
+            )
+
+    @partial(jax.jit, static_argnums=0)
+    def init(self, keys: jax.Array) -> tuple[Any, Any]:
+        """Parameters and statistics for (n,) random keys; every leaf has a leading axis of n."""
+
+        def init_one(key: jax.Array) -> tuple[Any, Any]:
+            # Dropout and the like draw from the default stream.
+            model = self._make(rngs=nnx.Rngs(jax.random.fold_in(key, 0), params=key))
+            statistics = nnx.state(model, nnx.Not(nnx.Param))
+            return nnx.to_pure_dict(nnx.state(model, nnx.Param)), nnx.to_pure_dict(statistics)
+
+        return jax.vmap(init_one)(keys)
+
+    def train(self, params: Any, statistics: Any, images: jax.Array) -> tuple[jax.Array, Any]:
+        """Logits in training mode, and the batch statistics after this batch."""
+        model = nnx.merge(self._graph, params, statistics)
+        model.train()
+        logits = model(images)
+        return logits, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+
+    def evaluate(self, params: Any, statistics: Any, images: jax.Array) -> jax.Array:
+        """Logits in evaluation mode."""
+        model = nnx.merge(self._graph, params, statistics)
+        model.eval()
+        return model(images)

@@ -1,0 +1,45 @@
+"""Members that share one compiled step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.sweep.members import Member
+from experiments.training.step import Steps, Values
+
+
+@dataclass(frozen=True)
+class Together:
+    """Members of one program in one compiled step.
+
+    Attributes:
+      steps: the compiled functions.
+      members: they, the last ones repeated where they fill no whole step.
+      count: how many of them are not repeated.
+      varying: fields that differ from member to member.
+    """
+
+    steps: Steps
+    members: Sequence[Member]
+    count: int
+    varying: Sequence[str]
+
+    @property
+    def values(self) -> Values:
+        """(members,) numbers of each field that varies."""
+        return self.steps.place(
+            {name: [float(m.point[name]) for m in self.members] for name in self.varying}
+        )
+
+    @property
+    def keys(self) -> list[Any]:
+        """The members as JSON, to tell whose a checkpoint is."""
+        return [[m.optimizer, dict(m.point), m.seed] for m in self.members]
+
+
+def repeated(
+    steps: Steps, members: Sequence[Member], size: int, varying: Sequence[str]
+) -> Together:
+    """`members` with the last one repeated, so that all steps of a program have one shape."""
+    filled = [*members, *[members[-1]] * (size - len(members))]
+    return Together(steps, filled, len(members), varying)

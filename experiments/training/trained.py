@@ -1,0 +1,97 @@
+"""A network that a run has trained: to answer with, to go on from, or to teach another one."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.config import Config
+from experiments.data.augment import standardise
+from experiments.run import weights
+from experiments.training.networks import Network
+
+
+class Trained(NamedTuple):
+    """A network with the weights that a training ended with."""
+
+    network: Network
+    params: Any
+    statistics: Any
+    data: weights.Data
+
+    def logits(self, images: jax.typing.ArrayLike) -> jax.Array:
+        """Logits in evaluation mode, as in the run's test.
+
+        Args:
+          images: uint8 (batch, height, width, channels), of the shape of `data.image_shape`.
+
+        Returns:
+          (batch, classes), in the order of `data.classes`.
+        """
+        mean, std = jnp.asarray(self.data.mean), jnp.asarray(self.data.std)
+        shown = standardise(jnp.asarray(images), mean, std)
+        return self.network.evaluate(self.params, self.statistics, shown)
+
+
+def load_trained(
+    run: str | Path,
+    optimizer: str | None = None,
+    seed: int | None = None,
+    own: Collection[str | None] = (),
+) -> Trained:
+    """What a finished run holds in its folder `weights`.
+
+    Args:
+      run: the run folder.
+      optimizer: key of the optimizer; None is the run's first.
+      seed: None is the run's first.
+      own: networks of your own, as package.module:Class, that may be imported. That a run folder
+        names one is not enough: the folder may be a stranger's.
+
+    Raises:
+      ValueError: if `run` is no run folder, keeps no such weights, or is of a network that may not
+        be imported.
+    """
+    config = weights.config_of(Path(run))
+    if lacking := [name for name in ("network", "optimizers", "seeds") if not config.get(name)]:
+        raise ValueError(f"{run} is no run folder: its config.json does not say {lacking[0]}.")
+    name, binary = config["network"], config.get("binary") or "both"
+    dtype = config.get("dtype") or "float32"
+    if ":" in name and name not in own:
+        raise ValueError(
+            f"run folder {run} is of network {name!r}, which is not imported because a folder says "
+            "so: that would run its code. If you trust it, name it yourself: --teacher-network "
+            f"{name}, or in Python own=[{name!r}]."
+        )
+    try:
+        Config().at({"binary": binary, "dtype": dtype})
+    except ValueError as error:
+        raise ValueError(f"{Path(run) / 'config.json'}: {error}") from error
+    path = weights.kept(
+        Path(run),
+        config["optimizers"][0] if optimizer is None else optimizer,
+        config["seeds"][0] if seed is None else seed,
+    )
+    data = weights.data_of(path)
+    network = Network(name, len(data.classes), data.image_shape, binary=binary, dtype=dtype)
+    # Not mere shapes: the random keys of dropout and the like are in no file.
+    made = jax.tree.map(lambda x: x[0], network.init(jax.random.key(0)[None]))
+    return Trained(network, *weights.load(path, *made), data)
+
+
+def load_teacher(run: Path, data: weights.Data, own: Collection[str | None] = ()) -> Trained:
+    """The first training of a run, as the teacher of a network on `data`.
+
+    Args:
+      run: the run folder.
+      data: what the student is trained on.
+      own: as of `load_trained`.
+
+    Raises:
+      ValueError: as `load_trained`; also if it was trained on other classes or image shapes.
+    """
+    teacher = load_trained(run, own=own)
+    weights.check_same_data(run, teacher.data, data)
+    return teacher
