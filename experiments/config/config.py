@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -122,7 +120,7 @@ class Config:
         """
         for name, rule, holds in self._rules():
             value = getattr(self, name)
-            if not isinstance(value, jax.core.Tracer) and not holds(value):
+            if not _is_traced(value) and not holds(value):
                 raise ValueError(f"{name}={value} is out of range: it must be {rule}.")
         self._check_used()
 
@@ -130,11 +128,11 @@ class Config:
         """Raises ValueError where a field would change nothing: it was meant for another run."""
         for name, unused in _OF_TEACHER.items():
             value = getattr(self, name)
-            if self.teacher is None and (isinstance(value, jax.core.Tracer) or value != unused):
+            if self.teacher is None and (_is_traced(value) or value != unused):
                 raise ValueError(f"{name}={value} has no effect without a teacher: give --teacher.")
         for name in _OF_LATENT:
             value, default = getattr(self, name), getattr(Config, name)
-            if self.binary != "both" and (isinstance(value, jax.core.Tracer) or value != default):
+            if self.binary != "both" and (_is_traced(value) or value != default):
                 raise ValueError(
                     f"{name}={value} has no effect with binary={self.binary}, which has no latent "
                     f"weights: leave it at {default}, or give --binary both."
@@ -209,6 +207,11 @@ class Config:
 _OF_TEACHER = {"distillation": 1.0, "temperature": 1.0, "teacher_network": None}
 # Fields that say nothing without latent weights.
 _OF_LATENT = ("init", "init_scale", "flip_momentum", "threshold", "flip_state")
+
+
+def _is_traced(value: Any) -> bool:
+    """Whether it stands for a member's number in a compiled step; this module imports no jax."""
+    return hasattr(value, "aval")
 
 
 def _at_least_one(value: int) -> bool:
