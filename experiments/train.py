@@ -24,6 +24,7 @@ from experiments.config import Config
 from experiments.config.choices import choose
 from experiments.data import Dataset, StreamedDataset, load, load_streamed
 from experiments.data.batches import feed_of
+from experiments.optimizers import OPTIMIZERS
 from experiments.process import distributed
 from experiments.process.allocator import keep_freed_memory
 from experiments.process.compile_cache import keep_compiled_programs
@@ -36,10 +37,10 @@ from experiments.run import weights
 from experiments.run.folder import RunFolder
 from experiments.run.read_only import Follower
 from experiments.sweep.members import Member, Program, chunks, programs
+from experiments.training.chain import make_optimizer
 from experiments.training.devices import layout_for, members_that_fit, one_device_a_core
 from experiments.training.loop import Training
 from experiments.training.networks import Network
-from experiments.training.optimizers import OPTIMIZERS, make_optimizer
 from experiments.training.resume import Rest
 from experiments.training.sharding import Layout, MembersApart
 from experiments.training.step import Steps

@@ -9,10 +9,10 @@ import synthetic_run
 import synthetic_sweep
 from rich.console import Console
 
+from experiments import optimizers
 from experiments.figures import style
 from experiments.report import epochs_to_match, summary
 from experiments.run.reader import TOP1, read_run
-from experiments.sweep import arms
 
 LAM_TAU = "optimizer=ovsw lam=0.01,0.04 tau=0.0001,0.0009"
 
@@ -81,7 +81,7 @@ def test_a_point_that_no_run_writes(tmp_path, point):
 
 def test_names_of_all_seven_optimizers_and_looks_of_their_own():
     names = ["sgd", "adam", "lars", "bop", "ags", "sad", "ovsw"]
-    assert [arms.display_name(name) for name in names] == [
+    assert [optimizers.display_name(name) for name in names] == [
         "SGD", "Adam", "LARS", "Bop", "SGD + AGS", "SGD + SAD", "OvSW",
     ]  # fmt: skip
     looks = style.looks([*names, "one", "two", "three"]).values()

@@ -9,8 +9,10 @@ from matplotlib.axes import Axes
 
 from experiments.figures import style
 from experiments.figures.points import Point, arm_columns, column, spread
+from experiments.optimizers import display_name
 from experiments.run.reader import TOP1, FloatArray, Run
-from experiments.sweep.arms import Value, display_name, field_name, value_text
+from experiments.sweep.arms import field_name, value_text
+from experiments.sweep.grid import Value
 
 _LINESTYLES = ("-", "--", ":", "-.")
 

@@ -10,8 +10,9 @@ from matplotlib.lines import Line2D
 from experiments.figures import curves, scales, style
 from experiments.figures.gamma_accuracy import FIELD
 from experiments.figures.points import Point, column, over_epochs
+from experiments.optimizers import display_name
 from experiments.run.reader import Run, depth_order
-from experiments.sweep.arms import display_name, value_text
+from experiments.sweep.arms import value_text
 
 METRIC = "epoch_flip_ratio"
 TOTAL = "total"  # in the column of the layers: all binary weights together

@@ -9,8 +9,9 @@ from matplotlib.patches import Rectangle
 
 from experiments.figures import curves, style
 from experiments.figures.points import Point, arm_columns, column, spread
+from experiments.optimizers import display_name
 from experiments.run.reader import Run
-from experiments.sweep.arms import display_name, value_text
+from experiments.sweep.arms import value_text
 
 OPTIMIZER = "ovsw"
 COLUMNS, ROWS = "lam", "tau"

@@ -14,7 +14,8 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from experiments.figures import style
 from experiments.figures.points import Point
-from experiments.run.reader import FloatArray, Run, depth_order, display_name
+from experiments.optimizers import display_name
+from experiments.run.reader import FloatArray, Run, depth_order
 
 MOST_COLUMNS = 4
 _TITLE_LENGTH = 24  # characters above a panel

@@ -1,14 +1,12 @@
 """How every figure looks: colours, line styles, sizes, percent axes.
 
-Colours are Okabe and Ito's, which colour-blind readers tell apart; every optimizer also has its
-own line style, marker and hatch, so that the figures survive a grey printer.
+The looks of the optimizers are in `experiments.optimizers`.
 """
 
 import math
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import PurePath
 
 import matplotlib
@@ -19,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from experiments.optimizers import OPTIMIZERS, Look
 from experiments.run.reader import FloatArray, Run
 
 DPI = 150
@@ -51,25 +50,6 @@ class NothingToDrawError(Exception):
     """A figure whose data the run does not hold; the message says which data."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """How one optimizer looks in every figure."""
-
-    color: str
-    linestyle: str | tuple[int, tuple[int, ...]]
-    marker: str
-    hatch: str
-
-
-_LOOKS = {
-    "sgd": Look("#4d4d4d", "--", "s", ""),
-    "ovsw": Look("#009E73", "-", "o", "//"),
-    "ags": Look("#56B4E9", "-.", "^", ".."),
-    "sad": Look("#CC79A7", ":", "v", "\\\\"),
-    "adam": Look("#D55E00", (0, (5, 1, 1, 1, 1, 1)), "D", "xx"),
-    "lars": Look("#0072B2", (0, (8, 2)), "P", "++"),
-    "bop": Look("#E69F00", (0, (3, 1, 1, 1)), "X", "--"),
-}
 _OTHER_LOOKS = (
     Look("#000000", (0, (1, 2)), "*", "||"),
     Look("#F0E442", (0, (10, 4)), "<", "oo"),
@@ -79,9 +59,11 @@ _OTHER_LOOKS = (
 
 def looks(optimizers: Sequence[str]) -> dict[str, Look]:
     """A look for each optimizer; unknown ones share what is left, in turn."""
-    unknown = [name for name in optimizers if name not in _LOOKS]
+    unknown = [name for name in optimizers if name not in OPTIMIZERS]
     others = {name: _OTHER_LOOKS[i % len(_OTHER_LOOKS)] for i, name in enumerate(unknown)}
-    return {name: _LOOKS.get(name) or others[name] for name in optimizers}
+    return {
+        name: OPTIMIZERS[name].look if name in OPTIMIZERS else others[name] for name in optimizers
+    }
 
 
 def applied() -> AbstractContextManager[None]:

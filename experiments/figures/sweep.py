@@ -11,8 +11,9 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.figures import curves, scales, style
 from experiments.figures.points import Point, arm_columns, column, spread
+from experiments.optimizers import display_name
 from experiments.run.reader import Run
-from experiments.sweep.arms import display_name, field_name
+from experiments.sweep.arms import field_name
 
 _COLUMNS = 2
 _METRICS = (curves.TOP1_METRIC, curves.NEVER_FLIPPED)

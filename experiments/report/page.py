@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.optimizers import display_name
 from experiments.report import epochs_to_match
 from experiments.report.table import spread, summarise, table
-from experiments.run.reader import TOP1, Run, display_name
+from experiments.run.reader import TOP1, Run
 
 _CAPTIONS = {
     "headline": "Ours: never-flipped share and test top-1",

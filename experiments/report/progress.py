@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from experiments.run.reader import display_name
+from experiments.optimizers import display_name
 from experiments.training.step_group import Together
 
 Report = Callable[[int, Mapping[str, float]], None]

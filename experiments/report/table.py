@@ -14,8 +14,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.optimizers import display_name
 from experiments.report import epochs_to_match
-from experiments.run.reader import TOP1, TOP5, Run, display_name, read_run, sample_std
+from experiments.run.reader import TOP1, TOP5, Run, read_run, sample_std
 
 Summary = Mapping[str, Mapping[str, Any]]
 

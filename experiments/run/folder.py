@@ -33,7 +33,8 @@ from experiments.run.atomic_files import WriteError, write_arrays, writing, writ
 from experiments.run.checkpoint import Checkpoints
 from experiments.run.events import EventFile
 from experiments.run.symlinks import check_links
-from experiments.sweep.members import Member, Value
+from experiments.sweep.grid import Value
+from experiments.sweep.members import Member
 
 PACKAGES = ("ovsw-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 LOCK = ".lock"

@@ -19,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.config.config_file import read_config, read_object
-from experiments.sweep.arms import Arm, Value, arms_of, display_name, planned_points
+from experiments.optimizers import display_name
+from experiments.sweep.arms import Arm, arms_of, planned_points
+from experiments.sweep.grid import Value
 
-__all__ = ["Arm", "FloatArray", "IntArray", "Row", "Run", "Value", "display_name", "read_run"]
+__all__ = ["Arm", "FloatArray", "IntArray", "Row", "Run", "Value", "read_run"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

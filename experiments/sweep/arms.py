@@ -4,23 +4,15 @@ A point says which values the run's grids gave it, {} in a plain comparison. Fie
 same at all points of an optimizer tell its arms not apart, so that no key and no name holds them.
 """
 
-import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Value = float | str
+from experiments.optimizers import display_name
+from experiments.sweep import grid
+from experiments.sweep.grid import Point, Value
 
-DISPLAY_NAMES = {
-    "sgd": "SGD",
-    "adam": "Adam",
-    "lars": "LARS",
-    "bop": "Bop",
-    "ags": "SGD + AGS",
-    "sad": "SGD + SAD",
-    "ovsw": "OvSW",
-}
 _FIELD_NAMES = {
     "init_scale": "gamma",
     "learning_rate": "lr",
@@ -31,11 +23,6 @@ _FIELD_NAMES = {
     "threshold": "sigma",
     "flip_momentum": "mu",
 }
-
-
-def display_name(optimizer: str) -> str:
-    """Name of an optimizer key for tables and figures; an unknown key stands for itself."""
-    return DISPLAY_NAMES.get(optimizer, optimizer)
 
 
 def field_name(field: str) -> str:
@@ -95,35 +82,18 @@ class Arm:
         return [f"{field_name(k)} {value_text(v)}" for k, v in self.point.items()]
 
 
-Point = tuple[str, Mapping[str, Value]]  # an optimizer, and what the grids gave it
-
-
 def planned_points(config: Mapping[str, Any]) -> list[Point]:
     """The points that a config.json plans, in its order.
 
     >>> planned_points({"grids": ["optimizer=sgd,ovsw init_scale=0.1,1"]})[1]
     ('sgd', {'init_scale': 1.0})
+
+    Raises:
+      ValueError: if a grid can't be read.
     """
     optimizers = [str(name) for name in config.get("optimizers") or []]
-    grids = config.get("grids") or [""]
-    return [point for grid in grids for point in _grid_points(str(grid), optimizers)]
-
-
-def _grid_points(grid: str, optimizers: Sequence[str]) -> Iterator[Point]:
-    listed = {
-        field: [_value(text) for text in values.split(",")]
-        for field, _, values in (part.partition("=") for part in grid.split())
-    }
-    names = listed.pop("optimizer", optimizers)
-    for name, *values in itertools.product(names, *listed.values()):
-        yield str(name), dict(zip(listed, values, strict=True))
-
-
-def _value(text: str) -> Value:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    texts = [str(text) for text in config.get("grids") or [""]]
+    return [point for text in texts for point in grid.points(grid.parse(text), optimizers)]
 
 
 def arms_of(points: Sequence[Point], config: Mapping[str, Any]) -> list[Arm]:

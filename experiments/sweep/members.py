@@ -1,8 +1,6 @@
 """Which trainings a config stands for: points of its grids times seeds, grouped into programs.
 
-A grid is a product of values, written `optimizer=sgd,ovsw init_scale=0.01,1,100`; several grids
-are the union of their points. Members whose shapes agree, those that differ in numbers and seeds
-only, share one compiled program.
+Members whose shapes agree, those that differ in numbers and seeds only, share one compiled program.
 """
 
 import dataclasses
@@ -13,8 +11,9 @@ from typing import Any
 
 from experiments.config import Config
 from experiments.config.choices import choose
-
-Value = float | str
+from experiments.optimizers import OPTIMIZERS, users
+from experiments.sweep import grid
+from experiments.sweep.grid import Point, Value
 
 # Fields of a Config that a grid may vary beside its numbers; each value is a program of its own.
 _WORDS = ("init", "network", "flip_state")
@@ -23,19 +22,6 @@ _NUMBERS = tuple(
     for f in dataclasses.fields(Config)
     if f.type in (float, "float") and f.name != "checkpoint_seconds"  # it changes no training
 )
-# Numbers that only some optimizers have; every optimizer has the others.
-_SGD = ("sgd", "ags", "sad", "ovsw", "lars")
-_OF = {
-    "learning_rate": _SGD,
-    "momentum": _SGD,
-    "weight_decay": _SGD,
-    "lam": ("ags", "ovsw"),
-    "tau": ("sad", "ovsw"),
-    "eta": ("lars",),
-    "adam_learning_rate": ("adam", "bop"),
-    "bop_threshold": ("bop",),
-    "bop_adaptivity": ("bop",),
-}
 VARIABLE = {name: name for name in ("optimizer", *_WORDS, *_NUMBERS)}
 
 
@@ -85,7 +71,7 @@ def programs(config: Config) -> list[Program]:
             f"grids={config.grids} hold {name} {dict(point)} twice: each point is trained once. "
             "Remove one of them."
         )
-    groups: dict[tuple[Any, ...], list[tuple[str, Mapping[str, Value]]]] = {}
+    groups: dict[tuple[Any, ...], list[Point]] = {}
     for name, point in points:
         config.at(point)  # checks every value
         words = tuple(sorted((k, v) for k, v in point.items() if k in _WORDS))
@@ -103,7 +89,7 @@ def chunks(programs: Sequence[Program], size: int) -> Iterator[tuple[Program, Se
         yield from (chunk for chunk in layer if chunk is not None)
 
 
-def _program(config: Config, group: Sequence[tuple[str, Mapping[str, Value]]]) -> Program:
+def _program(config: Config, group: Sequence[Point]) -> Program:
     name, first = group[0]
     words = {k: v for k, v in first.items() if k in _WORDS}
     varying = tuple(k for k in first if k not in _WORDS)
@@ -111,51 +97,36 @@ def _program(config: Config, group: Sequence[tuple[str, Mapping[str, Value]]]) -
     return Program(name, config.at(words), varying, members)
 
 
-def _points(config: Config) -> Iterator[tuple[str, Mapping[str, Value]]]:
-    if any(not grid.split() for grid in config.grids):
+def _points(config: Config) -> Iterator[Point]:
+    if any(not text.split() for text in config.grids):
         raise ValueError(
             f"grids={config.grids} hold an empty grid: write what varies, such as "
             "'optimizer=ovsw lam=0.01,0.04', or give no --grids."
         )
-    for grid in config.grids or ("",):
-        values = _parse(grid)
-        optimizers = values.pop("optimizer", config.optimizers)
-        for name in optimizers:
-            _check_used(grid, str(name), values)
-            for point in itertools.product(*values.values()):
-                yield str(name), dict(zip(values, point, strict=True))
+    for text in config.grids or ("",):
+        values = grid.parse(text)
+        _check_values(values)
+        for name in values.get("optimizer", config.optimizers):
+            _check_used(text, str(name), values)
+        yield from grid.points(values, config.optimizers)
 
 
-def _check_used(grid: str, optimizer: str, fields: Iterable[str]) -> None:
+def _check_values(values: Mapping[str, Sequence[Value]]) -> None:
+    for field, listed in values.items():
+        choose("field of a grid", field, VARIABLE)
+        for value in listed:
+            if field in _NUMBERS and isinstance(value, str):
+                raise ValueError(
+                    f"{field}={value} in a grid is no number: write it as 0.04 or 4e-2."
+                )
+
+
+def _check_used(text: str, optimizer: str, fields: Iterable[str]) -> None:
     for field in fields:
-        if optimizer not in _OF.get(field, (optimizer,)):
+        using = users(field)
+        if optimizer in OPTIMIZERS and optimizer not in using:
             raise ValueError(
-                f"grid {grid!r} varies {field}, which {optimizer} does not have: all its trainings "
-                f"would be the same. Give {' and '.join(_OF[field])} a grid of their own, as "
-                f"'optimizer={_OF[field][0]} {field}=...'."
+                f"grid {text!r} varies {field}, which {optimizer} does not have: all its trainings "
+                f"would be the same. Give {' and '.join(using)} a grid of their own, as "
+                f"'optimizer={using[0]} {field}=...'."
             )
-
-
-def _parse(grid: str) -> dict[str, tuple[Value, ...]]:
-    values: dict[str, tuple[Value, ...]] = {}
-    for part in grid.split():
-        name, equals, listed = part.partition("=")
-        choose("field of a grid", name, VARIABLE)
-        if not equals or not all(listed.split(",")) or name in values:
-            raise ValueError(
-                f"grid {grid!r} can't be read at {part!r}: it must be NAME=VALUE,VALUE,... once a "
-                "name, with spaces between names only, such as 'optimizer=ovsw lam=0.01,0.04'."
-            )
-        values[name] = tuple(_value(name, v) for v in listed.split(","))
-    return values
-
-
-def _value(name: str, text: str) -> Value:
-    if name not in _NUMBERS:
-        return text
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(
-            f"{name}={text} in a grid is no number: write it as 0.04 or 4e-2."
-        ) from error

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import Config
+from experiments.optimizers import display_name
 from experiments.process import distributed
 from experiments.process.signals import Signals, Stopped
 from experiments.run import histograms, predictions, weights
 from experiments.run.folder import RunFolder
 from experiments.run.predictions import Predictions
-from experiments.run.reader import display_name
 from experiments.sweep.members import programs
 from experiments.training import position
 from experiments.training.dispatch_limit import Pace

@@ -1,0 +1,115 @@
+"""From a row of `experiments.optimizers` and a config to a gradient transformation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import ovsw_jax as ovsw
+from experiments.config import Config
+from experiments.optimizers import OPTIMIZERS
+
+Scheduled = Callable[[float], optax.Schedule]  # from the learning rate at the top
+
+
+def make_optimizer(name: str, config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
+    """The optimizer called `name`; the numbers of `config` may be traced.
+
+    Raises:
+      ValueError: if it acts on latent weights, and the config's network has none.
+    """
+    row = OPTIMIZERS[name]
+    if config.binary != "both" and not row.of_real_weights:
+        usable = [key for key, other in OPTIMIZERS.items() if other.of_real_weights]
+        raise ValueError(
+            f"optimizer {name} acts on the latent weights of binary layers, and with "
+            f"binary={config.binary} there are none: use {' or '.join(usable)}."
+        )
+
+    def scheduled(top: float) -> optax.Schedule:
+        return learning_rate(config, steps_per_epoch, top)
+
+    return optax.chain(*(_MAKERS[link](config, scheduled) for link in row.chain))
+
+
+def learning_rate(config: Config, steps_per_epoch: int, top: float | None = None) -> optax.Schedule:
+    """Linear warm-up, then a cosine that ends at 1e-4 of the top; constant within an epoch.
+
+    Source: authors' code: lr (e + 1) / w while e < w, then lr (1 + cos pi (e - w) / (E - w)) / 2
+    + 1e-5 in epoch e of E, for lr = 0.1. For another `top` (None is the config's learning rate)
+    the floor keeps its share of it; that is ours.
+    """
+    lr, warmup = config.learning_rate if top is None else top, config.warmup_epochs
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        epoch = jnp.asarray(count) // steps_per_epoch
+        done = (epoch - warmup) / max(config.epochs - warmup, 1)
+        cosine = 0.5 * (1 + jnp.cos(jnp.pi * done)) * lr + 1e-4 * lr
+        return jnp.where(epoch < warmup, lr * (epoch + 1) / max(warmup, 1), cosine)
+
+    return schedule
+
+
+def _ags(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
+    return ovsw.ags(c.lam)
+
+
+def _sad(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
+    return ovsw.sad(c.tau, **_flip_state(c))
+
+
+def _flips(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
+    if c.binary != "both":  # no signs of weights, no flips
+        return optax.identity()
+    return ovsw.track_flip_state(**_flip_state(c))
+
+
+def _sgd(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
+    def decayed(params: Any) -> Any:
+        return jax.tree.map(lambda p: c.decay_1d or jnp.ndim(p) > 1, params)
+
+    return optax.chain(
+        optax.add_decayed_weights(c.weight_decay, mask=decayed),
+        optax.sgd(scheduled(c.learning_rate), momentum=c.momentum),
+    )
+
+
+def _lars(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
+    return ovsw.lars_sgd(
+        scheduled(c.learning_rate),
+        eta=c.eta,
+        momentum=c.momentum,
+        weight_decay=c.weight_decay,
+        decay_1d=c.decay_1d,
+    )
+
+
+def _adam(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
+    return optax.adam(scheduled(c.adam_learning_rate))
+
+
+def _bop(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
+    """Bop flips the binary weights; Adam trains the rest, as its authors do."""
+
+    def kinds(params: Any) -> Any:
+        return jax.tree.map(lambda m: "binary" if m else "real", ovsw.latent_mask(params))
+
+    flips = ovsw.bop(c.bop_threshold, adaptivity=c.bop_adaptivity)
+    return optax.partition({"binary": flips, "real": _adam(c, scheduled)}, kinds)
+
+
+def _flip_state(c: Config) -> dict[str, Any]:
+    return {"momentum": c.flip_momentum, "threshold": c.threshold, "state": c.flip_state}
+
+
+_MAKERS: dict[str, Callable[[Config, Scheduled], optax.GradientTransformation]] = {
+    "ags": _ags,
+    "sad": _sad,
+    "flips": _flips,
+    "sgd": _sgd,
+    "lars": _lars,
+    "adam": _adam,
+    "bop": _bop,
+}
