@@ -1,6 +1,6 @@
-"""The command of earlier versions for `python -m experiments.studies.conv_graph_figure`."""
+"""The command of earlier versions for `python -m experiments.studies.conv_graph`."""
 
 import runpy
 
 if __name__ == "__main__":
-    runpy.run_module("experiments.studies.conv_graph_figure", run_name="__main__")
+    runpy.run_module("experiments.studies.conv_graph", run_name="__main__")

@@ -1,309 +1,195 @@
-"""The forward and backward graph of a binarised convolution, read from its jaxpr (as Fig. 7).
+"""python -m experiments.studies.conv_graph [--out FOLDER]: a binarised convolution (as Fig. 7).
 
-JAX traces a `BinaryConv` and its gradients into a list of equations. Each equation goes to one
-node, by rules that ask four things of it:
-
-- its *phase*: forward if the output needs it, else backward;
-- its *part*: the function of the library that it came from, by its traceback;
-- its *operand*: on which of the inputs x and W its forward values depend;
-- whether it is *frozen*: behind a `stop_gradient`, with no other way to the inputs.
-
-Equations with equal answers are one node; edges follow from the variables. A broadcast or a change
-of dtype belongs to what it is of, and an equation of constants to what uses it. A straight-through
-sign of the weights has an identity for a gradient, which is no equation at all; it gets a node all
-the same.
+Writes conv_graph.png: what a `BinaryConv` computes forward and backward, drawn from the formulas of
+its docstring, with the shapes of a layer of ResNet18.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
+import tyro
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
+from matplotlib.path import Path as MplPath
 
-import ovsw_jax as ovsw
+from experiments.figures import style
 
-Phase = Literal["input", "forward", "backward", "output"]
+Place = tuple[float, float]
 
-_LIBRARY = Path(ovsw.__file__).parent
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call")
-# Functions of the library, outermost first, to the part of the layer that they are.
-_PARTS = {
-    "normalize_sample": "normalise",
-    "standardized_scale": "factor",
-    "convolve": "convolve",
-    "convolve_signs": "convolve",
-    "_affine": "scale",
-}
-_RECASTS = ("broadcast_in_dim", "convert_element_type")
-_LABELS = {
-    ("forward", "normalise", "x", True): ("deviation", "σ, of each sample"),
-    ("forward", "normalise", "x", False): ("normalise", "x̂ = x / σ"),
-    ("forward", "sign", "x", False): ("sign", "a = sign x̂"),
-    ("forward", "sign", "W", False): ("sign", "w = sign W"),
-    ("forward", "factor", "W", True): ("factor", "α, of each filter"),
-    ("forward", "convolve", "x W", False): ("convolve", "z = a ∗ w"),
-    ("forward", "scale", "x W", False): ("scale", "y = z α"),
-    ("backward", "scale", "W", False): ("scale", "dz = dy α"),
-    ("backward", "convolve", "W", False): ("input gradient", "da = dz ∗ flipped w"),
-    ("backward", "convolve", "x", False): ("weight gradient", "dw = a ∗ dz"),
-    ("backward", "normalise", "x", False): ("normalise", "dx = dx̂ / σ"),
-}
-# What each sign does in the backward pass, by its docstring.
-_GRADIENTS = {
-    "approx_sign": ("window", "{1} max(2 - 2|{0}|, 0)"),
-    "clipped_ste_sign": ("window", "{1} where |{0}| ≤ 1"),
-    "ste_sign": ("straight-through", "d{0} = {1}"),
-    "sign": ("zero", "d{0} = 0"),
-}
+_WIDTH, _HEIGHT = 1.94, 0.72  # of a box
+_COLUMN, _ROW = 2.4, 1.15  # from one centre to the next
+_EXIT, _TURN = 0.45, 0.22  # where a kept value leaves a box, and how far off it turns
+_FILL = {"array": "white", "forward": "#dcebf7", "frozen": "white", "backward": "#f2b877"}
+_KEPT = "#6e6e6e"
 
 
-@dataclass(frozen=True)
-class Node:
-    """One box of the drawing.
+class Node(NamedTuple):
+    """One box.
 
     Attributes:
-      key: its name among the nodes.
-      phase: "input" and "output" are arrays; "forward" and "backward" hold equations.
+      kind: an array that goes in or comes out; a step forward, with a gradient or "frozen" without
+        one; or a step backward.
       title: what it does, in a word or two.
       detail: its formula; for arrays, shape and dtype.
-      frozen: behind a stop_gradient.
-      primitives: of its equations, in order; empty for arrays and for an identity.
+      column: from left to right.
+      row: from top to bottom.
     """
 
-    key: str
-    phase: Phase
+    kind: Literal["array", "forward", "frozen", "backward"]
     title: str
     detail: str
-    frozen: bool = False
-    primitives: tuple[str, ...] = ()
+    column: float
+    row: float
 
 
-@dataclass(frozen=True)
-class Graph:
-    """Nodes in order of computation, and edges as pairs of their keys.
+_X, _W, _Y = ("256×32×32×64\nfloat32", "3×3×64×128\nfloat32", "256×16×16×128\nfloat32")
+NODES = {
+    "x": Node("array", "x", _X, 0, 0),
+    "W": Node("array", "W", _W, 0, 2),
+    "deviation": Node("frozen", "deviation", "σ, of each sample", 1, 1),
+    "normalise": Node("forward", "normalise", "x̂ = x / σ", 2, 0),
+    "input sign": Node("forward", "sign", "a = sign x̂", 3, 0),
+    "kernel sign": Node("forward", "sign", "w = sign W", 3, 2),
+    "convolve": Node("forward", "convolve", "z = a ∗ w", 4, 0),
+    "factor": Node("frozen", "factor", "α, of each filter", 4, 3),
+    "scale": Node("forward", "scale", "y = z α", 5, 0),
+    "y": Node("array", "y", _Y, 6, 0),
+    "dy": Node("array", "dy", _Y, 6, 4.25),
+    "scale back": Node("backward", "scale", "dz = dy α", 5, 4.25),
+    "input gradient": Node("backward", "input gradient", "da = dz ∗ flipped w", 4, 4.25),
+    "window": Node("backward", "window", "da max(2 - 2|x̂|, 0)", 3, 4.25),
+    "normalise back": Node("backward", "normalise", "dx = dx̂ / σ", 2, 4.25),
+    "weight gradient": Node("backward", "weight gradient", "dw = a ∗ dz", 4, 5.4),
+    "straight-through": Node("backward", "straight-through", "dW = dw", 3, 5.4),
+    "dx": Node("array", "dx", _X, 0, 4.25),
+    "dW": Node("array", "dW", _W, 0, 5.4),
+}
+# Chains of boxes, each with an arrow to the next.
+_FLOWS = (
+    ("x", "normalise", "input sign", "convolve", "scale", "y"),
+    ("x", "deviation", "normalise"),
+    ("W", "kernel sign", "convolve"),
+    ("W", "factor", "scale"),
+    ("dy", "scale back", "input gradient", "window", "normalise back", "dx"),
+    ("scale back", "weight gradient", "straight-through", "dW"),
+)
+_KEPT_FOR_BACKWARD = (
+    ("deviation", "normalise back"),
+    ("normalise", "window"),
+    ("kernel sign", "input gradient"),
+    ("factor", "scale back"),
+    ("input sign", "weight gradient"),
+)
 
-    Attributes:
-      nodes: see `Node`.
-      edges: (source, target), sorted, none twice.
-      equations: number of equations in the jaxpr, calls inlined.
+
+def main(out: Path = Path("runs") / "conv_graph") -> None:
+    """Writes the drawing.
+
+    Args:
+      out: folder for conv_graph.png, over an older one.
     """
-
-    nodes: tuple[Node, ...]
-    edges: tuple[tuple[str, str], ...]
-    equations: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "conv_graph.png"
+    with style.applied():
+        figure().savefig(path, dpi=style.DPI)
+    print(path)
 
 
-@dataclass(frozen=True)
-class _Equation:
-    primitive: str
-    inputs: tuple[int, ...]  # variables; literals are left out
-    outputs: tuple[int, ...]
-    functions: tuple[tuple[str, str], ...]  # (file, function) of the library, outermost first
+def figure() -> Figure:
+    """Forward from left to right in the upper half, backward from right to left in the lower."""
+    with style.applied():
+        fig = style.new_figure(6.2, width=12.0)
+        style.set_title(fig, "A binarised convolution and its gradients, in training")
+        axes = fig.subplots()
+        for source, target in _KEPT_FOR_BACKWARD:
+            _draw_arrow(axes, _route_of_kept(source, target), kept=True)
+        for flow in _FLOWS:
+            for source, target in itertools.pairwise(flow):
+                _draw_arrow(axes, _route(source, target), kept=False)
+        for name, node in NODES.items():
+            _draw_node(axes, node, _place(name))
+        fig.legend(handles=_legend(), loc="outside lower center", ncols=4, handlelength=2.6)
+        axes.set_aspect("equal")
+        axes.axis("off")
+        axes.autoscale_view()
+    return fig
 
 
-class Answer(NamedTuple):
-    """What the rules say of an equation."""
-
-    phase: Phase
-    part: str
-    operand: str
-    frozen: bool
-
-    @property
-    def key(self) -> str:
-        """The node of equations with this answer."""
-        return "/".join((*self[:3], *(["frozen"] * self.frozen)))
+def _place(name: str) -> Place:
+    return _COLUMN * NODES[name].column, -_ROW * NODES[name].row
 
 
-def trace(conv: ovsw.nn.BinaryConv, x_shape: Sequence[int]) -> Graph:
-    """The graph of `conv` in training mode for an input of the given shape.
-
-    Other parameters than the latent kernel are constants here.
-    """
-    graph_and_states: Any = nnx.split(conv, nnx.PathContains("latent_kernel"), ...)
-    graph, latent_state, rest = graph_and_states
-    latent = nnx.to_pure_dict(latent_state)
-    x = jax.ShapeDtypeStruct(tuple(x_shape), latent["latent_kernel"].dtype)
-
-    def forward(latent: Any, x: jax.Array) -> jax.Array:
-        layer: Any = nnx.merge(graph, latent, rest)
-        return layer(x)
-
-    def both(latent: Any, x: jax.Array, dy: jax.Array) -> tuple[Any, ...]:
-        y, transpose = jax.vjp(forward, latent, x)
-        return (y, *transpose(dy))
-
-    dy = jax.eval_shape(forward, latent, x)
-    closed = jax.make_jaxpr(both)(latent, x, dy)
-    numbers = itertools.count()
-    names = dict(zip(("W", "x", "dy"), numbers, strict=False))
-    equations, results = _flatten(closed.jaxpr, list(names.values()), numbers, ())
-    outputs = dict(zip(("y", "dW", "dx"), results, strict=True))
-    avals = dict(zip((*names, *outputs), (*closed.in_avals, *closed.out_avals), strict=True))
-    signs: Any = {"x": conv.input_sign, "W": conv.kernel_sign}  # a layer with both
-    return _collapse(list(equations), names, outputs, avals, signs)
+def _draw_node(axes: Axes, node: Node, place: Place) -> None:
+    x, y = place
+    array = node.kind == "array"
+    backward = node.kind == "backward"
+    axes.add_patch(
+        FancyBboxPatch(
+            (x - _WIDTH / 2, y - _HEIGHT / 2),
+            _WIDTH,
+            _HEIGHT,
+            boxstyle="square,pad=0" if array or backward else "round,pad=0,rounding_size=0.16",
+            facecolor=_FILL[node.kind],
+            edgecolor="none" if array else "black",
+            linestyle=(0, (3, 2)) if node.kind == "frozen" else "-",
+        )
+    )
+    up, down = (0.28, -0.1) if array else (0.15, -0.16)
+    axes.text(x, y + up, node.title, ha="center", va="center", fontweight="bold")
+    axes.text(x, y + down, node.detail, ha="center", va="center", fontsize=8)
 
 
-def _flatten(
-    jaxpr: Any, inputs: Sequence[int | None], numbers: Iterator[int], functions: Any
-) -> tuple[list[_Equation], list[int | None]]:
-    """Equations with calls inlined and variables numbered anew: calls may share one jaxpr."""
-    known: dict[Any, int | None] = dict(zip(jaxpr.invars, inputs, strict=True))
-    known |= dict.fromkeys(jaxpr.constvars)
-
-    def look_up(variable: Any) -> int | None:
-        return None if hasattr(variable, "val") else known[variable]
-
-    flat: list[_Equation] = []
-    for equation in jaxpr.eqns:
-        origin = functions or _library_functions(equation)
-        arguments = [look_up(v) for v in equation.invars]
-        inner = [p for p in equation.params.values() if hasattr(p, "jaxpr")]
-        if equation.primitive.name in _CALLS and len(inner) == 1:
-            inlined, results = _flatten(inner[0].jaxpr, arguments, numbers, origin)
-            flat += inlined
-            known |= dict(zip(equation.outvars, results, strict=True))
-            continue
-        outputs = [next(numbers) for _ in equation.outvars]
-        known |= dict(zip(equation.outvars, outputs, strict=True))
-        used = tuple(a for a in arguments if a is not None)
-        flat.append(_Equation(equation.primitive.name, used, tuple(outputs), origin))
-    return flat, [look_up(v) for v in jaxpr.outvars]
+def _route(source: str, target: str) -> list[Place]:
+    """Corners of the line from one box to another, along rows and columns."""
+    (x0, y0), (x1, y1) = _place(source), _place(target)
+    side, height = _WIDTH / 2 * (1 if x1 > x0 else -1), _HEIGHT / 2
+    if y0 == y1:
+        return [(x0 + side, y0), (x1 - side, y1)]
+    if y1 > y0:
+        return [(x0 + side, y0), (x1, y0), (x1, y1 - height)]
+    return [(x0, y0 - height), (x0, y1), (x1 - side, y1)]
 
 
-def _library_functions(equation: Any) -> tuple[tuple[str, str], ...]:
-    frames = equation.source_info.traceback.frames
-    return tuple(
-        (Path(f.file_name).stem, f.function_name)
-        for f in reversed(frames)
-        if Path(f.file_name).is_relative_to(_LIBRARY)
+def _route_of_kept(source: str, target: str) -> list[Place]:
+    """From below one box to above another; between two columns where a box is in the way."""
+    (x0, y0), (x1, y1) = _place(source), _place(target)
+    height, start = _HEIGHT / 2, x0 + _EXIT
+    points = [(start, y0 - height)]
+    if any(abs(x - x0) < _WIDTH / 2 and y1 < y < y0 for x, y in map(_place, NODES)):
+        points += [(start, y0 - height - _TURN), (x0 + _COLUMN / 2, y0 - height - _TURN)]
+        start = x0 + _COLUMN / 2
+    turn, end = y1 + height + _TURN, x1 - _EXIT / 2
+    return [*points, (start, turn), (end, turn), (end, y1 + height)]
+
+
+def _draw_arrow(axes: Axes, corners: Sequence[Place], *, kept: bool) -> None:
+    codes = [MplPath.MOVETO] + [MplPath.LINETO] * (len(corners) - 1)
+    axes.add_patch(
+        FancyArrowPatch(
+            path=MplPath(corners, codes),
+            arrowstyle="-|>",
+            mutation_scale=10,
+            color=_KEPT if kept else "black",
+            linestyle=(0, (1, 1.2)) if kept else "-",
+            linewidth=1.4,
+            zorder=0.5,
+            fill=False,
+        )
     )
 
 
-def _part(equation: _Equation) -> str:
-    for file, function in equation.functions:
-        if file in ("signs", "words") or function == "pad":
-            return "sign"  # as numbers, with a border, or packed as bits
-    for _, function in equation.functions:
-        if function in _PARTS:
-            return _PARTS[function]
-    return equation.functions[-1][1] if equation.functions else equation.primitive
+def _legend() -> list[Patch | Line2D]:
+    return [
+        Patch(facecolor=_FILL["forward"], edgecolor="black", label="forward"),
+        Patch(facecolor="white", edgecolor="black", linestyle="--", label="without a gradient"),
+        Patch(facecolor=_FILL["backward"], edgecolor="black", label="backward"),
+        Line2D([], [], color=_KEPT, linestyle=(0, (1, 1.2)), label="kept for the backward pass"),
+    ]
 
 
-class _Facts:
-    """What the rules ask about variables."""
-
-    def __init__(
-        self, equations: Sequence[_Equation], names: Mapping[str, int], y: int | None
-    ) -> None:
-        self.sources = {number: frozenset([name]) for name, number in names.items()}
-        self.frozen: set[int] = set()
-        for e in equations:
-            depends = frozenset[str]().union(*(self.sources[i] for i in e.inputs))
-            self.sources |= dict.fromkeys(e.outputs, depends)
-            if e.primitive == "stop_gradient" or self.frozen.issuperset(e.inputs):
-                self.frozen.update(e.outputs)
-        self.needed = {y}
-        for e in reversed(equations):
-            if self.needed.intersection(e.outputs):
-                self.needed.update(e.inputs)
-
-
-def _collapse(
-    equations: Sequence[_Equation],
-    names: Mapping[str, int],
-    outputs: Mapping[str, int | None],
-    avals: Mapping[str, Any],
-    signs: Mapping[str, Callable[[jax.Array], jax.Array]],
-) -> Graph:
-    facts = _Facts(equations, names, outputs["y"])
-    made_by: dict[int, str] = {number: name for name, number in names.items()}
-    groups: dict[str, list[str]] = {}
-    answers: dict[str, Answer] = {}
-    edges: set[tuple[str, str]] = set()
-    for e, answer in zip(equations, _answers(equations, facts), strict=True):
-        groups.setdefault(answer.key, []).append(e.primitive)
-        answers[answer.key] = answer
-        edges |= {(made_by[i], answer.key) for i in e.inputs}
-        made_by |= dict.fromkeys(e.outputs, answer.key)
-    nodes = [_array(name, "input", avals[name]) for name in names]
-    for key, primitives in groups.items():
-        answer = answers[key]
-        title, detail = _label(answer, signs)
-        nodes.append(Node(key, answer.phase, title, detail, answer.frozen, tuple(primitives)))
-    for name, number in outputs.items():
-        source = "constant" if number is None else made_by[number]
-        if name == "dW" and _is_straight_through(signs["W"]):
-            identity = Answer("backward", "sign", "W", False)
-            nodes.append(Node(identity.key, "backward", *_label(identity, signs)))
-            edges.add((source, identity.key))
-            source = identity.key
-        nodes.append(_array(name, "output", avals[name]))
-        edges.add((source, name))
-    kept = tuple(sorted((a, b) for a, b in edges if a != b))
-    return Graph(tuple(nodes), kept, len(equations))
-
-
-def _answers(equations: Sequence[_Equation], facts: _Facts) -> list[Answer]:
-    """What makes equations one node, for each of them."""
-    answers = [_answer(e, facts) for e in equations]
-    maker = {o: i for i, e in enumerate(equations) for o in e.outputs}
-    for i, e in enumerate(equations):
-        if e.primitive in _RECASTS and e.inputs and e.inputs[0] in maker:
-            answers[i] = answers[maker[e.inputs[0]]]
-    user = {v: i for i, e in reversed(list(enumerate(equations))) for v in e.inputs}
-    for i, e in reversed(list(enumerate(equations))):
-        users = [user[o] for o in e.outputs if o in user]
-        if users and not any(facts.sources[o] for o in e.outputs):
-            answers[i] = answers[min(users)]
-    return answers
-
-
-def _answer(equation: _Equation, facts: _Facts) -> Answer:
-    forward = any(o in facts.needed for o in equation.outputs)
-    sources = [facts.sources[i] for i in equation.inputs]
-    operand = frozenset[str]().union(*(s for s in sources if "dy" not in s))
-    return Answer(
-        "forward" if forward else "backward",
-        _part(equation),
-        " ".join(sorted(operand, reverse=True)),
-        forward and facts.frozen.issuperset(equation.outputs),
-    )
-
-
-def _label(
-    answer: Answer, signs: Mapping[str, Callable[[jax.Array], jax.Array]]
-) -> tuple[str, str]:
-    phase, part, operand, _ = answer
-    if phase == "backward" and part == "sign" and operand in signs:
-        name = _name(signs[operand])
-        title, detail = _GRADIENTS.get(name, (name, ""))
-        return title, detail.format(*{"x": ("x̂", "da"), "W": ("W", "dw")}[operand])
-    return _LABELS.get(answer, (part, operand))
-
-
-def _name(sign: Callable[[jax.Array], jax.Array]) -> str:
-    return getattr(sign, "__name__", "sign")
-
-
-def _is_straight_through(sign: Callable[[jax.Array], jax.Array]) -> bool:
-    """Whether the cotangent comes back as it is, as the same variable."""
-
-    def backward(x: jax.Array, cotangent: jax.Array) -> Any:
-        return jax.vjp(sign, x)[1](cotangent)
-
-    jaxpr = jax.make_jaxpr(backward)(jnp.ones(2), jnp.ones(2)).jaxpr
-    return jaxpr.outvars[0] is jaxpr.invars[1]
-
-
-def _array(name: str, phase: Phase, aval: Any) -> Node:
-    shape = "×".join(map(str, aval.shape))
-    return Node(name, phase, name, f"{shape}\n{aval.dtype}")
+if __name__ == "__main__":
+    tyro.cli(main)
