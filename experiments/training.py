@@ -255,6 +255,7 @@ class Training:
         try:
             yield
         except ValueError as error:
+            self.run_folder.forget_images()
             if not hosts.alone():
                 raise
             self._save(state, epoch)

@@ -46,7 +46,7 @@ def test_every_suffix_is_read(folder, suffix):
     Image.fromarray(pixels[..., 0] if suffix == ".pgm" else pixels).save(file, **options)
     loaded = data.load(str(folder))
     assert len(loaded.train_images) == 6
-    tolerance = 40 if suffix.lower() in (".jpg", ".jpeg") else 0
+    tolerance = 40 if suffix.lower() in image_file.LOSSY_SUFFIXES - {".webp"} else 0
     np.testing.assert_allclose(loaded.train_images[-1].astype(int), pixels, atol=tolerance)
 
 
@@ -124,20 +124,20 @@ def test_a_split_is_missing(folder, split):
 def test_no_images(folder):
     for file in (folder / "test").rglob("*.png"):
         file.unlink()
-    with pytest.raises(ValueError, match=r"test holds no images: looked for \.bmp .*ROOT/\{train"):
+    with pytest.raises(ValueError, match=r"test holds no images: read are \.bmp .*ROOT/\{train"):
         data.load(str(folder))
 
 
 def test_images_outside_class_folders(folder):
     for file in (folder / "test").glob("*/*"):
         file.rename(folder / "test" / f"{file.parent.name}{file.name}")
-    with pytest.raises(ValueError, match=r"no images \(image files must lie in class folders\)"):
+    with pytest.raises(ValueError, match=r"no images \(image files must lie in class folders; if"):
         data.load(str(folder))
 
 
 def test_an_empty_training_class(folder):
     (folder / "train" / "bee").mkdir()
-    with pytest.raises(ValueError, match=r"train.bee holds no images: add some, or remove the f"):
+    with pytest.raises(ValueError, match=r"bee holds no images \(it is empty\): add .*, or remove"):
         data.load(str(folder))
 
 

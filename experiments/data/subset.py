@@ -1,7 +1,11 @@
 """Which training images a smaller data set keeps."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+
+_MOST_NAMED = 5  # classes in a note
 
 SEED = 0  # of the digits' split and of every subset: part of the data, not of a run
 
@@ -18,6 +22,19 @@ def balanced_subset(labels: NDArray[np.integer], count: int) -> NDArray[np.intp]
     starts = np.searchsorted(labels[by_class], labels[by_class])
     rank[by_class] = np.arange(len(labels)) - starts
     return np.sort(np.lexsort((labels, rank))[:count])
+
+
+def notes_of_untested(classes: Sequence[str], test_labels: NDArray[np.integer]) -> Iterator[str]:
+    """Says which classes no test image is of, if there are any: top-1 does not speak of them."""
+    untested = [
+        classes[i] for i in np.flatnonzero(np.bincount(test_labels, minlength=len(classes)) == 0)
+    ]
+    if untested:
+        more = ", ..." if untested[_MOST_NAMED:] else ""
+        yield (
+            f"{len(untested):,} of {len(classes):,} classes have no test image: "
+            f"{', '.join(map(repr, untested[:_MOST_NAMED]))}{more}"
+        )
 
 
 def train_and_held_out(
