@@ -1,5 +1,6 @@
 """What lies in one folder: images, folders, and by its kind whatever is neither."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,15 +36,24 @@ def list_folder(folder: Path) -> Listing:
             name = entry.name
             if name.startswith(".") or name in _SYSTEM:
                 others.append(("hidden files or folders", name))
-            elif entry.is_dir():
+            elif (what := _what(entry)) == "folder":
                 folders.append(name)
-            elif not entry.is_file():
-                others.append(("broken links or special files", name))
+            elif what != "file":
+                others.append((what, name))
             elif (suffix := os.path.splitext(name)[1].lower()) in image_file.SUFFIXES:
                 images.append(name)
             else:
                 others.append((f"{suffix} files" if suffix else "files without a suffix", name))
     return Listing(sorted(images), sorted(folders), gathered(others))
+
+
+def _what(entry: os.DirEntry[str]) -> str:
+    with contextlib.suppress(OSError):  # of a link to itself, or to where one may not look
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+    return "broken links or special files"
 
 
 def gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

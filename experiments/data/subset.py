@@ -71,6 +71,12 @@ def train_and_held_out(
             f"train_images={count:,} is more than the {available:,} training images of {name!r}: "
             "ask for at most that many"
         )
+    if count < classes and train_images is None:
+        raise ValueError(
+            f"held_out={held_out:,} leaves {count:,} of the {available:,} training images of "
+            f"{name!r}, less than one for each of its {classes} classes: hold out at most "
+            f"{available - classes:,}"
+        )
     if count < classes:
         raise ValueError(
             f"train_images={count:,} is less than one image for each of the {classes} classes of "
