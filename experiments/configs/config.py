@@ -22,9 +22,9 @@ class Config:
     train_images: int | None = None
     """train on this many images, spread over the classes as evenly as they allow; None is all"""
     held_out: int = 0
-    """if not 0, test on this many training images that are kept from training, spread over the
-    classes likewise, not on the test split, which is not needed then: for choosing hyperparameters,
-    and for images that have no test split"""
+    """if not 0, test on this many training images that are kept from training, of every class, not
+    on the test split, which is not needed then: for choosing hyperparameters, and for images that
+    have no test split"""
     augment: bool = False
     """random crop after padding by 4 pixels, and random horizontal flip"""
     image_size: int | None = None

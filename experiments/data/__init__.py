@@ -117,9 +117,10 @@ def load(
       train_images: keep so many training images only, the same ones every time and as evenly spread
         over the classes as they allow; a larger subset contains the smaller ones. None keeps all
         that are not held out.
-      held_out: if not 0, the test split is this many training images that are not trained on,
-        spread over the classes likewise: hyperparameters are chosen on them. An image folder then
-        needs no test split (what it has is not looked at), and may be ROOT/CLASS/FILE.
+      held_out: if not 0, the test split is this many training images that are not trained on:
+        hyperparameters are chosen on them. They are spread over the classes likewise, or, without
+        `train_images`, in proportion to the classes' sizes. An image folder then needs no test
+        split (what it has is not looked at), and may be ROOT/CLASS/FILE.
 
     Returns:
       The data set. Mean and std are the whole training split's, whatever `train_images` says.

@@ -40,10 +40,8 @@ def open_source(data_dir: Path | None, *, test: bool) -> Source:
     try:
         builder = tfds.builder(NAME, data_dir=os.fspath(root))
         _check_format(tfds, builder, folder)
-        train, tested = (
-            _split(tfds, builder, folder, split) if wanted else None
-            for split, wanted in (("train", True), (_TEST, test))
-        )
+        train = _split(tfds, builder, folder, "train")
+        tested = _split(tfds, builder, folder, _TEST) if test else None
         return Source(tuple(builder.info.features["label"].names), train, tested, labelled=False)
     except _NotReadableError:
         raise
