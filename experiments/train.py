@@ -88,9 +88,10 @@ def train(
     console = console or Console(markup=False)
     with distributed.agreed():
         planned, networks, dataset, teacher = _prepare(config)
-    counts = {"train_images": dataset.train_count, "test_images": dataset.test_count}
-    run = _open_folder(config, command, {**counts, "classes": dataset.classes})
-    console.print(f"{dataset!r}\nwriting to {run.path}", highlight=False, soft_wrap=True)
+        remembered = _remembered(dataset)
+    run = _open_folder(config, command, remembered)
+    lines = [repr(dataset), *(f"note: {n}" for n in dataset.notes), f"writing to {run.path}"]
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)
     status = 0
     with run:
         try:
@@ -220,6 +221,13 @@ class _Run:
         steps = self._steps(program, MembersApart(jax.devices()[:1]))
         values = steps.place({name: [0.0] for name in program.varying})
         return members_that_fit(steps, values, jax.devices())
+
+
+def _remembered(dataset: Dataset | StreamedDataset) -> dict[str, Any]:
+    """What a run folder keeps of the data set, to tell whether the run goes on with the same."""
+    counts = {"train_images": dataset.train_count, "test_images": dataset.test_count}
+    prints = {f"{split}_fingerprint": text for split, text in dataset.fingerprints().items()}
+    return {**counts, "classes": dataset.classes, **prints}
 
 
 def _open_folder(config: Config, command: str | None, data: Mapping[str, Any]) -> RunFolder:

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 
 from experiments import data
 from experiments.data import cifar, tfds_source
+from experiments.data.subset import train_and_held_out
 from experiments.prepare import prepare
 
 REPOSITORY = Path(__file__).parents[1]
@@ -110,6 +111,35 @@ def test_train_images_keeps_a_subset_of_the_training_split_only():
     np.testing.assert_array_equal(part.test_images, whole.test_images)
     np.testing.assert_array_equal(part.mean, whole.mean)
     np.testing.assert_array_equal(part.std, whole.std)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.data())
+def test_held_out_images_are_of_every_class(sizes, draw):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    most = len(labels) - len(sizes)
+    held_out = draw.draw(st.integers(0, most))
+    trained, others = train_and_held_out("", labels, len(sizes), None, held_out)
+    assert sorted([*trained, *others]) == [*range(len(labels))]
+    taken = np.bincount(labels[others], minlength=len(sizes))
+    assert taken.sum() == held_out
+    assert (taken < sizes).all()  # each class is still trained on
+    if held_out >= len(sizes):
+        assert (taken >= np.minimum(np.array(sizes) - 1, 1)).all()
+    # In proportion, but for what rounding and the two rules above make of it.
+    assert (np.abs(taken - np.array(sizes) * held_out / len(labels)) <= len(sizes)).all()
+
+
+def test_held_out_images_of_classes_of_different_sizes():
+    labels = np.repeat([0, 1, 2], [1000, 100, 10])
+    _, others = train_and_held_out("", labels, 3, None, 111)
+    assert np.bincount(labels[others]).tolist() == [100, 10, 1]
+
+
+@pytest.mark.parametrize("held_out", [1, 7, 20, 33])
+def test_held_out_images_of_equal_classes_are_those_that_a_subset_leaves(held_out):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(5), 20))
+    trained, _ = train_and_held_out("", labels, 5, None, held_out)
+    np.testing.assert_array_equal(trained, data.balanced_subset(labels, 100 - held_out))
 
 
 def test_train_images_out_of_range():

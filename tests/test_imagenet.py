@@ -123,6 +123,15 @@ def test_without_validation_images(tmp_path):
         stream(tmp_path)
 
 
+def test_held_out_images_need_no_validation_images_and_say_which_set_it_is(prepared, tmp_path):
+    prepare(tmp_path, {"train": [i % 1000 for i in range(1003)]})
+    imagenet = stream(tmp_path, held_out=3)
+    assert (imagenet.train_count, imagenet.test_count, imagenet.notes) == (1000, 3, ())
+    prints, others = imagenet.fingerprints(), stream(prepared).fingerprints()
+    assert prints == stream(tmp_path, held_out=2).fingerprints()
+    assert len({*prints.values(), *others.values()}) == 3  # held out are training images
+
+
 def test_a_damaged_image_is_named(tmp_path):
     prepare(tmp_path, damaged="n00000017_4.JPEG")
     imagenet = stream(tmp_path)

@@ -240,8 +240,8 @@ def test_processes_are_stopped_and_lost(digits, environment, alone, tmp_path):
 
 STOPPED_AT_THE_END = f"""
 import os, signal, sys
-from experiments import process, train
-from experiments.steps import Steps
+from experiments import train, worker
+from experiments.training.step import Steps
 
 evaluate, calls = Steps.evaluate, []
 
@@ -252,7 +252,7 @@ def stopped(*arguments):
     return evaluate(*arguments)
 
 Steps.evaluate = stopped
-train.run_as_program(lambda: process.main(sys.argv[1:]))
+train.run_as_program(lambda: worker.main(sys.argv[1:]))
 """
 
 

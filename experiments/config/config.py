@@ -13,14 +13,16 @@ class Config:
 
     data: str = "digits"
     """digits, cifar10, cifar100, or the path of an image folder ROOT/{train,test}/CLASS/FILE (or
-    val, or validation, for test); with image_size imagenet2012 or an image folder"""
+    val, or validation, for test; with held_out no test is needed, and ROOT/CLASS/FILE will do);
+    with image_size imagenet2012 or an image folder"""
     data_dir: Path | None = None
     """folder of the TFDS data sets; None is TFDS_DATA_DIR, else ~/tensorflow_datasets"""
     train_images: int | None = None
-    """train on this many images, the same number of each class; None is all"""
+    """train on this many images, spread over the classes as evenly as they allow; None is all"""
     held_out: int = 0
-    """if not 0, test on this many training images that are kept from training, not on the test
-    split: for choosing hyperparameters"""
+    """if not 0, test on this many training images that are kept from training, of every class, not
+    on the test split, which is not needed then: for choosing hyperparameters, and for images that
+    have no test split"""
     augment: bool = False
     """random crop after padding by 4 pixels, and random horizontal flip"""
     image_size: int | None = None

@@ -4,8 +4,8 @@
 
 Nothing is downloaded. `digits` comes with scikit-learn; `cifar10` and `cifar100` are read where
 `python -m experiments.prepare` (or TFDS itself) has put them; any other name is the path of an
-image folder ROOT/{train,test}/CLASS/FILE. ImageNet and folders with images of many sizes are
-streamed.
+image folder ROOT/{train,test}/CLASS/FILE (ROOT/CLASS/FILE if the test is on held-out training
+images). ImageNet and folders with images of many sizes are streamed.
 """
 
 import dataclasses
@@ -15,9 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.data import cifar, image_folder, imagenet, tfds_source
+from experiments.data import cifar, fingerprint, image_folder, imagenet, tfds_source
 from experiments.data.streamed import StreamedDataset, load_streamed
-from experiments.data.subset import SEED, balanced_subset, train_and_held_out
+from experiments.data.subset import (
+    SEED,
+    balanced_subset,
+    notes_of_untested,
+    train_and_held_out,
+)
 
 __all__ = [
     "NAMES",
@@ -52,6 +57,7 @@ class Dataset:
       mean: float32 (channels,), mean of the training split's pixels on the scale 0..1.
       std: float32 (channels,), their standard deviation; 1 for a channel that never changes, so
         that dividing by it is safe.
+      notes: what a person should know about it, such as files that were left out.
     """
 
     name: str
@@ -62,6 +68,7 @@ class Dataset:
     classes: tuple[str, ...]
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    notes: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -77,6 +84,15 @@ class Dataset:
     def test_count(self) -> int:
         """Number of test images."""
         return len(self.test_labels)
+
+    def fingerprints(self) -> dict[str, str]:
+        """For each split a text that is another one for other pixels, labels or standardising."""
+        return {
+            "train": fingerprint.of_arrays(
+                self.train_images, self.train_labels, self.mean, self.std
+            ),
+            "test": fingerprint.of_arrays(self.test_images, self.test_labels),
+        }
 
     def __repr__(self) -> str:
         return (
@@ -101,8 +117,10 @@ def load(
       train_images: keep so many training images only, the same ones every time and as evenly spread
         over the classes as they allow; a larger subset contains the smaller ones. None keeps all
         that are not held out.
-      held_out: if not 0, the test split is this many training images that are not trained on,
-        spread over the classes likewise: hyperparameters are chosen on them.
+      held_out: if not 0, the test split is this many training images that are not trained on:
+        hyperparameters are chosen on them. They are spread over the classes likewise, or, without
+        `train_images`, in proportion to the classes' sizes. An image folder then needs no test
+        split (what it has is not looked at), and may be ROOT/CLASS/FILE.
 
     Returns:
       The data set. Mean and std are the whole training split's, whatever `train_images` says.
@@ -120,10 +138,11 @@ def load(
     elif name in cifar.BY_NAME:
         data = _cifar(cifar.BY_NAME[name], data_dir)
     else:
-        data = _image_folder(name)
-    if train_images is None and held_out == 0:
-        return data
-    return _with_subset(data, train_images, held_out)
+        data = _image_folder(name, test=held_out == 0)
+    if train_images is not None or held_out:
+        data = _with_subset(data, train_images, held_out)
+    untested = notes_of_untested(data.classes, data.test_labels)
+    return dataclasses.replace(data, notes=(*data.notes, *untested))
 
 
 def channel_statistics(
@@ -184,12 +203,12 @@ def _cifar(which: cifar.Cifar, data_dir: str | Path | None) -> Dataset:
     return Dataset(which.name, *splits["train"], *splits["test"], classes, mean, std)
 
 
-def _image_folder(name: str) -> Dataset:
+def _image_folder(name: str, *, test: bool) -> Dataset:
     root = Path(name).expanduser()
     if not root.is_dir():
         raise ValueError(_unknown_message(name, is_file=root.is_file()))
-    folder = image_folder.scan(root)
-    images = image_folder.read(folder)
+    folder = image_folder.scan(root, test=test)
+    images, notes = image_folder.read(folder)
     mean, std = channel_statistics(images["train"])
     return Dataset(
         name=name,
@@ -200,6 +219,7 @@ def _image_folder(name: str) -> Dataset:
         classes=folder.classes,
         mean=mean,
         std=std,
+        notes=(*folder.notes, *notes),
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from experiments.data import cifar, cifar_archive, image_file, image_folder
 from experiments.data.cifar import Cifar
+from experiments.data.subset import notes_of_untested
 
 Example = tuple[NDArray[np.uint8], dict[str, int]]  # pixels (32, 32, 3) RGB; label name -> label
 
@@ -102,6 +103,8 @@ def _notes(
                 f"{counts[split]:,} {split} images, where {data.name} has {official:,}: "
                 "results are not comparable with published ones"
             )
+    yield from folder.notes
+    yield from notes_of_untested(folder.classes, np.array(folder.labels["test"]))
     files = [file for split in folder.files.values() for file in split]
     lossy = sum(file.suffix.lower() in image_file.LOSSY_SUFFIXES for file in files)
     if lossy:

@@ -15,17 +15,20 @@ from PIL import Image
 # Pillow knows many more, some of which start other programs (EPS runs Ghostscript).
 _SUFFIXES = {
     "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "BMP": (".bmp",),
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
     "PPM": (".pgm", ".ppm"),
+    "GIF": (".gif",),
 }
 SUFFIXES = frozenset(suffix for group in _SUFFIXES.values() for suffix in group)
-LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})  # webp can be either
+LOSSY_SUFFIXES = frozenset({*_SUFFIXES["JPEG"], ".webp"})  # webp can be either
 
 _GRAY = frozenset({"1", "L", "LA", "La"})
 _WIDE = ("I", "F")  # I, I;16, I;16B, F: more than 8 bits a pixel
+
+_ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
 
 _DRAFT_GAP = 2  # a JPEG decoded smaller keeps so many times the pixels needed, along either side
 _REDUCING_GAP = 3.0  # Pillow: with 3.0 the result is almost that of resizing in one step
@@ -33,26 +36,32 @@ _REDUCING_GAP = 3.0  # Pillow: with 3.0 the result is almost that of resizing in
 Box = tuple[int, int, int, int]  # left, upper, right, lower; the last two lie outside
 
 
-def decode(file: Path | bytes, name: str | None = None) -> NDArray[np.uint8]:
-    """The pixels of one image, gray or RGB.
+def decode(
+    file: Path | bytes, name: str | None = None, turned: list[str] | None = None
+) -> NDArray[np.uint8]:
+    """The pixels of one image, gray or RGB, as they are stored.
 
-    Palettes are resolved to RGB and an alpha channel is dropped.
+    Palettes are resolved to RGB and an alpha channel is dropped. EXIF's orientation is not
+    followed; Pillow follows that of TIFF.
 
     Args:
       file: path of an image file, or its bytes.
       name: what error messages call the image; the path where there is one.
+      turned: gets the name of an image whose EXIF orientation is not upright.
 
     Returns:
       uint8 (height, width, channels), 1 channel for a gray image and 3 for any other.
 
     Raises:
-      ValueError: the file is damaged, no image of a known format, has more than 8 bits a channel,
-        or announces so many pixels that decoding it could exhaust memory.
+      ValueError: the file is damaged, no image of a known format, holds several images, has more
+        than 8 bits of gray, or announces so many pixels that decoding it could exhaust memory.
     """
     with warnings.catch_warnings():
         silence_pillow()
         with _opened(file, name) as image:
             image.load()
+            if turned is not None and _is_turned(image):
+                turned.append(name or str(file))
             return _to_array(image)
 
 
@@ -130,6 +139,9 @@ def _opened(file: Path | bytes, name: str | None) -> Iterator[Image.Image]:
                 raise Image.DecompressionBombError
             if image.mode.startswith(_WIDE):  # converting would clip silently
                 raise _WideError(image.mode)
+            # A JPEG of several (MPO) is a photograph with a preview or a depth map of it.
+            if getattr(image, "is_animated", False) and image.format != "MPO":
+                raise _SeveralError
             yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(
@@ -139,6 +151,11 @@ def _opened(file: Path | bytes, name: str | None) -> Iterator[Image.Image]:
     except _WideError as error:
         raise ValueError(
             f"{name} has more than 8 bits a channel (mode {error}): convert it to 8 bits"
+        ) from error
+    except _SeveralError as error:
+        raise ValueError(
+            f"{name} holds several images, frames of an animation or pages: save the one that "
+            "counts as a file of its own"
         ) from error
     except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
         if isinstance(error, OSError) and error.strerror:  # of the system, not of a decoder
@@ -152,6 +169,18 @@ def _opened(file: Path | bytes, name: str | None) -> Iterator[Image.Image]:
 
 class _WideError(Exception):
     """An image whose channels do not fit uint8."""
+
+
+class _SeveralError(Exception):
+    """A file that is not one image."""
+
+
+def _is_turned(image: Image.Image) -> bool:
+    if "exif" not in image.info:
+        return False
+    with contextlib.suppress(Exception):  # what is wrong with metadata is no fault of the pixels
+        return image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
+    return False
 
 
 def _to_array(image: Image.Image) -> NDArray[np.uint8]:

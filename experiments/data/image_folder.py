@@ -5,14 +5,21 @@ slower (4.2 k images/s for 13 k), since most of the time is spent in Python.
 """
 
 import dataclasses
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.data import image_file
+from experiments.data.folder_listing import (
+    Kinds,
+    Listing,
+    described,
+    gathered,
+    list_folder,
+    pairs_of,
+)
 
 SPLITS = ("train", "test")
 TEST_FOLDERS = ("test", "val", "validation")
@@ -20,6 +27,11 @@ LAYOUT = (
     "an image folder is laid out as ROOT/{train,test}/CLASS/FILE (val or validation will do for "
     "test)"
 )
+_HELD_OUT = (
+    "python -m experiments.train --held-out N, which tests on N training images that it keeps from "
+    "training, needs no test split"
+)
+_READ = f"read are {' '.join(sorted(image_file.SUFFIXES))}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,124 +43,196 @@ class ImageFolder:
       classes: names of the class folders in alphabetical order; a label is an index into it.
       files: for each split its image files, ordered by class, then by name.
       labels: for each split one label a file.
+      notes: what was left out, for a person to read.
     """
 
     root: Path
     classes: tuple[str, ...]
     files: Mapping[str, Sequence[Path]]
     labels: Mapping[str, Sequence[int]]
+    notes: tuple[str, ...] = ()
 
 
-def scan(root: Path) -> ImageFolder:
+def scan(root: Path, *, test: bool = True) -> ImageFolder:
     """Lists the images of `root` without opening them.
 
-    Hidden files and folders and files with another suffix than an image's are skipped. The test
-    split is the first of `test`, `val` and `validation` that has class folders: ImageNet's own
-    `test` has none, since its labels are not published.
+    Hidden files, files with another suffix than an image's, folders in class folders and files
+    beside them are left out, and noted. The test split is the first of `test`, `val` and
+    `validation` that has class folders: ImageNet's own `test` has none, since its labels are not
+    published.
+
+    Args:
+      root: the folder.
+      test: whether the test split is wanted. Without it that of the result is empty, and the
+        training split may also be `root` itself, as ROOT/CLASS/FILE.
 
     Raises:
-      ValueError: a split's folder is missing or has no images, a training class is empty, there is
+      ValueError: a split's folder is missing or has no images, a class folder has none, there is
         one class only, or a class of the test split is not in the training split.
     """
-    folders = {"train": root / "train", "test": _test_folder(root)}
-    found = {split: _class_files(folder, split) for split, folder in folders.items()}
+    inside = list_folder(root)
+    folders = {"train": _train_folder(root, inside, test=test)}
+    listed = {"train": _listed(folders["train"], "train")}
+    if test:
+        folders["test"] = _test_folder(root, inside)
+        listed["test"] = _listed(folders["test"], "test")
+    found = {split: classes for split, (_, classes) in listed.items()}
     classes = tuple(sorted(found["train"]))
     if len(classes) == 1:
         raise ValueError(
             f"{folders['train']} holds one class only ({classes[0]!r}): "
             f"a classifier needs at least two; {LAYOUT}"
         )
-    unknown = sorted(set(found["test"]) - set(classes))
+    unknown = sorted(set(found.get("test", ())) - set(classes))
     if unknown:
         raise ValueError(
             f"{folders['test']} has classes that {folders['train']} has not: "
             f"{', '.join(unknown)}; rename or remove them, or add training images"
         )
-    number = {name: label for label, name in enumerate(classes)}
     pairs = {
-        split: [(file, number[name]) for name in sorted(of) for file in of[name]]
-        for split, of in found.items()
+        split: [
+            (folders[split] / name / image, label)
+            for label, name in enumerate(classes)
+            if name in found[split]
+            for image in found[split][name].images
+        ]
+        for split in found
     }
     return ImageFolder(
         root=root,
         classes=classes,
-        files={split: [file for file, _ in pairs[split]] for split in SPLITS},
-        labels={split: [label for _, label in pairs[split]] for split in SPLITS},
+        files={split: [file for file, _ in pairs.get(split, ())] for split in SPLITS},
+        labels={split: [label for _, label in pairs.get(split, ())] for split in SPLITS},
+        notes=tuple(_notes(root, inside, folders, listed)),
     )
 
 
-def read(folder: ImageFolder) -> dict[str, NDArray[np.uint8]]:
-    """Decodes every image: for each split uint8 (images, height, width, channels).
+def read(folder: ImageFolder) -> tuple[dict[str, NDArray[np.uint8]], tuple[str, ...]]:
+    """Decodes every image.
 
     All images come out gray (1 channel) where every file is gray, else RGB.
+
+    Returns:
+      For each split uint8 (images, height, width, channels), and what a person should know.
 
     Raises:
       ValueError: two images differ in size, or a file cannot be decoded.
     """
-    first = folder.files["train"][0]
+    first, turned = folder.files["train"][0], list[str]()
     size = _size(image_file.decode(first))
-    images = {split: _read_split(folder.files[split], first, size) for split in SPLITS}
+    images = {s: _read_split(folder.files[s], first, size, turned) for s in SPLITS}
     channels = max(array.shape[-1] for array in images.values())
-    return {split: _with_channels(array, channels) for split, array in images.items()}
+    images = {split: _with_channels(array, channels) for split, array in images.items()}
+    if not turned:
+        return images, ()
+    note = (
+        f"EXIF asks that {len(turned):,} of {sum(map(len, images.values())):,} images be turned or "
+        f"mirrored to be seen upright, such as {turned[0]}; they are read as they are stored"
+    )
+    return images, (note,)
 
 
-def _test_folder(root: Path) -> Path:
-    present = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
-    with_classes = [folder for folder in present if any(p.is_dir() for p in _visible(folder))]
-    return [*with_classes, *present, root / "test"][0]
+Listed = tuple[Listing, dict[str, Listing]]  # of a split's folder, and of each folder in it
 
 
-def _class_files(folder: Path, split: str) -> dict[str, list[Path]]:
-    """Class -> its image files, sorted by name."""
-    if not folder.is_dir():
-        root = folder.parent
-        inside = ", ".join(sorted(path.name for path in _visible(root))[:8]) or "nothing"
-        raise ValueError(f"{root} has no folder {split!r} (it holds: {inside}); {LAYOUT}")
-    classes = {path.name: _images(path) for path in _visible(folder) if path.is_dir()}
-    if not any(classes.values()):
-        loose = " (image files must lie in class folders)" if _images(folder) else ""
-        suffixes = " ".join(sorted(image_file.SUFFIXES))
-        raise ValueError(f"{folder} holds no images{loose}: looked for {suffixes}; {LAYOUT}")
-    empty = sorted(name for name, files in classes.items() if not files)
-    if empty and split == "train":
+def _train_folder(root: Path, inside: Listing, *, test: bool) -> Path:
+    if "train" in inside.folders:
+        return root / "train"
+    if not any(list_folder(root / name).images for name in inside.folders):
+        raise ValueError(_missing(root, "train", inside))
+    splits = [name for name in inside.folders if name.lower() in ("train", *TEST_FOLDERS)]
+    if splits:
         raise ValueError(
-            f"{folder / empty[0]} holds no images: add some, or remove the folder if "
-            f"{empty[0]!r} is no class"
+            f"{root} has a folder {splits[0]!r} but none named 'train', so that it could be a "
+            f"class as well as a split: rename it; {LAYOUT}, or, for a training set alone, as "
+            "ROOT/CLASS/FILE"
         )
-    return {name: files for name, files in classes.items() if files}
+    if test:
+        raise ValueError(
+            f"{root} is laid out as ROOT/CLASS/FILE, and so a training set alone: {_HELD_OUT}; "
+            f"otherwise {LAYOUT}"
+        )
+    return root
 
 
-def _visible(folder: Path) -> list[Path]:
-    """What a person would see: neither .DS_Store and the like nor macOS's shadow of a zip file."""
-    return [folder / name for name in _visible_names(folder)]
+def _test_folder(root: Path, inside: Listing) -> Path:
+    present = [name for name in TEST_FOLDERS if name in inside.folders]
+    if not present:
+        raise ValueError(f"{_missing(root, 'test', inside)}; {_HELD_OUT}")
+    with_classes = [name for name in present if list_folder(root / name).folders]
+    return root / [*with_classes, *present][0]
 
 
-def _visible_names(folder: Path, *, files: bool = False) -> list[str]:
-    with os.scandir(folder) as entries:  # tells a file without asking for it: ImageNet has 1.3 M
-        return [
-            entry.name
-            for entry in entries
-            if not entry.name.startswith(".")
-            and entry.name != "__MACOSX"
-            and (entry.is_file() or not files)
-        ]
+def _missing(root: Path, split: str, inside: Listing) -> str:
+    names = sorted([*inside.folders, *inside.images, *(n for _, n in pairs_of(inside.others))])
+    visible = ", ".join([name for name in names if not name.startswith(".")][:8])
+    return f"{root} has no folder {split!r} (it holds: {visible or 'nothing'}); {LAYOUT}"
 
 
-def _images(folder: Path) -> list[Path]:
-    names = _visible_names(folder, files=True)
-    suffixes = image_file.SUFFIXES
-    return [folder / n for n in sorted(names) if os.path.splitext(n)[1].lower() in suffixes]
+def _listed(folder: Path, split: str) -> Listed:
+    """Every class folder is to hold an image: one without would be left out in silence."""
+    top = list_folder(folder)
+    classes = {name: list_folder(folder / name) for name in top.folders}
+    if not any(of.images for of in classes.values()):
+        loose = (
+            f" (image files must lie in class folders; if {folder.name!r} is a class itself, give "
+            "its folder another name)"
+            if top.images
+            else _in_brackets(gathered(_left_out(top, classes)))
+        )
+        raise ValueError(f"{folder} holds no images{loose}: {_READ}; {LAYOUT}")
+    empty = [name for name, of in classes.items() if not of.images]
+    if empty:
+        name, of = empty[0], classes[empty[0]]
+        seen = _in_brackets({**of.others, "folders": of.folders}) or " (it is empty)"
+        more = f" (and {len(empty) - 1:,} more class folders hold none)" if empty[1:] else ""
+        why = "is no class" if split == "train" else "is not to be tested"
+        raise ValueError(
+            f"{folder / name} holds no images{seen}{more}: add some to that folder itself "
+            f"({_READ}), or remove the folder if {name!r} {why}"
+        )
+    return top, classes
+
+
+def _in_brackets(kinds: Kinds) -> str:
+    text = described(kinds)
+    return f" (it holds {text})" if text else ""
+
+
+def _left_out(top: Listing, classes: Mapping[str, Listing]) -> Iterator[tuple[str, str]]:
+    """Kind and name of whatever is no image in a class folder."""
+    yield from pairs_of({**top.others, "images beside class folders": top.images})
+    for name, of in classes.items():
+        yield from pairs_of({**of.others, "folders in class folders": of.folders}, f"{name}/")
+
+
+def _notes(
+    root: Path, inside: Listing, folders: Mapping[str, Path], listed: Mapping[str, Listed]
+) -> Iterator[str]:
+    used = {folder.name for folder in folders.values()}
+    if "test" not in folders:
+        used.update(TEST_FOLDERS)  # not wanted
+    beside = [name for name in inside.folders if name not in used]
+    if folders["train"] != root and (beside or inside.images):
+        kinds = {"folders that are no split": beside, "images": inside.images}
+        yield f"left out of {root}: {described(kinds)}"
+    for split, folder in folders.items():
+        kinds = gathered(_left_out(*listed[split]))
+        if kinds:
+            yield f"left out of {folder}: {described(kinds)}"
 
 
 def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:
     return pixels.shape[1], pixels.shape[0]
 
 
-def _read_split(files: Sequence[Path], first: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _read_split(
+    files: Sequence[Path], first: Path, size: tuple[int, int], turned: list[str]
+) -> NDArray[np.uint8]:
     width, height = size
     images = np.empty((len(files), height, width, 1), np.uint8)
     for i, file in enumerate(files):
-        pixels = image_file.decode(file)
+        pixels = image_file.decode(file, turned=turned)
         if _size(pixels) != size:
             raise ValueError(
                 "all images of a folder must have one size (width x height), but "

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data import fingerprint
 from experiments.data.streamed_source import Encoded, Source, Split
 from experiments.data.tfds_source import default_data_dir
 
@@ -17,13 +18,14 @@ NAME = "imagenet2012"
 _TEST = "validation"  # TFDS's `test` has no labels
 
 
-def open_source(data_dir: Path | None) -> Source:
+def open_source(data_dir: Path | None, *, test: bool) -> Source:
     """Opens the prepared set; its 1,281,167 + 50,000 images stay on disk.
 
     The labels stand in the records beside the images, so that they are not known beforehand.
 
     Args:
       data_dir: TFDS's data folder; None is TFDS's own default.
+      test: whether the test split is wanted.
 
     Raises:
       ValueError: it is not prepared there (says what to put where, and the command), it is in a
@@ -38,8 +40,9 @@ def open_source(data_dir: Path | None) -> Source:
     try:
         builder = tfds.builder(NAME, data_dir=os.fspath(root))
         _check_format(tfds, builder, folder)
-        train, test = (_split(tfds, builder, folder, split) for split in ("train", _TEST))
-        return Source(tuple(builder.info.features["label"].names), train, test)
+        train = _split(tfds, builder, folder, "train")
+        tested = _split(tfds, builder, folder, _TEST) if test else None
+        return Source(tuple(builder.info.features["label"].names), train, tested, labelled=False)
     except _NotReadableError:
         raise
     except Exception as error:  # whatever a damaged file or a missing shard makes readers raise
@@ -69,7 +72,14 @@ def _split(tfds: Any, builder: Any, folder: Path, split: str) -> Split:
         file = record["file_name"].decode()
         return Encoded(record["image"], f"{file} ({where})", int(record["label"]))
 
-    return Split(len(stored), read, labels=np.zeros(len(stored), np.int32))
+    info = builder.info.splits[split]
+    told = (folder.name, split, info.num_examples, info.num_bytes)
+    return Split(
+        count=len(stored),
+        read=read,
+        labels=np.zeros(len(stored), np.int32),
+        fingerprint=lambda: fingerprint.of_texts(map(str, told)),
+    )
 
 
 def _check_format(tfds: Any, builder: Any, folder: Path) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from experiments.data import cifar, crops, image_file, imagenet
 from experiments.data.streamed_source import Source, Split, open_folder
-from experiments.data.subset import train_and_held_out
+from experiments.data.subset import notes_of_untested, train_and_held_out
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int32]]  # images (B, size, size, 3), labels (B,)
 
@@ -48,6 +48,7 @@ class StreamedDataset:
       classes: names of the classes.
       image_shape: (height, width, 3) of every image that comes out; height and width are equal.
       workers: threads that decode.
+      notes: what a person should know about it, such as files that were left out.
     """
 
     name: str
@@ -56,6 +57,7 @@ class StreamedDataset:
     workers: int
     _train: Split = dataclasses.field(repr=False)
     _test: Split = dataclasses.field(repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def mean(self) -> NDArray[np.float32]:
@@ -76,6 +78,14 @@ class StreamedDataset:
     def test_count(self) -> int:
         """Number of test images."""
         return self._test.count
+
+    def fingerprints(self) -> dict[str, str]:
+        """For each split a text that is another one for other images.
+
+        Of a folder it follows from the names and sizes of all its files, also where only some are
+        used; of imagenet2012 from version, number and bytes of the prepared set.
+        """
+        return {"train": self._train.fingerprint(), "test": self._test.fingerprint()}
 
     def __repr__(self) -> str:
         return (
@@ -179,13 +189,13 @@ def load_streamed(
 
     Args:
       name: 'imagenet2012', or the path of an image folder ROOT/{train,test}/CLASS/FILE whose images
-        may have any sizes.
+        may have any sizes; with `held_out` also ROOT/train/CLASS/FILE or ROOT/CLASS/FILE.
       image_size: side of the square images that come out, in pixels.
       data_dir: TFDS's data folder, for imagenet2012; None is TFDS's own default
         ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
       train_images: as for `load`; of imagenet2012, whose labels are not known before an image is
         read, the draw is one over all images instead of one class by class.
-      held_out: as for `load`, drawn likewise.
+      held_out: as for `load`, drawn likewise; the test split is then not looked at.
       workers: threads that decode; None is one for every core this process may run on. They change
         nothing but the speed.
 
@@ -196,26 +206,29 @@ def load_streamed(
     for option, value in (("image_size", image_size), ("workers", workers)):
         if value is not None and value < 1:
             raise ValueError(f"{option}={value} is not at least 1")
-    source = _open(name, None if data_dir is None else Path(data_dir))
+    source = _open(name, None if data_dir is None else Path(data_dir), test=held_out == 0)
     trained, others = train_and_held_out(
         name, source.train.labels, len(source.classes), train_images, held_out
     )
+    test = source.train.subset(others) if source.test is None else source.test
+    untested = notes_of_untested(source.classes, test.labels) if source.labelled else ()
     return StreamedDataset(
         name=name,
         classes=source.classes,
         image_shape=(image_size, image_size, 3),
         workers=workers or _cores(),
         _train=source.train.subset(trained),
-        _test=source.train.subset(others) if held_out else source.test,
+        _test=test,
+        notes=(*source.notes, *untested),
     )
 
 
-def _open(name: str, data_dir: Path | None) -> Source:
+def _open(name: str, data_dir: Path | None, *, test: bool) -> Source:
     if name == imagenet.NAME:
-        return imagenet.open_source(data_dir)
+        return imagenet.open_source(data_dir, test=test)
     root = Path(name).expanduser()
     if root.is_dir():
-        return open_folder(root)
+        return open_folder(root, test=test)
     if name in _IN_MEMORY:
         raise ValueError(
             f"{name!r} is held in memory, as it is: leave --image-size away. Streamed are "

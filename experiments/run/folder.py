@@ -1,7 +1,7 @@
 """The folder of a run: what was run, with which versions, and what was measured.
 
 config.json    every field of the Config         versions.json  packages, code, device
-data.json      number of images, and classes
+data.json      number of images, classes, and fingerprints of the images
 metrics.jsonl  a line a member and epoch         tensorboard/   the same as events
 latent.npz     initial latent weights and never-flipped masks of the first seed, where each
                optimizer has one point           checkpoints/   of members in training
@@ -107,6 +107,7 @@ class RunFolder:
         else:
             self._check_same(config)
             self._check_same_data(data)
+            self._remember(data)
             self._read_latent()
         self._metrics = self._file("metrics.jsonl").open("a", encoding="utf-8")
 
@@ -118,6 +119,11 @@ class RunFolder:
         earlier = there.get("continued")
         there["continued"] = [*(earlier if isinstance(earlier, list) else []), here]
         self._write_json("versions.json", there)
+
+    def forget_images(self) -> None:
+        """After one that can't be read: the run may go on with what is put in its place."""
+        kept = {k: v for k, v in self._data_json().items() if not k.endswith("_fingerprint")}
+        self._write_json("data.json", kept)
 
     def has_lines(self) -> bool:
         """Whether metrics.jsonl holds anything, be it a line that was cut off."""
@@ -231,18 +237,25 @@ class RunFolder:
             )
 
     def _check_same_data(self, data: Mapping[str, Any] | None) -> None:
-        if data is None or not self._file("data.json").exists():  # a folder of an earlier version
-            return
-        there, here = self._read_json("data.json"), json.loads(json.dumps(data))
-        different = [name for name in here if there.get(name) != here[name]]
+        there, here = self._data_json(), json.loads(json.dumps(data or {}))
+        different = [name for name in here if name in there and there[name] != here[name]]
         if different:
-            name = different[0]
-            values = (x if isinstance(x, int) else "others" for x in (there.get(name), here[name]))
+            changes = "; ".join(_changed(name, there[name], here[name]) for name in different)
             raise ValueError(
-                f"the data set has changed since run folder {self.path} was begun: {name} were "
-                f"{next(values)} and are {next(values)}. Put the images back as they were, or give "
-                "another --out."
+                f"the data set has changed since run folder {self.path} was begun: {changes}. A "
+                "run does not go on with other images. Put them back as they were, or give "
+                f"another --out; or, if only what could not be read was mended, remove "
+                f"{self._file('data.json')}."
             )
+
+    def _remember(self, data: Mapping[str, Any] | None) -> None:
+        """Adds what data.json lacks, as in a folder of an earlier version."""
+        there = self._data_json()
+        if data is not None and data.keys() - there.keys():
+            self._write_json("data.json", {**there, **data})
+
+    def _data_json(self) -> dict[str, Any]:
+        return self._read_json("data.json") if self._file("data.json").exists() else {}
 
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self._file(name)
@@ -283,6 +296,15 @@ class RunFolder:
 def member_of(row: Mapping[str, Any]) -> Member:
     """Whose row of metrics.jsonl it is."""
     return Member(str(row["optimizer"]), row.get("point", {}), int(row["seed"]))
+
+
+def _changed(name: str, there: Any, here: Any) -> str:
+    """How a value of data.json has changed."""
+    if name.endswith("_fingerprint"):
+        split = name.removesuffix("_fingerprint")
+        return f"{split} images are others, or have other names or classes"
+    counts = isinstance(there, int) and isinstance(here, int)
+    return f"{name} were {there} and are {here}" if counts else f"{name} are others"
 
 
 def _short(value: Value) -> str:

@@ -10,7 +10,10 @@ from experiments.run.folder import RunFolder
 
 
 class Follower(RunFolder):
-    """Reads what the first process wrote, takes part in checkpoints, and writes nothing else."""
+    """Reads what the first process wrote, and takes part in checkpoints.
+
+    It writes nothing else, but that the run may go on with an image mended that it could not read.
+    """
 
     def _open(self, config: Config, data: Mapping[str, Any] | None) -> None:
         self._check_same(config)

@@ -257,6 +257,7 @@ class Training:
         try:
             yield
         except ValueError as error:
+            self.run_folder.forget_images()
             if not distributed.alone():
                 raise
             self._save(state, epoch)
