@@ -60,7 +60,7 @@ def main(
     """Prints the table, for the last optimizer of a recipe and one seed.
 
     Args:
-      recipe: of experiments/configs.
+      recipe: of experiments/recipes.
       train_images: train on this many; None is what the recipe says.
       network: in place of the recipe's.
       batch_size: in place of the recipe's.

@@ -1,7 +1,7 @@
 """Trains binary networks with several optimizers and compares them, or sweeps their settings.
 
 python -m experiments.train                              # digits, under a minute
-python -m experiments.train cifar10-resnet20-short       # a recipe of experiments/configs
+python -m experiments.train cifar10-resnet20-short       # a recipe of experiments/recipes
 python -m experiments.train gamma --out DIR              # a study; the same command goes on with it
 python -m experiments.train digits --grids "optimizer=sgd learning_rate=0.03,0.1,0.3"
 python -m experiments.train --help

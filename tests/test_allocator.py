@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 FAULTS = """
 import resource, threading
 import numpy as np
-from experiments.allocator import keep_freed_memory
+from experiments.process.allocator import keep_freed_memory
 
 done = keep_freed_memory()
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CONFIGURED = """
 import jax
-from experiments.compilation_cache import keep_compiled_programs
+from experiments.process.compile_cache import keep_compiled_programs
 
 print(keep_compiled_programs())
 print(jax.config.jax_compilation_cache_dir)

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SPEAK = """
 import os, sys
-from experiments.output import never_fail
+from experiments.process.safe_stdout import never_fail
 
 never_fail()
 for stream in (sys.stdout, sys.stderr):
