@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from optax._src.base import NO_PARAMS_MSG
 
+from ovsw_jax.fitting import check_state
 from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype, mean
 
@@ -105,7 +106,9 @@ def scale_by_ags(
         del extra_args
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
+        check_state(state, AgsState)
         latent = LatentLeaves(params, mask)
+        latent.check_only(state.filters, "state of scale_by_ags")
         floor = value_at(lam, state.count)
         latent.check_fits(lam=floor)
         scaled = [

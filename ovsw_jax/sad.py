@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from optax._src.base import NO_PARAMS_MSG
 
+from ovsw_jax.fitting import check_state
 from ovsw_jax.flip_state import FlipRule, FlipState, StateKind
 from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype
@@ -76,6 +77,7 @@ def silence_aware_decay(
         del extra_args
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
+        check_state(state, FlipState)
         latent = LatentLeaves(params, mask)
         gradients = latent.gradients(updates)
         new_state, silent = rule.update(state, latent)
