@@ -65,6 +65,8 @@ def scale_by_ags(
         for every latent kernel; for mixed ranks use `optax.partition`.
       mask: which leaves are latent weights: a pytree of bools, a function from params to one, or
         None for `latent_mask`. Other leaves pass unchanged and cost no state.
+        `optax.inject_hyperparams` takes a function for a schedule unless it is told otherwise:
+        `static_args=("mask",)`.
 
     Returns:
       A gradient transformation with an `AgsState`. Norms are taken in float32 (float64 for

@@ -58,6 +58,8 @@ def bop(
       mask: which leaves are binary weights: a pytree of bools, a function from params to one, or
         None for `latent_mask`. Other leaves pass unchanged and cost no state: give them an
         optimizer through `optax.partition`.
+        `optax.inject_hyperparams` takes a function for a schedule unless it is told otherwise:
+        `static_args=("mask",)`.
 
     Both numbers may be an array or a schedule of the update count.
 

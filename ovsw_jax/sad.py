@@ -40,6 +40,8 @@ def silence_aware_decay(
         the literal S in float32 (float64 for float64 weights).
       mask: which leaves are latent weights: a pytree of bools, a function from params to one, or
         None for `latent_mask`. Other leaves pass unchanged and cost no state.
+        `optax.inject_hyperparams` takes a function for a schedule unless it is told otherwise:
+        `static_args=("mask",)`.
 
     Any of the four numbers may be an array or a schedule of the update count.
 

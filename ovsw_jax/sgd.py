@@ -9,7 +9,7 @@ import optax
 from optax._src.base import NO_PARAMS_MSG
 
 from ovsw_jax.ags import AgsState, scale_by_ags
-from ovsw_jax.fitting import check_fits, check_state, lacks_gradient
+from ovsw_jax.fitting import check_entry, check_fits, check_state, lacks_gradient
 from ovsw_jax.flip_state import StateKind
 from ovsw_jax.hyperparams import (
     Hyperparameter,
@@ -18,7 +18,7 @@ from ovsw_jax.hyperparams import (
     check_sgd_momentum,
     value_at,
 )
-from ovsw_jax.latent import Mask, all_gradients, named_leaves
+from ovsw_jax.latent import Mask, all_gradients, leaves_like, named_leaves
 from ovsw_jax.sad import silence_aware_decay
 
 
@@ -109,6 +109,7 @@ def ovsw_sgd(
         check_fits(named, learning_rate=beta, momentum=momentum)
         check_fits([(name, w) for name, w in named if is_decayed(w)], weight_decay=phi)
         gradients = all_gradients(updates, params)
+        _check_momentum(named, gradients, treedef, state)
         given = treedef.unflatten(None if lacks_gradient(g) else g for g in gradients)
         moved, new_state = parts.update(given, tuple(state), params, **extra_args)
         if any(map(lacks_gradient, gradients)):
@@ -118,6 +119,14 @@ def ovsw_sgd(
         return moved, new_state
 
     return optax.GradientTransformationExtraArgs(parts.init, update_fn)
+
+
+def _check_momentum(named: Any, gradients: Any, treedef: Any, state: Any) -> None:
+    """Raises where optax.sgd would spread a momentum of another shape over a parameter."""
+    momenta = leaves_like(treedef, state[-1][0].trace, "momentum")
+    for (name, weight), gradient, momentum in zip(named, gradients, momenta, strict=True):
+        if not lacks_gradient(gradient):
+            check_entry(name, momentum, weight, "momentum")
 
 
 def _completed(state: Any, before: Any) -> Any:
