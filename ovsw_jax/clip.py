@@ -32,8 +32,8 @@ def clip_latent(
     Chain it last, behind the learning rate: what changes updates after it moves the bound.
     Binary layers with batch norm don't see the size of their latent weights, and OvSW doesn't need
     a bound on them. It matters together with OvSW: the floor of `scale_by_ags` is relative to
-    |W|, so a bound on W is one on the floor, and a weight that waits at the bound is as silent as
-    any other, until its gradient or `silence_aware_decay` brings it back.
+    |W|, so a bound on W is one on the floor; and a weight that waits at the bound doesn't flip, so
+    it falls silent, and `silence_aware_decay` pulls it inwards.
 
     Args:
       limit: the bound :math:`c > 0`: a number, an array or a schedule of the update count. 1 in
@@ -120,10 +120,10 @@ def _bound(limit: Any, dtype: Any, wide: Any) -> jax.Array:
         known = np.asarray(limit, np.float64)
         nearest = known.astype(wide)
         limit = np.where(nearest > known, np.nextafter(nearest, nearest.dtype.type(0)), nearest)
-    limit = jnp.asarray(limit, wide)
-    nearest = _rounded(limit, dtype)
-    below = jnp.nextafter(nearest.astype(dtype), jnp.zeros((), dtype)).astype(wide)
-    return jnp.where(nearest > limit, below, nearest)
+    at_most = jnp.asarray(limit, wide)
+    rounded = _rounded(at_most, dtype)
+    below = jnp.nextafter(rounded.astype(dtype), jnp.zeros((), dtype)).astype(wide)
+    return jnp.where(rounded > at_most, below, rounded)
 
 
 def _rounded(x: jax.Array, dtype: Any) -> jax.Array:

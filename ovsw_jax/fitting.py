@@ -17,9 +17,10 @@ def check_state(state: Any, kind: type) -> None:
             "state that this transform's init or latest update gave. Of a checkpoint that holds "
             "plain dicts and lists, restore into tx.init(params), which has the structure."
         )
-    if np.ndim(getattr(state, "count", 0)):
+    axes = np.shape(getattr(state, "count", 0))
+    if axes:
         raise ValueError(
-            f"the optimizer state has a leading axis of {np.shape(state.count)}, as vmap makes it. "
+            f"the optimizer state has a leading axis of {axes}, as vmap makes it. "
             "Call update inside jax.vmap too, with params and gradients that have that axis."
         )
 

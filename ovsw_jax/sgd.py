@@ -104,7 +104,8 @@ def ovsw_sgd(
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
         check_state(state[0] if type(state) in (tuple, list) and state else state, AgsState)
-        named, treedef = named_leaves(params), jax.tree.structure(params)
+        named = named_leaves(params)
+        treedef: Any = jax.tree.structure(params)
         beta, phi = (value_at(h, state[0].count) for h in (learning_rate, weight_decay))
         check_fits(named, learning_rate=beta, momentum=momentum)
         check_fits([(name, w) for name, w in named if is_decayed(w)], weight_decay=phi)
