@@ -7,6 +7,7 @@ ECCV 2024.
 from ovsw_jax import linen, models, nn
 from ovsw_jax.ags import AgsState, ags, scale_by_ags
 from ovsw_jax.bop import BopState, bop
+from ovsw_jax.clip import clip_latent
 from ovsw_jax.conversion import convert_flip_state
 from ovsw_jax.flip_state import FlipState
 from ovsw_jax.graph import binarize, summary
@@ -28,6 +29,7 @@ __all__ = [
     "ags",
     "binarize",
     "bop",
+    "clip_latent",
     "convert_flip_state",
     "flip_metrics",
     "lars_sgd",

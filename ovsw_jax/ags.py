@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from optax._src.base import NO_PARAMS_MSG
 
+from ovsw_jax.fitting import check_state
 from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype, mean
 
@@ -64,6 +65,8 @@ def scale_by_ags(
         for every latent kernel; for mixed ranks use `optax.partition`.
       mask: which leaves are latent weights: a pytree of bools, a function from params to one, or
         None for `latent_mask`. Other leaves pass unchanged and cost no state.
+        `optax.inject_hyperparams` takes a function for a schedule unless it is told otherwise:
+        `static_args=("mask",)`.
 
     Returns:
       A gradient transformation with an `AgsState`. Norms are taken in float32 (float64 for
@@ -105,7 +108,9 @@ def scale_by_ags(
         del extra_args
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
+        check_state(state, AgsState)
         latent = LatentLeaves(params, mask)
+        latent.check_only(state.filters, "state of scale_by_ags")
         floor = value_at(lam, state.count)
         latent.check_fits(lam=floor)
         scaled = [

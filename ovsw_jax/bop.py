@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from optax._src.base import NO_PARAMS_MSG
 
+from ovsw_jax.fitting import check_state
 from ovsw_jax.hyperparams import FLOAT32_MAX, Hyperparameter, known_values, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype
 
@@ -57,6 +58,8 @@ def bop(
       mask: which leaves are binary weights: a pytree of bools, a function from params to one, or
         None for `latent_mask`. Other leaves pass unchanged and cost no state: give them an
         optimizer through `optax.partition`.
+        `optax.inject_hyperparams` takes a function for a schedule unless it is told otherwise:
+        `static_args=("mask",)`.
 
     Both numbers may be an array or a schedule of the update count.
 
@@ -103,13 +106,14 @@ def bop(
         del extra_args
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
+        check_state(state, BopState)
         latent = LatentLeaves(params, mask)
         tau, gamma = value_at(threshold, state.count), value_at(adaptivity, state.count)
         latent.check_fits(threshold=tau, adaptivity=gamma)
         momenta = [
             _average(m, g, gamma)
             for m, g in zip(
-                latent.state(state.momentum, "momentum"), latent.gradients(updates), strict=True
+                latent.averages(state.momentum, "momentum"), latent.gradients(updates), strict=True
             )
         ]
         steps = [_step(w, m, tau) for w, m in zip(latent.weights, momenta, strict=True)]

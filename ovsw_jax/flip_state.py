@@ -9,13 +9,14 @@ import optax
 
 from ovsw_jax import ema, packed, packed8
 from ovsw_jax.counting import share
+from ovsw_jax.fitting import is_masked
 from ovsw_jax.hyperparams import (
     Hyperparameter,
     check_state_momentum,
     check_threshold,
     value_at,
 )
-from ovsw_jax.latent import LatentLeaves, accurate_dtype, is_masked
+from ovsw_jax.latent import LatentLeaves, accurate_dtype
 
 StateKind = Literal["packed", "packed8", "ema"]
 

@@ -45,6 +45,12 @@ def known_number(name: str, value: float) -> float:
     return float(values[0])
 
 
+def check_flag(name: str, value: bool) -> None:
+    """Raises TypeError unless `value` is a bool that is known."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}={value!r} is no bool: give True or False.")
+
+
 def check_coefficient(name: str, value: Hyperparameter) -> None:
     """Raises ValueError unless `value` is finite and >= 0, as far as it is known."""
     for v in known_values(name, value):

@@ -7,15 +7,24 @@ import jax.numpy as jnp
 import optax
 from optax._src.base import NO_PARAMS_MSG
 
+from ovsw_jax.fitting import check_average, check_fits, check_state, lacks_gradient
 from ovsw_jax.hyperparams import (
     FLOAT32_MAX,
     Hyperparameter,
     check_coefficient,
+    check_flag,
     check_sgd_momentum,
     known_values,
     value_at,
 )
-from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype, layer_name
+from ovsw_jax.latent import (
+    LatentLeaves,
+    Mask,
+    accurate_dtype,
+    all_gradients,
+    leaves_like,
+    named_leaves,
+)
 
 LarsVariant = Literal["updated", "literal"]
 
@@ -122,6 +131,8 @@ def lars_sgd(
             "by V(t+1), as SGD implementations do) or 'literal' (by V(t), as printed)."
         )
 
+    check_flag("decay_1d", decay_1d)
+
     def init_fn(params: Any) -> LarsState:
         latent = LatentLeaves(params, mask)
         _check_real(params)
@@ -137,31 +148,37 @@ def lars_sgd(
         del extra_args
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
+        check_state(state, LarsState)
         latent = LatentLeaves(params, mask)
-        latent.gradients(updates)  # checks those in the mask
-        latent.state(state.velocity, "momentum")
-        leaves = zip(
-            *(latent.treedef.flatten_up_to(tree) for tree in (updates, params, state.velocity)),
-            strict=True,
-        )
+        latent.gradients(updates)  # checks that none is missing in the mask
+        latent.check_only(state.local_rate, "state of lars_sgd")
         beta, eta_now, m, phi = (
             value_at(h, state.count) for h in (learning_rate, eta, momentum, weight_decay)
         )
-        latent.check_fits(learning_rate=beta, eta=eta_now, momentum=m, weight_decay=phi)
+        latent.check_fits(eta=eta_now)
         moved: list[tuple[Any, Any]] = []
         rates = []
-        for i, (gradient, weight, velocity) in enumerate(leaves):
+        for i, ((name, weight), gradient, velocity) in enumerate(
+            zip(
+                named_leaves(params),
+                all_gradients(updates, params),
+                leaves_like(latent.treedef, state.velocity, "momentum"),
+                strict=True,
+            )
+        ):
+            if lacks_gradient(gradient):  # optax lets a parameter be without one
+                moved.append((gradient, velocity))
+                continue
+            check_average(name, velocity, weight, "momentum")
             weight = jnp.asarray(weight)
+            decay = phi if i in latent.indices or decay_1d or weight.ndim > 1 else 0.0
+            check_fits([(name, weight)], learning_rate=beta, momentum=m, weight_decay=decay)
+            rate = beta
             if i in latent.indices:
                 rates.append(_local_rate(gradient, weight, eta_now, phi))
                 rate = _capped(jnp.asarray(beta, rates[-1].dtype) * rates[-1])
-                literal = variant == "literal"
-                moved.append(_step(gradient, weight, velocity, rate, m, phi, literal))
-            elif gradient is None:  # optax lets a parameter be without one
-                moved.append((None, velocity))
-            else:
-                decay = phi if decay_1d or weight.ndim > 1 else 0.0
-                moved.append(_step(gradient, weight, velocity, beta, m, decay))
+            literal = i in latent.indices and variant == "literal"
+            moved.append(_step(gradient, weight, velocity, rate, m, decay, literal))
         return latent.treedef.unflatten(u for u, _ in moved), LarsState(
             optax.safe_increment(state.count),
             latent.treedef.unflatten(v for _, v in moved),
@@ -174,10 +191,10 @@ def lars_sgd(
 
 
 def _check_real(params: Any) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for name, leaf in named_leaves(params):
         if jnp.iscomplexobj(leaf):
             raise TypeError(
-                f"params hold complex numbers at {layer_name(path)!r}, of which lars_sgd would "
+                f"params hold complex numbers at {name!r}, of which lars_sgd would "
                 "drop the imaginary part. Give them an optimizer of their own by optax.partition."
             )
 
@@ -211,7 +228,7 @@ def _step(
     rate: Any,
     momentum: Any,
     phi: Any,
-    literal: bool = False,
+    literal: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Lines 6 and 7: the update of W, and V(t+1)."""
     dtype = accurate_dtype(gradient, weight)

@@ -1,5 +1,6 @@
 """Which leaves of a parameter tree are latent weights, and how a transform reaches them."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -7,6 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+from ovsw_jax.fitting import (
+    canonical,
+    check_average,
+    check_entry,
+    check_fits,
+    check_gradient,
+    lacks_gradient,
+    made_with_another_mask,
+)
 
 LATENT_KEY = "latent_kernel"
 
@@ -59,9 +70,36 @@ def mean(x: jax.Array) -> jax.Array:
     return (jnp.sum(x, dtype=accurate_dtype(x)) / max(x.size, 1)).astype(jnp.float32)
 
 
-def is_masked(x: Any) -> bool:
-    """Whether `x` stands where the mask left a parameter out."""
-    return isinstance(x, optax.MaskedNode)
+def named_leaves(tree: Any) -> list[tuple[str, Any]]:
+    """The leaves of a tree with the names of their layers."""
+    return [(layer_name(path), x) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def leaves_like(treedef: Any, tree: Any, what: str) -> list[Any]:
+    """What `tree` has at the leaves of the params, whose structure is `treedef`."""
+    try:
+        leaves: list[Any] = treedef.flatten_up_to(tree)
+    except ValueError as error:
+        raise ValueError(
+            f"{what} and params have different tree structures: {error}. Pass the params "
+            "that the optimizer state was initialised with, and gradients of those params."
+        ) from error
+    return leaves
+
+
+def all_gradients(updates: Any, params: Any) -> list[Any]:
+    """Of an optimizer of all `params`: their gradients in leaf order; see also `lacks_gradient`.
+
+    Raises:
+      ValueError: if the trees have other structures, or a gradient another shape than its weights.
+      TypeError: if a gradient is no floating-point array.
+    """
+    gradients = leaves_like(jax.tree.structure(params), updates, "gradients")
+    for i, (name, weight) in enumerate(named_leaves(params)):
+        if not lacks_gradient(gradients[i]):
+            gradients[i] = canonical(gradients[i])
+            check_gradient(name, gradients[i], weight)
+    return gradients
 
 
 class LatentLeaves:
@@ -78,7 +116,7 @@ class LatentLeaves:
         Args:
           params: pytree of parameters.
           mask: None for `latent_mask`; else a pytree of bools, a prefix of `params` at least, or
-            a function from params to one.
+            a function from params to one. A callable pytree of bools (a model) is no function.
 
         Raises:
           ValueError: if the mask doesn't fit `params`, or selects no leaf of it.
@@ -89,7 +127,8 @@ class LatentLeaves:
         self.treedef: Any = treedef
         if mask is None:
             mask = latent_mask
-        flags = _flags(mask(params) if callable(mask) else mask, params)
+        given = mask(params) if _is_function(mask) else mask
+        flags = _flags(given, params, _if_injected(mask))
         self.indices = [i for i, flag in enumerate(flags) if flag]
         self.names = [layer_name(paths_and_leaves[i][0]) for i in self.indices]
         self.weights = [
@@ -98,7 +137,8 @@ class LatentLeaves:
         ]
         # A tree without any leaf is what optax.tree_utils.tree_map_params hands to init.
         if paths_and_leaves and not self.indices:
-            raise ValueError(_nothing_selected(layer_name(p) for p, _ in paths_and_leaves))
+            names = (layer_name(path) for path, _ in paths_and_leaves)
+            raise ValueError(_nothing_selected(names) + _if_injected(mask))
         for name, weight in zip(self.names, self.weights, strict=True):
             if not jnp.issubdtype(weight.dtype, jnp.floating):
                 raise TypeError(
@@ -109,63 +149,57 @@ class LatentLeaves:
 
     def take(self, tree: Any, what: str) -> list[Any]:
         """The selected leaves of a `tree` that is structured like the parameters."""
-        try:
-            leaves = self.treedef.flatten_up_to(tree)
-        except ValueError as error:
-            raise ValueError(
-                f"{what} and params have different tree structures: {error}. Pass the params "
-                "that the optimizer state was initialised with, and gradients of those params."
-            ) from error
+        leaves = leaves_like(self.treedef, tree, what)
         return [leaves[i] for i in self.indices]
 
     def gradients(self, updates: Any) -> list[jax.Array]:
         """The selected leaves of `updates`, checked to have the shapes of their weights."""
         taken = self.take(updates, "gradients")
-        for name, gradient, weight in zip(self.names, taken, self.weights, strict=True):
-            if gradient is None:
+        for i, (name, gradient) in enumerate(zip(self.names, taken, strict=True)):
+            if lacks_gradient(gradient):
                 raise TypeError(
-                    f"gradient of {name!r} is None; every latent weight needs one. Take gradients "
-                    "of all params, or leave this one out of the mask."
+                    f"gradient of {name!r} is {_kind_of_none(gradient)}; every latent weight needs "
+                    "one. Take gradients of all params, or leave this one out of the mask."
                 )
-            dtype = getattr(gradient, "dtype", type(gradient).__name__)
-            if not hasattr(gradient, "shape") or not jnp.issubdtype(dtype, jnp.floating):
+            taken[i] = canonical(gradient)
+            check_gradient(name, taken[i], self.weights[i])
+            if jnp.iscomplexobj(taken[i]):
                 raise TypeError(
-                    f"gradient of {name!r} has dtype {dtype}; it must be a real floating-point "
-                    "array, as its latent weights are."
-                )
-            if gradient.shape != weight.shape:
-                raise ValueError(
-                    f"gradient of {name!r} has shape {gradient.shape}, its latent weights "
-                    f"{weight.shape}; they must be equal. Pass `params` as they were when the "
-                    "gradient was taken."
+                    f"gradient of {name!r} has dtype {taken[i].dtype}; it must be real, as its "
+                    "latent weights are."
                 )
         return taken
 
     def state(self, tree: Any, what: str) -> list[jax.Array]:
-        """The selected leaves of a state with an entry a weight, checked to have their shapes."""
+        """The selected leaves of a state with an entry a weight, as `only` gives one."""
         taken: list[jax.Array] = self.take(tree, what)
         for name, entry, weight in zip(self.names, taken, self.weights, strict=True):
-            if entry.shape != weight.shape:
-                raise ValueError(
-                    f"latent weights of {name!r} have shape {weight.shape}, their {what} "
-                    f"{entry.shape}; they must be equal. Initialise the optimizer with these "
-                    "params, or pass the params that it was initialised with."
-                )
+            check_entry(name, entry, weight, what)
+        self.check_only(tree, what)
         return taken
+
+    def averages(self, tree: Any, what: str) -> list[jax.Array]:
+        """As `state`, checked to be of a dtype that can average gradients."""
+        taken = self.state(tree, what)
+        for name, entry, weight in zip(self.names, taken, self.weights, strict=True):
+            check_average(name, entry, weight, what)
+        return taken
+
+    def check_only(self, tree: Any, what: str) -> None:
+        """Raises ValueError unless `tree` has an entry for each of these leaves and no other.
+
+        Args:
+          tree: what `only` or `only_scalars` gave when the state was made.
+          what: it is, for the error.
+        """
+        entries = [name for name, _ in named_leaves(tree)]
+        if entries != self.names:
+            lacking, surplus = set(self.names) - set(entries), set(entries) - set(self.names)
+            raise ValueError(made_with_another_mask(what, lacking, surplus))
 
     def check_fits(self, **hyperparameters: Any) -> None:
         """Raises ValueError where one is an array that would change the shape of an update."""
-        for hyperparameter, value in hyperparameters.items():
-            for name, weight in zip(self.names, self.weights, strict=True):
-                try:
-                    fits = np.broadcast_shapes(np.shape(value), weight.shape) == weight.shape
-                except ValueError:
-                    fits = False
-                if not fits:
-                    raise ValueError(
-                        f"{hyperparameter} has shape {np.shape(value)}, latent weights of {name!r} "
-                        f"{weight.shape}, which it must broadcast to. Give a single number."
-                    )
+        check_fits(zip(self.names, self.weights, strict=True), **hyperparameters)
 
     def put(self, tree: Any, values: Iterable[Any]) -> Any:
         """`tree` with its selected leaves replaced by `values`."""
@@ -193,6 +227,10 @@ class LatentLeaves:
         )
 
 
+def _kind_of_none(gradient: Any) -> str:
+    return str(getattr(gradient, "dtype", type(gradient).__name__.removesuffix("Type")))
+
+
 def _array(name: str, leaf: Any) -> jax.Array:
     try:
         with np.errstate(over="ignore"):  # of float64 in float32
@@ -208,20 +246,41 @@ def _is_variable(node: Any) -> bool:
     return hasattr(node, "get_metadata")
 
 
-def _flags(mask: Any, params: Any) -> list[bool]:
+def _is_function(mask: Any) -> bool:
+    """Whether a mask is a function of the params, and no callable pytree of bools.
+
+    A model is callable, and so is the mask that `jax.tree.map` makes of it: as for `optax.masked`,
+    the leaves decide. A partial function is a pytree of its arguments, but a function.
+    """
+    leaves = jax.tree.leaves(mask)
+    return callable(mask) and (isinstance(mask, functools.partial) or all(map(callable, leaves)))
+
+
+def _if_injected(mask: Any) -> str:
+    """The remedy, in case a single value is what a function said of Optax's update count."""
+    if callable(mask) or not jax.tree_util.all_leaves([mask]):
+        return ""
+    return (
+        " If you gave a function: optax.inject_hyperparams calls it with the update count, as a "
+        'schedule. Say that it is none: optax.inject_hyperparams(..., static_args=("mask",)).'
+    )
+
+
+def _flags(mask: Any, params: Any, remedy: str) -> list[bool]:
     """The mask as one bool for each leaf of `params`."""
     try:
         flags = jax.tree.leaves(jax.tree.broadcast(mask, params))
     except ValueError as error:
         raise ValueError(
             f"mask does not fit the params: {error}. Give a pytree of bools with the structure of "
-            "the params or of their upper levels, or a function that makes one from the params."
+            "the params or of their upper levels, or a function that makes one from the params: "
+            "nnx.Optimizer passes params without modules and Variables, which a function adapts to."
         ) from error
     for flag in flags:
         if not isinstance(flag, bool | np.bool_):
             raise TypeError(
                 f"mask holds {flag!r}, which is no bool. Give True at each latent weight and False "
-                "elsewhere, or a function from params to such a pytree."
+                "elsewhere, or a function from params to such a pytree." + remedy
             )
     return flags
 

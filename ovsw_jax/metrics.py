@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ovsw_jax.ags import AgsState
+from ovsw_jax.fitting import is_masked
 from ovsw_jax.flip_state import (
     FlipState,
     never_flipped_share,
@@ -13,7 +14,7 @@ from ovsw_jax.flip_state import (
     silent_share,
     silent_tree,
 )
-from ovsw_jax.latent import is_masked, layer_name
+from ovsw_jax.latent import layer_name, named_leaves
 
 Metrics = dict[str, dict[str, jax.Array]]
 
@@ -58,18 +59,18 @@ def flip_metrics(opt_state: Any) -> Metrics:
     for state in (*find_states(opt_state, FlipState), *find_states(opt_state, AgsState)):
         check_unbatched(state, "flip_metrics")
     for flips in find_states(opt_state, FlipState):
-        sizes = {name: h.size for name, h in _named(flips.history)}
+        sizes = {name: h.size for name, h in named_leaves(flips.history)}
         for metric, tree in (
             ("flip_ratio", flips.flip_ratio),
             ("silent_ratio", silent_share(flips)),
             ("never_flipped_ratio", never_flipped_share(flips)),
         ):
-            for name, value in _named(tree):
+            for name, value in named_leaves(tree):
                 add(name, metric, value, sizes[name])
     for scaled in find_states(opt_state, AgsState):
-        filters = dict(_named(scaled.filters))
+        filters = dict(named_leaves(scaled.filters))
         for metric in ("rescaled_filter_ratio", "grad_weight_ratio"):
-            for name, value in _named(getattr(scaled, metric)):
+            for name, value in named_leaves(getattr(scaled, metric)):
                 add(name, metric, value, filters[name])
     if not layers:
         raise ValueError(no_flip_state(opt_state))
@@ -139,10 +140,6 @@ def find_states(opt_state: Any, kind: type) -> list[Any]:
         return isinstance(x, kind)
 
     return [s for s in jax.tree.leaves(opt_state, is_leaf=is_kind) if is_kind(s)]
-
-
-def _named(tree: Any) -> list[tuple[str, jax.Array]]:
-    return [(layer_name(path), x) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def _totals(layers: Metrics, weights: dict[str, dict[str, Any]]) -> dict[str, jax.Array]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from optax._src.base import NO_PARAMS_MSG
 
+from ovsw_jax.fitting import check_state
 from ovsw_jax.flip_state import FlipRule, FlipState, StateKind
 from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype
@@ -39,6 +40,8 @@ def silence_aware_decay(
         the literal S in float32 (float64 for float64 weights).
       mask: which leaves are latent weights: a pytree of bools, a function from params to one, or
         None for `latent_mask`. Other leaves pass unchanged and cost no state.
+        `optax.inject_hyperparams` takes a function for a schedule unless it is told otherwise:
+        `static_args=("mask",)`.
 
     Any of the four numbers may be an array or a schedule of the update count.
 
@@ -76,6 +79,7 @@ def silence_aware_decay(
         del extra_args
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
+        check_state(state, FlipState)
         latent = LatentLeaves(params, mask)
         gradients = latent.gradients(updates)
         new_state, silent = rule.update(state, latent)

@@ -4,13 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
+from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.ags import scale_by_ags
+from ovsw_jax.ags import AgsState, scale_by_ags
+from ovsw_jax.fitting import check_entry, check_fits, check_state, lacks_gradient
 from ovsw_jax.flip_state import StateKind
-from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, check_sgd_momentum
-from ovsw_jax.latent import Mask
+from ovsw_jax.hyperparams import (
+    Hyperparameter,
+    check_coefficient,
+    check_flag,
+    check_sgd_momentum,
+    value_at,
+)
+from ovsw_jax.latent import Mask, all_gradients, leaves_like, named_leaves
 from ovsw_jax.sad import silence_aware_decay
 
 
@@ -74,16 +82,58 @@ def ovsw_sgd(
         )
     check_sgd_momentum(momentum)
 
-    def decayed(params: Any) -> Any:
-        return jax.tree.map(lambda p: decay_1d or jnp.ndim(p) > 1, params)
+    check_flag("decay_1d", decay_1d)
 
-    return optax.with_extra_args_support(
-        optax.chain(
-            scale_by_ags(lam, axes=axes, mask=mask),
-            silence_aware_decay(
-                tau, momentum=flip_momentum, threshold=threshold, state=state, mask=mask
-            ),
-            optax.add_decayed_weights(weight_decay, mask=decayed),
-            optax.sgd(learning_rate, momentum=momentum),
-        )
+    def is_decayed(x: Any) -> bool:
+        return decay_1d or np.ndim(x) > 1
+
+    parts = optax.chain(
+        scale_by_ags(lam, axes=axes, mask=mask),
+        silence_aware_decay(
+            tau, momentum=flip_momentum, threshold=threshold, state=state, mask=mask
+        ),
+        optax.add_decayed_weights(
+            weight_decay, mask=lambda tree: jax.tree.map(is_decayed, tree, is_leaf=_is_none)
+        ),
+        optax.sgd(learning_rate, momentum=momentum),
     )
+
+    def update_fn(
+        updates: Any, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        if params is None:
+            raise ValueError(NO_PARAMS_MSG)
+        check_state(state[0] if type(state) in (tuple, list) and state else state, AgsState)
+        named = named_leaves(params)
+        treedef: Any = jax.tree.structure(params)
+        beta, phi = (value_at(h, state[0].count) for h in (learning_rate, weight_decay))
+        check_fits(named, learning_rate=beta, momentum=momentum)
+        check_fits([(name, w) for name, w in named if is_decayed(w)], weight_decay=phi)
+        gradients = all_gradients(updates, params)
+        _check_momentum(named, gradients, treedef, state)
+        given = treedef.unflatten(None if lacks_gradient(g) else g for g in gradients)
+        moved, new_state = parts.update(given, tuple(state), params, **extra_args)
+        if any(map(lacks_gradient, gradients)):
+            leaves = zip(gradients, treedef.flatten_up_to(moved), strict=True)
+            moved = treedef.unflatten(g if lacks_gradient(g) else u for g, u in leaves)
+            new_state = _completed(new_state, tuple(state))
+        return moved, new_state
+
+    return optax.GradientTransformationExtraArgs(parts.init, update_fn)
+
+
+def _check_momentum(named: Any, gradients: Any, treedef: Any, state: Any) -> None:
+    """Raises where optax.sgd would spread a momentum of another shape over a parameter."""
+    momenta = leaves_like(treedef, state[-1][0].trace, "momentum")
+    for (name, weight), gradient, momentum in zip(named, gradients, momenta, strict=True):
+        if not lacks_gradient(gradient):
+            check_entry(name, momentum, weight, "momentum")
+
+
+def _completed(state: Any, before: Any) -> Any:
+    """The state with the momentum that optax.sgd drops where there is no gradient."""
+    return jax.tree.map(lambda x, old: old if x is None else x, state, before, is_leaf=_is_none)
+
+
+def _is_none(x: Any) -> bool:
+    return x is None

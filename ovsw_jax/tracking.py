@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from optax._src.base import NO_PARAMS_MSG
 
+from ovsw_jax.fitting import check_state
 from ovsw_jax.flip_state import FlipRule, FlipState, StateKind
 from ovsw_jax.hyperparams import Hyperparameter
 from ovsw_jax.latent import LatentLeaves, Mask
@@ -62,6 +63,7 @@ def track_flip_state(
         del extra_args
         if params is None:
             raise ValueError(NO_PARAMS_MSG)
+        check_state(state, FlipState)
         latent = LatentLeaves(params, mask)
         new_state = rule.update(state, latent)[0]
         written = rule.written(new_state, latent)

@@ -58,6 +58,10 @@ def bop(threshold=0.02, adaptivity=0.2):
     return optax.chain(ovsw.track_flip_state(**FLIPS), ovsw.bop(threshold, adaptivity=adaptivity))
 
 
+def clip_latent(limit=0.125):  # a number of bfloat16, which the contract compares with float32
+    return optax.chain(ovsw.track_flip_state(**FLIPS), ovsw.clip_latent(limit))
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     make: Callable[..., optax.GradientTransformationExtraArgs]
@@ -77,6 +81,7 @@ CASES = {
     "ovsw_sgd": Case(ovsw_sgd, only_latent=False),
     "lars_sgd": Case(lars_sgd, only_latent=False),
     "bop": Case(bop),
+    "clip_latent": Case(clip_latent),
 }
 
 

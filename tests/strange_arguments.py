@@ -92,6 +92,7 @@ OPTIONS = {
     "tau": coefficients,
     "eta": coefficients,
     "adaptivity": coefficients,
+    "limit": coefficients,
     "weight_decay": coefficients,
     "learning_rate": coefficients,
     "momentum": st.sampled_from([0.9, 0.99, 0.999]) | coefficients,

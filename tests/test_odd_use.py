@@ -86,6 +86,15 @@ def test_hyperparameters_that_are_no_numbers(name, value):
         (ovsw.bop, "adaptivity"),
         (ovsw.lars_sgd, "learning_rate"),
         (functools.partial(ovsw.lars_sgd, 0.1), "eta"),
+        (functools.partial(ovsw.lars_sgd, 0.1), "momentum"),
+        (functools.partial(ovsw.lars_sgd, 0.1), "weight_decay"),
+        (ovsw.ovsw_sgd, "learning_rate"),
+        (functools.partial(ovsw.ovsw_sgd, 0.1), "momentum"),
+        (functools.partial(ovsw.ovsw_sgd, 0.1), "weight_decay"),
+        (functools.partial(ovsw.ovsw_sgd, 0.1), "lam"),
+        (functools.partial(ovsw.ovsw_sgd, 0.1), "tau"),
+        (functools.partial(ovsw.ovsw_sgd, 0.1), "threshold"),
+        (ovsw.clip_latent, "limit"),
     ],
 )
 @pytest.mark.parametrize("size", [0, 3])
@@ -93,7 +102,25 @@ def test_arrays_that_would_change_the_shape_of_an_update(make, name, size):
     params = {"latent_kernel": jnp.ones((4, 1))}
     tx = make(**{name: jnp.full(size, 1e-4)})
     with pytest.raises(ValueError, match=rf"{name} has shape \({size},\), .* must broadcast"):
-        tx.update(params, tx.init(params), params)
+        jax.eval_shape(tx.update, params, tx.init(params), params)
+
+
+@pytest.mark.parametrize("make", [ovsw.ovsw_sgd, ovsw.lars_sgd])
+def test_a_learning_rate_for_each_filter_that_biases_cannot_take(make):
+    """An array that fits the kernel, or comes out of a schedule, must fit the other params too."""
+    params = {"latent_kernel": jnp.ones((4, 2)), "b": jnp.ones(3)}
+    for rate in (jnp.ones(2), lambda _: jnp.ones(2)):
+        tx = make(rate)
+        with pytest.raises(
+            ValueError, match=r"learning_rate has shape \(2,\), weights of 'b' \(3,\)"
+        ):
+            tx.update(params, tx.init(params), params)
+
+
+@pytest.mark.parametrize("make", [ovsw.ovsw_sgd, ovsw.lars_sgd])
+def test_decay_1d_that_is_no_bool(make):
+    with pytest.raises(TypeError, match=r"decay_1d=1 is no bool: give True or False"):
+        make(0.1, decay_1d=1)
 
 
 def test_a_schedule_of_the_momentum_of_sgd():

@@ -110,7 +110,7 @@ def assert_finite(tree):
 
 
 @covers("ags", "scale_by_ags", "sad", "silence_aware_decay", "track_flip_state")
-@covers("ovsw_sgd", "lars_sgd", "bop")
+@covers("ovsw_sgd", "lars_sgd", "bop", "clip_latent")
 def a_transform(data, make):
     names = list(inspect.signature(make).parameters)
     naming = [n.removeprefix("flip_") for n in names]
@@ -126,8 +126,7 @@ def a_transform(data, make):
     except RefusedError:
         return
     grads = jax.tree.map(lambda x: jnp.flip(jnp.asarray(x)) if np.ndim(x) else x, params)
-    # Outside the mask it is optax.sgd that would complain.
-    if make is not ovsw.ovsw_sgd and data.draw(st.integers(0, 3)) == 0:
+    if data.draw(st.integers(0, 3)) == 0:
         grads = data.draw(params_trees, label="gradients")
     try:
         for _ in range(2):

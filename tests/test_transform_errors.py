@@ -22,6 +22,7 @@ TRANSFORMS = {
     "ovsw_sgd": functools.partial(ovsw.ovsw_sgd, 0.1),
     "lars_sgd": functools.partial(ovsw.lars_sgd, 0.1),
     "bop": ovsw.bop,
+    "clip_latent": ovsw.clip_latent,
 }
 READ_GRADIENTS = sorted(TRANSFORMS.keys() - {"track_flip_state"})
 FLIP_RULES = {
@@ -229,6 +230,7 @@ BASELINES = {
     "momentum": (functools.partial(ovsw.lars_sgd, 0.1), [-0.1, 1.0, np.nan], "below 1"),
     "threshold": (ovsw.bop, [-1e-9, np.nan, np.inf], "finite and >= 0"),
     "adaptivity": (ovsw.bop, [0.0, -1.0, 1.5, np.nan], "above 0 and at most 1"),
+    "limit": (ovsw.clip_latent, [0.0, -1.0, np.nan, np.inf, 1e-45], "finite and > 0"),
 }
 
 
