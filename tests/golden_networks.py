@@ -40,11 +40,13 @@ CASES = {
 
 
 def with_prefix(data, prefix, *, without=("num_batches_tracked", "tracker", "weight_prev")):
-    return {
-        key.removeprefix(prefix): value
-        for key, value in data.items()
+    found = {
+        key.removeprefix(prefix): data[key]
+        for key in data
         if key.startswith(prefix) and not key.endswith(without)
     }
+    assert found, f"no array below {prefix}"
+    return found
 
 
 class Functions:
