@@ -45,7 +45,7 @@ class Reference(Mapping[str, np.ndarray]):
         if key not in self.full:
             pytest.skip(
                 f"{key} of {self.name}.npz is not in the repository (tests/reference/MANIFEST.md "
-                f"says why), and not in {FULL_FOLDER}"
+                f"says why), nor is the full file in {FULL_FOLDER}"
             )
         return self.full[key]
 
