@@ -1,25 +1,65 @@
-"""Reference numbers of the official PyTorch code, from shared/golden beside the checkout."""
+"""Reference numbers of the authors' PyTorch code: tests/reference/MANIFEST.md says which.
+
+The repository holds all but those that need images of CIFAR-10. Where the full files are present,
+in shared/golden beside the checkout, tests read the rest from there.
+"""
 
 import functools
 import pathlib
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
 
-FOLDER = pathlib.Path(__file__).parents[2] / "shared" / "golden"
+from tests import golden_cut
+
+FULL_FOLDER = pathlib.Path(__file__).parents[2] / "shared" / "golden"
 
 
 @functools.cache
-def _load(name: str) -> dict[str, np.ndarray]:
-    with np.load(FOLDER / f"{name}.npz") as archive:
+def arrays_in(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """All arrays of a file; none if there is no such file."""
+    if not path.is_file():
+        return {}
+    with np.load(path) as archive:
         return dict(archive)
 
 
-def load(name: str) -> dict[str, np.ndarray]:
-    """All arrays of `<name>.npz`; skips the calling test where the reference data is absent."""
-    if not (FOLDER / f"{name}.npz").is_file():
-        pytest.skip(f"reference data not found: {name}.npz is looked for in {FOLDER}")
-    return _load(name)
+class Reference(Mapping[str, np.ndarray]):
+    """The arrays of `<name>.npz`: the committed ones, then those of the full file.
+
+    Looking up an array that is in neither skips the calling test.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.committed = arrays_in(golden_cut.FOLDER / f"{name}.npz")
+
+    @property
+    def full(self) -> dict[str, np.ndarray]:
+        return arrays_in(FULL_FOLDER / f"{self.name}.npz")
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        if key in self.committed:
+            return self.committed[key]
+        if key not in self.full:
+            pytest.skip(
+                f"{key} of {self.name}.npz is not in the repository (tests/reference/MANIFEST.md "
+                f"says why), nor is the full file in {FULL_FOLDER}"
+            )
+        return self.full[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.committed or key in self.full
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.full | self.committed)
+
+    def __len__(self) -> int:
+        return len(self.full | self.committed)
+
+
+load = functools.cache(Reference)
 
 
 def to_hwio(kernel: np.ndarray) -> np.ndarray:

@@ -40,11 +40,13 @@ CASES = {
 
 
 def with_prefix(data, prefix, *, without=("num_batches_tracked", "tracker", "weight_prev")):
-    return {
-        key.removeprefix(prefix): value
-        for key, value in data.items()
+    found = {
+        key.removeprefix(prefix): data[key]
+        for key in data
         if key.startswith(prefix) and not key.endswith(without)
     }
+    assert found, f"no array below {prefix}"
+    return found
 
 
 class Functions:
@@ -116,10 +118,11 @@ class NetworkRun:
 
     def __init__(self, name):
         self.case = CASES[name]
+        images = images_of(name)  # first: it may skip
         self.data = with_prefix(golden.load("models"), f"model/{name}/")
         self.names = [str(n) for n in self.data["param_names"]]
         functions = compiled(self.case.network, self.case.classes)
-        images, labels = images_of(name), jnp.asarray(self.data["y"])
+        labels = jnp.asarray(self.data["y"])
         lr, momentum, decay, lam, tau, mu, sigma = map(float, self.data["hparams"])
         rules = optax.chain(
             ovsw.scale_by_ags(lam), ovsw.silence_aware_decay(tau, momentum=mu, threshold=sigma)

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ import oracle
 import pytest
 
 import ovsw_jax as ovsw
+from tests import golden
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 

@@ -1,6 +1,5 @@
 """200 steps of Algorithm 3 in NumPy float64 (alg3.npz), with sign(0) = +1."""
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +8,7 @@ import oracle
 import pytest
 
 import ovsw_jax as ovsw
+from tests import golden
 
 pytestmark = pytest.mark.usefixtures("strict_promotion", "float64")
 

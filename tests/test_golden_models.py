@@ -16,8 +16,8 @@ from flax import nnx
 import ovsw_jax as ovsw
 from ovsw_jax.models import BasicBlock, BiRealBlock, ConvShortcut, PadShortcut
 from tests import golden
-from tests.golden_networks import CASES, NetworkRun, compiled, with_prefix
-from tests.torch_names import leaf, load_state, path_of, to_flax
+from tests.golden_networks import CASES, NetworkRun, compiled, shape_of, with_prefix
+from tests.torch_names import leaf, load_state, path_of, to_flax, to_torch
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -28,7 +28,6 @@ def relative_error(actual, expected):
 
 @pytest.fixture(scope="module", params=CASES)
 def network(request):
-    golden.load("models")  # skips outside of the run, so that the reason shows
     with jax.enable_x64(True):
         return NetworkRun(request.param)
 
@@ -62,26 +61,31 @@ def test_network_parameters_after_one_step(network):
     np.testing.assert_allclose(samples, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_network_binary_layers(network):
-    """Every parameter has a name in the reference, and the same layers are binary."""
-    params = dict(nnx.to_flat_state(compiled(network.case.network, network.case.classes).params))
-    paths = {n: path_of(n, params) for n in network.names}
+@pytest.mark.parametrize("name", CASES)
+def test_network_binary_layers(name):
+    """Every parameter has a name and a shape in the reference, and the same layers are binary."""
+    case, data = CASES[name], with_prefix(golden.load("models"), f"model/{name}/")
+    params = dict(nnx.to_flat_state(compiled(case.network, case.classes).params))
+    names = [str(n) for n in data["param_names"]]
+    paths = {n: path_of(n, params) for n in names}
     assert set(paths.values()) == set(params)
+    for n, shape in zip(names, map(shape_of, data["param_shapes"]), strict=True):
+        assert to_torch(np.empty(params[paths[n]].shape)).shape == shape, n
     binary = [n for n, path in paths.items() if path[-1] == "latent_kernel"]
-    assert binary == [f"{n}.weight" for n in map(str, network.data["binary_layers"])]
+    assert binary == [f"{n}.weight" for n in map(str, data["binary_layers"])]
 
 
 class ResNet20Run:
     """Five training steps on one batch, with the official initial weights."""
 
     def __init__(self, data, tx):
+        x = jnp.asarray(np.moveaxis(data["x"], 1, -1), jnp.float64)
         functions = compiled(ovsw.models.CifarResNet20, 10)
         init = {n: to_flax(x) for n, x in with_prefix(data, "init/").items()}
         names = [str(n) for n in data["param_order"]]
         self.params = load_state(functions.params, {n: init[n] for n in names})
         running = {n: x for n, x in init.items() if "running" in n}
         self.statistics = load_state(functions.statistics, running)
-        x = jnp.asarray(np.moveaxis(data["x"], 1, -1), jnp.float64)
         y = jnp.asarray(data["y"])
 
         @jax.jit
@@ -127,17 +131,41 @@ def test_gradients_of_the_first_step(run_a, data):
         assert relative_error(leaf(run_a.first_gradients, name), to_flax(expected)) < 1e-9, name
 
 
-def test_gradients_after_the_rules(run_a, data):
-    """AGS and SAD on the official raw gradients of the first step."""
-    raw = {n: to_flax(x) for n, x in with_prefix(data, "A/f64/grad0/").items()}
-    init = {str(n): to_flax(data[f"init/{n}"]) for n in data["param_order"]}
-    params, grads = load_state(run_a.params, init), load_state(run_a.params, raw)
+def test_gradients_after_the_rules(data):
+    """AGS and SAD on the official raw gradients of the first step, of layers that are there."""
+    expected = with_prefix(data, "A/f64/hooked_grad0/")
+    params, grads = (
+        {n: {"latent_kernel": jnp.asarray(to_flax(data[f"{kind}/{n}"]))} for n in expected}
+        for kind in ("init", "A/f64/grad0")
+    )
     tx = optax.chain(ovsw.ags(0.04), ovsw.sad(9e-4))
     hooked = jax.jit(lambda g, p: tx.update(g, tx.init(p), p)[0])(grads, params)
-    for name, expected in with_prefix(data, "A/f64/hooked_grad0/").items():
+    for name, gradient in expected.items():
         np.testing.assert_allclose(
-            leaf(hooked, name), to_flax(expected), rtol=1e-12, atol=1e-18, err_msg=name
+            hooked[name]["latent_kernel"],
+            to_flax(gradient),
+            rtol=1e-12,
+            atol=1e-18,
+            err_msg=name,
         )
+
+
+@pytest.mark.parametrize(("number", "side"), [(1, 16), (2, 8)])
+def test_statistics_behind_layers_that_get_the_official_signs(data, number, side):
+    """Convolutions of the network on the recorded signs of their inputs: it needs no images."""
+    name = f"layer3.0.conv{number}"
+    block = compiled(ovsw.models.CifarResNet20, 10).model.layer3[0]
+    graph, _ = nnx.split(getattr(block, f"conv{number}"))
+    kernel = to_flax(data[f"init/{name}.weight"])
+    bits = np.unpackbits(data[f"A/f64/step0_input_positive_bits/{name}"])
+    signs = np.moveaxis(bits.reshape(-1, kernel.shape[2], side, side), 1, -1) * 2.0 - 1
+
+    out = np.asarray(nnx.merge(graph, {"latent_kernel": jnp.asarray(kernel)})(jnp.asarray(signs)))
+    # PyTorch's running statistics start at 0 and 1 and keep 0.9 of it; their variance is unbiased.
+    expected = with_prefix(data, f"A/f64/bn_after_first_forward/layer3.0.bn{number}.running_")
+    mean, var = 0.1 * out.mean((0, 1, 2)), 0.9 + 0.1 * np.var(out, (0, 1, 2), ddof=1)
+    np.testing.assert_allclose(mean, expected["mean"], atol=1e-12, rtol=1e-12)
+    np.testing.assert_allclose(var, expected["var"], atol=1e-12, rtol=1e-12)
 
 
 def test_batch_statistics_after_the_first_forward(run_a, data):

@@ -8,7 +8,6 @@ weight (the odd ones) must agree exactly, and the others with an oracle that tak
 import dataclasses
 import functools
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ import oracle
 import pytest
 
 import ovsw_jax as ovsw
+from tests import golden
 
 pytestmark = pytest.mark.usefixtures("strict_promotion", "float64")
 
@@ -171,7 +171,7 @@ def test_ema_state_gives_the_official_series_where_no_weight_starts_at_zero(run)
 
     # The official weights are those after a step, ours those before it.
     recorded = data["rec_steps"][data["rec_steps"] + 1 < STEPS]
-    expected = data[f"{run}/f64/weight"][: len(recorded), 1::2]
+    expected = data[f"{run}/f64/weight_of_odd_filters"][: len(recorded)]
     rms = np.sqrt(np.mean(expected**2, axis=(2, 3, 4), keepdims=True))
     error = np.abs(trained.weight[recorded + 1][:, 1::2] - expected)
     assert np.max(error / rms) < 1e-12
@@ -241,10 +241,10 @@ def test_training_in_float32_stays_with_the_official_float32_run(run, state):
     trained = library_run(run, state, "float32")
     recorded = data["rec_steps"][data["rec_steps"] + 1 < STEPS]
 
-    official_silent = data[f"{run}/f32/silent"][: len(recorded), 1::2]
+    official_silent = data[f"{run}/f32/silent_of_odd_filters"][: len(recorded)]
     differing = trained.silent[recorded][:, 1::2] != official_silent
     assert per_row(differing).max() <= 4
-    official_weight = data[f"{run}/f32/weight"][: len(recorded), 1::2]
+    official_weight = data[f"{run}/f32/weight_of_odd_filters"][: len(recorded)]
     rms = np.sqrt(np.mean(official_weight**2, axis=(2, 3, 4), keepdims=True))
     error = np.abs(trained.weight[recorded + 1][:, 1::2] - official_weight)
     assert np.max(error / rms) < 1e-2
