@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from tiny_networks import Tiny
 
 from experiments import train
 from experiments.config import Config
@@ -108,18 +110,51 @@ def test_given_up_is_given_up():
     bad = {"conv": {"latent_kernel": jnp.array([jnp.inf, 0])}, "fc": {"kernel": jnp.ones(2)}}
     skips, all_made = no_skips(params), []
     for loss, gradients in ((one, bad), (one, params), (one, bad), (nan, bad), (one, params)):
-        made, skips = look_at(skips, loss, gradients, max_skipped=2)
+        made, skips = look_at(skips, loss, {}, gradients, max_skipped=2)
         all_made.append(bool(made))
     assert all_made == [False, True, False, False, False]
     assert int(skips.in_a_row) == 3
-    assert name_wrong(params, skips.wrong.tolist()) == "the loss and the gradients of conv"
-    skips = look_at(no_skips(params), one, bad, max_skipped=2)[1]
+    expected = "the loss or the batch statistics, and the gradients of conv"
+    assert name_wrong(params, skips.wrong.tolist()) == expected
+    skips = look_at(no_skips(params), one, {}, bad, max_skipped=2)[1]
     assert name_wrong(params, skips.wrong.tolist()) == "the gradients of conv"
 
 
 def test_many_layers_are_not_all_named():
     params = {name: {"latent_kernel": 0.0} for name in "abcde"}
     assert name_wrong(params, [False] + [True] * 5) == "the gradients of a, b, c and 2 more"
+
+
+class LosesStatistics(Tiny):
+    """Of a batch with a bad image, a statistic that nothing reads becomes NaN."""
+
+    def __init__(self, classes, *, in_channels, rngs):
+        super().__init__(classes, in_channels=in_channels, rngs=rngs)
+        self.seen = nnx.BatchStat(jnp.zeros(()))
+        self.largest = nnx.BatchStat(jnp.full((), -jnp.inf))  # which is no fault
+
+    def __call__(self, x):
+        bad = jnp.any(jnp.all(x >= 0, (1, 2, 3)))
+        self.seen[...] = jnp.where(bad, jnp.nan, self.seen[...] + 1)
+        return super().__call__(x)
+
+
+def test_a_statistic_that_nothing_reads_is_not_lost():
+    """One of four batches would make it NaN for good; no answer that is NaN is a right one."""
+    network = Network("test_skipped_steps:LosesStatistics", 3, (8, 8, 1))
+    config = Config(batch_size=16)
+    steps = Steps(network, "sgd", config, feed_of(dataset((0,)), config))
+    state, batches = steps.batches(steps.init([0]), [0], 1)
+    sums = None
+    for batch in batches:
+        state, sums = steps.train_step(state, sums, batch)
+    assert sums.skipped.tolist() == [1]
+    assert state.statistics["seen"].tolist() == [3]
+    assert 0 < steps.evaluate(state).metrics["test_top1"] < 1
+    bias = state.params["head"]["bias"].at[:].set(jnp.nan)
+    head = {**state.params["head"], "bias": bias}
+    lost = state._replace(params={**state.params, "head": head})
+    assert steps.evaluate(lost).metrics["test_top1"].tolist() == [0]
 
 
 def test_the_line_tells_of_skipped_steps_only_if_there_are():
@@ -166,7 +201,7 @@ def test_the_only_training_stops_the_run(losing_seed, tmp_path, capsys):
         assert train.main(command) == 2
         error = capsys.readouterr().err
         assert "SGD with seed 4 is given up after max_skipped=3 skipped steps in a row" in error
-        assert "not finite from step 2 of epoch 2 on: the loss and the gradients of" in error
+        assert "not finite from step 2 of epoch 2 on: the loss or the batch statistics" in error
         (row,) = rows(folder)
         assert (row["epoch"], row["skipped_steps"]) == (1, 0)
         assert (folder / "checkpoints").exists()

@@ -1,7 +1,8 @@
 """What a trained network answers to each test image.
 
 RUN/predictions/OPTIMIZER-seedSEED.npz holds, in the order of the test images, `label` and
-`predicted` class (uint16) and the `probability` of the predicted class (float16).
+`predicted` class (uint16; the number of classes where the logits hold NaN) and the `probability` of
+the predicted class (float16).
 """
 
 from pathlib import Path

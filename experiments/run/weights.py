@@ -55,9 +55,16 @@ def save(path: Path, state: tuple[Any, Any], data: Data) -> None:
     run = path.parent.parent
     with writing(path.parent, run):
         path.parent.mkdir(exist_ok=True)
-    arrays = {name: np.asarray(x) for name, x in _named_leaves(*state).items()}
+    arrays = {name: storable(x) for name, x in _named_leaves(*state).items()}
     arrays |= {f"{_DATA}{field}": np.asarray(x) for field, x in data._asdict().items()}
     write_arrays(path, run, arrays)
+
+
+def storable(x: jax.typing.ArrayLike) -> np.ndarray:
+    """The same numbers in a dtype that NumPy's files know: bfloat16 and its like in float32."""
+    array = np.asarray(x)
+    known = array.dtype.kind != "V" or not jnp.issubdtype(array.dtype, jnp.floating)
+    return array if known else array.astype(np.float32)
 
 
 def find(run: Path, optimizer: str, seed: int) -> Path:
@@ -128,7 +135,8 @@ def load(path: Path, params: Any, statistics: Any) -> tuple[Any, Any]:
       The two pytrees with the trained arrays in them.
 
     Raises:
-      ValueError: if the file can't be read, or names or shapes differ from the network's.
+      ValueError: if the file can't be read, names, shapes or kinds of numbers differ from the
+        network's, or they hold NaN.
     """
     found = {_common_name(n): x for n, x in _read(path).items() if not n.startswith(_DATA)}
     wanted = {_common_name(name): x for name, x in _named_leaves(params, statistics).items()}
@@ -138,7 +146,8 @@ def load(path: Path, params: Any, statistics: Any) -> tuple[Any, Any]:
         flat = traverse_util.flatten_dict(tree)
         for key, leaf in flat.items():
             if not _is_key(leaf):
-                flat[key] = jnp.asarray(found[_common_name(_name(prefix, key))])
+                # Stored in float32 where NumPy's files don't know the dtype.
+                flat[key] = jnp.asarray(found[_common_name(_name(prefix, key))], leaf.dtype)
         return traverse_util.unflatten_dict(flat)
 
     return trained("params", params), trained("statistics", statistics)
@@ -202,13 +211,28 @@ def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any])
         for name in {**wanted, **found}
         if _shape(found, name) != _shape(wanted, name)
     ]
-    different += [f"{name} is {x.dtype}" for name, x in found.items() if x.dtype.kind not in "fiu"]
+    different += [
+        f"{name} is {x.dtype} there and {wanted[name].dtype} in the network"
+        for name, x in found.items()
+        if name in wanted and _kind(x.dtype) != _kind(wanted[name].dtype)
+    ]
     if different:
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         raise ValueError(
             f"trained weights {path} do not fit the network: {'; '.join(different[:3])}{more}. "
             "Train both with the same network, classes and image shape."
         )
+    if wrong := [name for name, x in found.items() if x.dtype.kind == "f" and np.isnan(x).any()]:
+        raise ValueError(
+            f"trained weights {path} hold NaN, in {', '.join(wrong[:3])}: that training went "
+            "wrong. Train again, or name another run or training."
+        )
+
+
+def _kind(dtype: Any) -> str:
+    """Whether numbers of one dtype can stand for those of another."""
+    kinds = {"floating": jnp.floating, "integer": jnp.integer, "bool": jnp.bool_}
+    return next((name for name, kind in kinds.items() if jnp.issubdtype(dtype, kind)), str(dtype))
 
 
 def _shape(arrays: Mapping[str, Any], name: str) -> str:

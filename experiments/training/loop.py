@@ -336,7 +336,8 @@ class Training:
         self.run_folder.write_metrics(rows)
 
     def _keep_latent(self, kind: str, layers: dict[str, jax.Array]) -> None:
-        first = {layer: x[0] for layer, x in self.steps.on_host(layers).items()}
+        on_host = self.steps.on_host(layers)
+        first = {layer: weights.storable(x[0]) for layer, x in on_host.items()}
         self.run_folder.keep_latent(self.together.members[0].optimizer, kind, first)
 
     def _shown(self, metrics: Mapping[str, Any]) -> dict[str, float]:

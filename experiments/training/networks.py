@@ -11,6 +11,14 @@ from flax import nnx
 
 import ovsw_jax as ovsw
 from experiments.config.choices import choose
+from experiments.training.trainable import (
+    abstract,
+    as_logits,
+    check_params,
+    check_same_state,
+    check_same_structure,
+    modes,
+)
 
 _KAIMING = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 # How a network is made for each `Config.binary`: given to its constructor.
@@ -46,19 +54,27 @@ def find_network(name: str) -> Callable[..., nnx.Module]:
     if not colon:
         return choose("network", name, NETWORKS, "or your own, as package.module:Class")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        made = getattr(importlib.import_module(module), attribute)
+        if not callable(made):
+            raise TypeError(f"it is {made!r}")
+    except Exception as error:  # of the user's code: of any kind
         raise ValueError(
-            f"network {name!r} can't be imported: {error}. Give package.module:Class of an NNX "
-            "module made as Class(classes, in_channels=..., rngs=...), in a package that Python "
-            "finds from here."
+            f"network {name!r} can't be imported: {type(error).__name__}: {error}. Give "
+            "package.module:Class of an NNX module made as Class(classes, in_channels=..., "
+            "rngs=...), in a package that Python finds from here."
         ) from error
+    return made
 
 
 class Network:
     """A network whose parameters and batch statistics are plain pytrees.
 
-    `shapes` are those of parameters and statistics.
+    `shapes` are those of parameters and statistics. All that is no `nnx.Param` counts as
+    statistics, random keys and caches too: it is carried from step to step. What is there to be
+    looked at, `nnx.Intermediate` and its like, is not.
+
+    Where its `__call__` has an argument that says whether it trains (train, training, is_training,
+    deterministic, use_running_average), that is given to it.
 
     Plain pytrees go through `jax.jit`, not NNX modules: it costs a tenth of the Python time of
     `nnx.jit` a step. All optimizers share one network, so its initialisation compiles once.
@@ -84,8 +100,9 @@ class Network:
           dtype: of the forward pass, as the constructor's `dtype`; parameters stay float32.
 
         Raises:
-          ValueError: if there is no such network, it can't be made or called, or gives no
-            (batch, classes) logits, or has no latent weights where it should.
+          ValueError: if there is no such network, it can't be made or called, gives no
+            (batch, classes) logits, has no latent weights where it should, or does not keep the
+            structure, shapes and dtypes of its state.
         """
         options = _VARIANTS[binary] | ({} if dtype == "float32" else {"dtype": jnp.dtype(dtype)})
         if binary == "none" and name.startswith("imagenet-"):
@@ -94,30 +111,29 @@ class Network:
         self._make = partial(find_network(name), classes, in_channels=image_shape[-1], **options)
         takes = "".join(f", {option}=..." for option in ("in_channels", *options, "rngs"))
         try:
-            abstract = nnx.eval_shape(lambda: self._make(rngs=nnx.Rngs(0)))
-            self._graph = nnx.split(abstract, nnx.Param, ...)[0]
+            model = abstract(lambda rngs: self._make(rngs=rngs))
+            self._graph = nnx.split(model, nnx.Param, ...)[0]
             stacked = jax.eval_shape(self.init, jax.random.split(jax.random.key(0), 1))
             self.shapes = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stacked
             )
+            check_params(self.shapes[0], binary)
             images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-            logits = jax.eval_shape(self.train, *self.shapes, images)[0].shape
-            latent = any(jax.tree.leaves(ovsw.latent_mask(self.shapes[0])))
-            if binary == "both" and not latent:
-                raise ValueError("no binary layer: none of its parameters is a latent_kernel")
-            if binary != "both" and latent:
-                raise ValueError(f"binary={binary}, but one of its parameters is a latent_kernel")
+            trained, statistics = jax.eval_shape(self.train, *self.shapes, images)
+            check_same_state(self.shapes[1], statistics)
+            evaluated = jax.eval_shape(self.evaluate, *self.shapes, images)
         except Exception as error:  # of the user's code: of any kind
             raise ValueError(
                 f"network {name!r} can't be trained on images of {image_shape}: "
                 f"{type(error).__name__}: {error}. It must be an NNX module with binary layers, "
                 f"made as Class(classes{takes}), that takes (batch, height, width, channels)."
             ) from error
-        if logits != (2, classes):
-            raise ValueError(
-                f"network {name!r} gives {logits} for 2 images of {classes} classes; it must give "
-                f"logits of shape {(2, classes)}."
-            )
+        for logits in (trained.shape, evaluated.shape):
+            if logits != (2, classes):
+                raise ValueError(
+                    f"network {name!r} gives {logits} for 2 images of {classes} classes; it must "
+                    f"give logits of shape {(2, classes)}."
+                )
 
     @partial(jax.jit, static_argnums=0)
     def init(self, keys: jax.Array) -> tuple[Any, Any]:
@@ -126,20 +142,31 @@ class Network:
         def init_one(key: jax.Array) -> tuple[Any, Any]:
             # Dropout and the like draw from the default stream.
             model = self._make(rngs=nnx.Rngs(jax.random.fold_in(key, 0), params=key))
-            statistics = nnx.state(model, nnx.Not(nnx.Param))
-            return nnx.to_pure_dict(nnx.state(model, nnx.Param)), nnx.to_pure_dict(statistics)
+            return nnx.to_pure_dict(nnx.state(model, nnx.Param)), _statistics(model)
 
         return jax.vmap(init_one)(keys)
 
     def train(self, params: Any, statistics: Any, images: jax.Array) -> tuple[jax.Array, Any]:
-        """Logits in training mode, and the batch statistics after this batch."""
+        """Logits in training mode, in float32 at least, and the batch statistics after this batch.
+
+        Raises:
+          ValueError: if the call changes of what the network consists, or gives no logits.
+        """
         model = nnx.merge(self._graph, params, statistics)
         model.train()
-        logits = model(images)
-        return logits, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+        before = nnx.graphdef(model)
+        logits = as_logits(model(images, **modes(model, training=True)))
+        nnx.pop(model, nnx.Intermediate)
+        check_same_structure(before, nnx.graphdef(model))
+        return logits, _statistics(model)
 
     def evaluate(self, params: Any, statistics: Any, images: jax.Array) -> jax.Array:
-        """Logits in evaluation mode."""
+        """Logits in evaluation mode, in float32 at least."""
         model = nnx.merge(self._graph, params, statistics)
         model.eval()
-        return model(images)
+        return as_logits(model(images, **modes(model, training=False)))
+
+
+def _statistics(model: nnx.Module) -> Any:
+    """All that is carried from step to step beside the parameters."""
+    return nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Any(nnx.Param, nnx.Intermediate))))

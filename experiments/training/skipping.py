@@ -1,4 +1,4 @@
-"""Steps whose loss or gradients are not finite: found, not made, and counted, all on the device."""
+"""Steps with numbers that are not finite: found, not made, and counted, all on the device."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -18,7 +18,8 @@ class Skips(NamedTuple):
     Attributes:
       in_a_row: int32 scalar, steps skipped since the last one that was made.
       wrong: (1 + parameters,) bools: what was not finite in the latest step that was tried and
-        skipped, the loss and then each parameter's gradient, in the order of the tree's leaves.
+        skipped: loss or batch statistics, and then each parameter's gradient, in the order of the
+        tree's leaves.
     """
 
     in_a_row: jax.Array
@@ -31,7 +32,7 @@ def no_skips(params: Any) -> Skips:
 
 
 def look_at(
-    skips: Skips, loss: jax.Array, gradients: Any, max_skipped: int
+    skips: Skips, loss: jax.Array, statistics: Any, gradients: Any, max_skipped: int
 ) -> tuple[jax.Array, Skips]:
     """Whether to make a step, and the new count.
 
@@ -42,13 +43,17 @@ def look_at(
     Args:
       skips: of the steps before.
       loss: of this step.
+      statistics: that this step would leave. They can be NaN where the loss is finite, and stay so.
       gradients: of this step, a tree of arrays.
       max_skipped: steps skipped in a row that give the training up.
 
     Returns:
       A bool scalar, and the `Skips` after this step.
     """
-    wrong = jnp.stack([~jnp.all(jnp.isfinite(x)) for x in (loss, *jax.tree.leaves(gradients))])
+    floats = [x for x in jax.tree.leaves(statistics) if jnp.issubdtype(x.dtype, jnp.floating)]
+    forward = ~jnp.isfinite(loss) | has_nan(floats)
+    backward = [~jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradients)]
+    wrong = jnp.stack([forward, *backward])
     given_up = skips.in_a_row >= max_skipped
     finite = ~jnp.any(wrong)
     searches = jax.config.jax_debug_nans  # type: ignore[attr-defined]
@@ -56,6 +61,11 @@ def look_at(
     return made, Skips(
         jnp.where(made, 0, skips.in_a_row + 1), jnp.where(finite | given_up, skips.wrong, wrong)
     )
+
+
+def has_nan(arrays: Sequence[jax.Array]) -> jax.Array:
+    """Whether any of them holds NaN; infinity may be where a running minimum begins."""
+    return jnp.any(jnp.array([jnp.any(jnp.isnan(x)) for x in arrays], bool))
 
 
 def if_made(made: jax.Array, new: Tree, old: Tree) -> Tree:
@@ -68,12 +78,12 @@ def name_wrong(params: Any, wrong: Sequence[bool]) -> str:
 
     >>> params = {"conv": {"latent_kernel": 0.0}, "fc": {"bias": 0.0, "kernel": 0.0}}
     >>> name_wrong(params, [True, False, True, True])
-    'the loss and the gradients of fc/bias, fc/kernel'
+    'the loss or the batch statistics, and the gradients of fc/bias, fc/kernel'
     """
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     layers = [layer_name(path) for path, bad in zip(paths, wrong[1:], strict=True) if bad]
     names = ", ".join(layers[:_MOST_NAMED])
     if len(layers) > _MOST_NAMED:
         names += f" and {len(layers) - _MOST_NAMED} more"
-    parts = ["the loss"] * bool(wrong[0]) + [f"the gradients of {names}"] * bool(layers)
-    return " and ".join(parts)
+    parts = ["the loss or the batch statistics"] * bool(wrong[0])
+    return ", and ".join([*parts, *[f"the gradients of {names}"] * bool(layers)])

@@ -176,8 +176,8 @@ class Steps:
     ) -> tuple[TrainState, StepMetrics]:
         """One step of every member, or several in one call.
 
-        A member whose loss or gradients are not finite skips the step, alone: its parameters,
-        statistics and optimizer state stay as they are, bit for bit.
+        A member whose loss, gradients or statistics are not finite skips the step, alone: its
+        parameters, statistics and optimizer state stay as they are, bit for bit.
 
         `state` and `sums` are donated: their buffers are used for the new ones.
 
@@ -296,7 +296,7 @@ class Steps:
         top1 = jnp.mean(jnp.argmax(logits, -1) == labels, dtype=jnp.float32)
         layers = _of_steps(self._flip_metrics(opt_state))
         measured = StepMetrics(loss, top1, layers, jnp.zeros((), jnp.int32))
-        made, skips = look_at(state.skips, loss, gradients, self._config.max_skipped)
+        made, skips = look_at(state.skips, loss, statistics, gradients, self._config.max_skipped)
         new = TrainState(params, statistics, opt_state, key, skips)
         old = state._replace(key=key, skips=skips)
         added = if_made(made, jax.tree.map(jnp.add, sums, measured), sums)
@@ -359,15 +359,15 @@ class Steps:
         images, labels = self._layout.spread((images, labels))
         images = standardise(images, self._feed.mean, self._feed.std)
         logits = self._network.evaluate(state.params, state.statistics, images)
-        probability = jnp.max(jax.nn.softmax(logits.astype(jnp.float32)), -1)
+        answered = ~jnp.any(jnp.isnan(logits), -1)  # else argmax gives the first NaN
         answer = {
             "label": labels,
-            "predicted": jnp.argmax(logits, -1),
-            "probability": probability,
+            "predicted": jnp.where(answered, jnp.argmax(logits, -1), logits.shape[-1]),
+            "probability": jnp.max(jax.nn.softmax(logits), -1),
         }
         if logits.shape[-1] >= TOP5_FROM:
             of_five = jax.lax.top_k(logits, 5)[1] == labels[:, None]
-            answer["in_top5"] = jnp.any(of_five, -1)
+            answer["in_top5"] = jnp.any(of_five, -1) & answered
         return answer
 
 

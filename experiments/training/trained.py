@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.config import Config
 from experiments.data.augment import standardise
@@ -29,10 +30,32 @@ class Trained(NamedTuple):
 
         Returns:
           (batch, classes), in the order of `data.classes`.
+
+        Raises:
+          TypeError: if the images are of another dtype.
+          ValueError: if they are of another shape.
         """
         mean, std = jnp.asarray(self.data.mean), jnp.asarray(self.data.std)
-        shown = standardise(jnp.asarray(images), mean, std)
+        shown = standardise(_checked(images, self.data.image_shape), mean, std)
         return self.network.evaluate(self.params, self.statistics, shown)
+
+
+def _checked(images: jax.typing.ArrayLike, image_shape: tuple[int, ...]) -> jax.Array:
+    given = images if isinstance(images, jax.Array) else np.asarray(images)
+    if given.dtype != np.uint8:
+        raise TypeError(
+            f"images are {given.dtype}, and must be uint8 from 0 to 255, as in the data set: they "
+            "are standardised here. Convert them: (255 * images).round().astype('uint8') if they "
+            "are from 0 to 1, images.astype('uint8') if they are from 0 to 255."
+        )
+    if given.ndim != 4 or given.shape[1:] != image_shape:
+        sizes = ", ".join(map(str, image_shape))
+        raise ValueError(
+            f"images have shape {given.shape}, and must have (batch, {sizes}): batch, height, "
+            "width and channels. images[None] makes a batch of one image, images[..., None] adds "
+            "the axis of a single channel; resize other sizes."
+        )
+    return jnp.asarray(given)
 
 
 def load_trained(

@@ -3,9 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
+import numpy as np
 from flax import linen, nnx
 
 Path = tuple[str | int, ...]
+_ARRAYS = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
 
 def check_is_nnx(model: object, function: str, remedy: str) -> None:
@@ -31,12 +34,12 @@ def check_is_nnx(model: object, function: str, remedy: str) -> None:
 
 
 def walk(node: Any, path: Path = (), seen: set[int] | None = None) -> Iterator[tuple[Path, Any]]:
-    """Modules and Variables with their paths, parents first, in the order of assignment.
+    """Modules, Variables and arrays in none with their paths, parents first, as assigned.
 
     Flax itself sorts by name. What is held in several places comes once, where it comes first.
 
     Args:
-      node: a module, a Variable, or a list, tuple or dict of such.
+      node: a module, a Variable, an array, or a list, tuple or dict of such.
       path: where it is.
       seen: identities of what came before.
     """
@@ -44,10 +47,10 @@ def walk(node: Any, path: Path = (), seen: set[int] | None = None) -> Iterator[t
     if id(node) in seen:
         return
     seen.add(id(node))
-    if isinstance(node, nnx.Module | nnx.Variable):
+    if isinstance(node, nnx.Module | nnx.Variable | _ARRAYS):
         yield path, node
     for key, child in _children(node):
-        if isinstance(child, nnx.Pytree | nnx.Variable | list | tuple | dict):
+        if isinstance(child, nnx.Pytree | nnx.Variable | list | tuple | dict | _ARRAYS):
             yield from walk(child, (*path, key), seen)
 
 

@@ -1,18 +1,18 @@
 """What a network holds and computes: bits, bytes and multiply-accumulates of each layer."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from ovsw_jax.arguments import as_dtype
+from ovsw_jax.graph.call import Call, call_with
 from ovsw_jax.graph.module_tree import Path, check_is_nnx, walk
 from ovsw_jax.graph.products import equations, macs, operand_dtypes
-from ovsw_jax.graph.summary_table import LayerSummary, ModelSummary
+from ovsw_jax.graph.summary_table import InputSummary, LayerSummary, ModelSummary
 from ovsw_jax.graph.traced_layers import layer_of, output_of, traced
 from ovsw_jax.latent import LATENT_KEY
 from ovsw_jax.nn.filter_signs import carries_factor
@@ -20,7 +20,7 @@ from ovsw_jax.nn.layers import BinaryConv, BinaryDense
 
 
 def summary(
-    model: nnx.Module, input_shape: Sequence[int], *, dtype: jax.typing.DTypeLike = jnp.float32
+    model: nnx.Module, *inputs: Any, dtype: jax.typing.DTypeLike = jnp.float32, **named_inputs: Any
 ) -> ModelSummary:
     """Counts parameters, memory and multiply-accumulates of a Flax NNX network, layer by layer.
 
@@ -34,12 +34,20 @@ def summary(
     count: elements of the output times weights a filter, zeros of the padding included. A layer
     called twice counts twice there, and once in parameters and memory. The body of a scan counts
     once a step, that of a `while_loop` once, and of a conditional the costlier branch; what a
-    Pallas kernel does is not seen. Random state has no part in memory.
+    Pallas kernel does is not seen.
+
+    Memory is of what must be stored to run the network: parameters, batch statistics, Variables of
+    kinds of your own, and arrays in no Variable. Random state, caches, metrics, optimizer state
+    and what a call leaves to be looked at (`nnx.Intermediate`) have no part in it.
 
     Args:
       model: the network; may be abstract, as `nnx.eval_shape` makes it.
-      input_shape: shape of its input, batch axis first.
-      dtype: of its input.
+      *inputs: what it is called with. A shape, batch axis first, stands for one array; it can be
+        named `input_shape=`. Inputs of another form are trees of arrays or
+        `jax.ShapeDtypeStruct`s, as the network takes them, with their own dtypes.
+      dtype: of the inputs that are given by shape.
+      **named_inputs: keyword arguments of the call: in them arrays and `jax.ShapeDtypeStruct`s are
+        inputs, and all else, such as flags, is handed on as it is.
 
     Returns:
       A frozen dataclass with `rows`, a layer each, and `total`; see their fields for units. `str`
@@ -47,7 +55,7 @@ def summary(
 
     Raises:
       TypeError: if `model` is no NNX module, or `dtype` no dtype.
-      ValueError: if `input_shape` is no shape, or the model doesn't take it.
+      ValueError: if an input is neither a shape nor of arrays, or the model doesn't take it.
 
     >>> import ovsw_jax as ovsw
     >>> model = nnx.eval_shape(lambda: ovsw.models.SmallResNet(rngs=nnx.Rngs(0)))
@@ -56,26 +64,38 @@ def summary(
     ('layer1/0/conv1', 2359296)
     >>> counted.total.binary_params, counted.total.real_params
     (18432, 1050)
+    >>> attention = nnx.MultiHeadAttention(2, 8, rngs=nnx.Rngs(0))
+    >>> counted = ovsw.summary(attention, (1, 5, 8), (1, 7, 8), decode=False)
+    >>> counted.total.float_macs  # 5 queries, 7 keys and values, 5 results
+    2096
 
     Source: the arithmetic of the tables in papers on binary networks, as in Liu et al. 2018
     (Bi-Real Net); `total.operations` is their sum of both kinds.
     """
     check_is_nnx(model, "ovsw.summary", "For linen there is flax.linen.tabulate.")
-    shape = _checked_shape(input_shape)
-    x = jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(as_dtype("dtype", dtype)))
+    if "input_shape" in named_inputs:
+        inputs = (named_inputs.pop("input_shape"), *inputs)
+    call = call_with(inputs, named_inputs, as_dtype("dtype", dtype))
     network = nnx.clone(model, graph=True)
+    nnx.pop(network, nnx.Intermediate)
     network.eval()
     layers = _layers(network)
-    program = _program(network, layers, x, type(model).__name__)
+    program = _program(network, layers, call, type(model).__name__)
     for operation, scope, times in equations(program):
         _count(operation, layer_of(scope), times, layers)
     rows = [layer.row() for layer in layers]
+    arrays = [InputSummary(n, x.shape, x.dtype.name) for n, x in call.abstract.items()]
     return ModelSummary(
-        input_shape=shape,
-        input_dtype=x.dtype.name,
+        input_shape=arrays[0].shape,
+        input_dtype=arrays[0].dtype,
         rows=tuple(row for row in rows if row.training_bytes or row.dtype),
         total=_total(rows),
+        inputs=tuple(arrays),
     )
+
+
+# What running a network makes, or what only training needs.
+_NOT_STORED = (nnx.Intermediate, nnx.RngState, nnx.Cache, nnx.metrics.MetricState, nnx.OptState)
 
 
 class _Layer:
@@ -91,11 +111,12 @@ class _Layer:
         signs = [getattr(module, name, None) for name in ("input_sign", "kernel_sign")]
         self.products = "float" if None in signs else "binary"
 
-    def hold(self, variable: nnx.Variable[Any], path: Path) -> None:
-        """Counts a Variable as this layer's."""
-        arrays = [a for a in jax.tree.leaves(variable.get_raw_value()) if hasattr(a, "dtype")]
-        if isinstance(variable, nnx.RngState):
+    def hold(self, variable: Any, path: Path) -> None:
+        """Counts a Variable, or an array in none, as this layer's."""
+        if isinstance(variable, _NOT_STORED):
             return
+        held = variable.get_raw_value() if isinstance(variable, nnx.Variable) else variable
+        arrays = [a for a in jax.tree.leaves(held) if hasattr(a, "dtype")]
         if LATENT_KEY in path and isinstance(variable, nnx.Param):
             self.latent += arrays
             return
@@ -133,10 +154,10 @@ class _Layer:
 
 
 def _layers(network: nnx.Module) -> list[_Layer]:
-    """The modules of a network, with the Variables that each holds; containers are no layers."""
+    """The modules of a network, with the arrays that each holds; containers are no layers."""
     layers: dict[Path, _Layer] = {}
     for path, node in walk(network):
-        if not isinstance(node, nnx.Variable):
+        if isinstance(node, nnx.Module):
             if not isinstance(node, nnx.List | nnx.Dict) or not path:
                 layers[path] = _Layer(path, node)
         else:
@@ -158,16 +179,22 @@ def _count(operation: Any, number: int | None, times: int, layers: Sequence[_Lay
         layer.dtypes[operand_dtypes(operation)] = None
 
 
-def _program(
-    network: nnx.Module, layers: Sequence[_Layer], x: jax.ShapeDtypeStruct, name: str
-) -> Any:
+def _program(network: nnx.Module, layers: Sequence[_Layer], call: Call, name: str) -> Any:
     try:
-        return traced(network, [layer.module for layer in layers], x)
+        return traced(network, [layer.module for layer in layers], call)
     except Exception as error:
+        given = [f"{x.dtype.name} array of shape {x.shape}" for x in call.abstract.values()]
+        single = list(call.arrays) == ["0"]
+        inputs = (
+            f"one {given[0]}"
+            if single
+            else ", ".join(f"{place} ({x})" for place, x in zip(call.arrays, given, strict=True))
+        )
         raise ValueError(
-            f"{name} can't be called with one {x.dtype.name} array of shape {x.shape}: "
+            f"{name} can't be called with {inputs}: "
             f"{type(error).__name__}: {error}\nGive the input_shape of a whole batch, such as "
-            "(1, 224, 224, 3), and the dtype that the network takes."
+            "(1, 224, 224, 3), and the dtype that the network takes; or all of its inputs as "
+            "arrays or jax.ShapeDtypeStructs, and flags by their names."
         ) from error
 
 
@@ -189,18 +216,3 @@ def _total(rows: Sequence[LayerSummary]) -> LayerSummary:
 
 def _bytes(array: Any) -> int:
     return math.prod(array.shape) * array.dtype.itemsize
-
-
-def _checked_shape(shape: object) -> tuple[int, ...]:
-    sizes: tuple[Any, ...] = ()
-    # An array without axes calls itself iterable.
-    scalar = isinstance(shape, str) or getattr(shape, "shape", None) == ()
-    if isinstance(shape, Iterable) and not scalar:
-        sizes = tuple(shape)
-    counts = [isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sizes]
-    if not sizes or not all(counts) or any(n < 1 for n in sizes):
-        raise ValueError(
-            f"input_shape={shape!r} must be a sequence of positive integers, the batch axis first: "
-            "for one colour image of 32x32 pixels, (1, 32, 32, 3)."
-        )
-    return tuple(map(int, sizes))

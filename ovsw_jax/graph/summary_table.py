@@ -64,20 +64,37 @@ class LayerSummary:
 
 
 @dataclasses.dataclass(frozen=True)
+class InputSummary:
+    """One array that the network was called with.
+
+    Attributes:
+      name: its place in the call: a number or keyword, and what leads to it from there.
+      shape: batch axis included.
+      dtype: name of its dtype.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelSummary:
     """Counts of a network, which `ovsw.summary` makes.
 
     Attributes:
-      input_shape: shape of the input, batch axis included.
+      input_shape: shape of the input, or of the first, batch axis included.
       input_dtype: its dtype.
       rows: a layer each, in the order in which they were assigned.
       total: the sums, with the output of the whole network.
+      inputs: each array that it was called with.
     """
 
     input_shape: tuple[int, ...]
     input_dtype: str
     rows: tuple[LayerSummary, ...]
     total: LayerSummary
+    inputs: tuple[InputSummary, ...] = ()
 
     def __str__(self) -> str:
         """A table for a terminal, with the exact totals below."""
@@ -104,6 +121,7 @@ class ModelSummary:
         return {
             "input_shape": list(self.input_shape),
             "input_dtype": self.input_dtype,
+            "inputs": [dataclasses.asdict(x) | {"shape": list(x.shape)} for x in self.inputs],
             "rows": [_plain(row) for row in self.rows],
             "total": _plain(self.total),
         }
@@ -111,13 +129,19 @@ class ModelSummary:
     def _notes(self) -> list[str]:
         total = self.total
         return [
-            f"Input {_shape(self.input_shape)} {self.input_dtype}. "
+            f"{self._inputs()}. "
             f"{total.binary_params:,} 1-bit and {total.real_params:,} real parameters;",
             f"{total.stored_bytes:,} bytes stored for inference, {total.training_bytes:,} in "
             "training;",
             f"{total.binary_macs:,} binary and {total.float_macs:,} float MAC.",
             NOTES,
         ]
+
+    def _inputs(self) -> str:
+        if [x.name for x in self.inputs] in ([], ["0"]):
+            return f"Input {_shape(self.input_shape)} {self.input_dtype}"
+        given = [f"{x.name}: {_shape(x.shape)} {x.dtype}" for x in self.inputs]
+        return f"Inputs {', '.join(given)}"
 
 
 def _plain(row: LayerSummary) -> dict[str, Any]:

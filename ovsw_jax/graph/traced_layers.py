@@ -9,19 +9,21 @@ import jax
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from ovsw_jax.graph.call import Call
+
 _MARK = re.compile(r"ovsw_layer\[(\d+)\]")
 _OUTPUT = re.compile(r"ovsw_layer\[(\d+)\] output\[(\d+)\]")
 _NUMBER = "_ovsw_layer"
 _INHERITED = {*dir(nnx.Module), *dir(nnx.List), *dir(nnx.Dict)}
 
 
-def traced(model: nnx.Module, layers: Sequence[nnx.Module], x: jax.ShapeDtypeStruct) -> Any:
-    """The jaxpr of `model(x)`, whose scopes and names `layer_of` and `output_of` can read.
+def traced(model: nnx.Module, layers: Sequence[nnx.Module], call: Call) -> Any:
+    """The jaxpr of a call of `model`, whose scopes and names `layer_of` and `output_of` can read.
 
     Args:
       model: a network of the caller's own: it is marked, so it must be a copy.
       layers: the modules in it that are told apart.
-      x: shape and dtype of the input.
+      call: what the model is called with.
     """
     for number, layer in enumerate(layers):
         setattr(layer, _NUMBER, number)
@@ -30,11 +32,11 @@ def traced(model: nnx.Module, layers: Sequence[nnx.Module], x: jax.ShapeDtypeStr
         object.__setattr__(layer, "__class__", _marked_class(type(layer)))
     graph, state = nnx.split(model, graph=True)
 
-    def forward(state: Any, x: jax.Array) -> list[Any]:
-        leaves = jax.tree.leaves(nnx.merge(graph, state)(x))
+    def forward(state: Any, arrays: dict[str, jax.Array]) -> list[Any]:
+        leaves = jax.tree.leaves(call.of(nnx.merge(graph, state), arrays))
         return [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
 
-    return jax.make_jaxpr(forward)(jax.tree.map(_abstract, state), x).jaxpr
+    return jax.make_jaxpr(forward)(jax.tree.map(_abstract, state), call.abstract).jaxpr
 
 
 def layer_of(scope: str) -> int | None:
