@@ -1,6 +1,7 @@
 """What tests share: eight virtual CPU devices, strict promotion of dtypes, seeded examples."""
 
 import os
+from pathlib import Path
 
 # Both must be set before JAX first starts a backend.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -11,9 +12,12 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 ).strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Nothing is kept in the user's cache; what is compiled in one test serves others, see below.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Each test makes its functions anew, and JAX would compile them anew: programs that took long are
+# kept for all workers, for the processes they start, and for the next run. A bound on the size is
+# what makes JAX lock the folder.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".jax_cache")
+os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(4 * 2**30)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import hypothesis
 import jax
@@ -25,18 +29,6 @@ hypothesis.settings.register_profile(
 # Another search at every run: HYPOTHESIS_PROFILE=search pytest tests
 hypothesis.settings.register_profile("search", max_examples=1000, deadline=None, database=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_programs(tmp_path_factory):
-    """The folder where programs are kept for the tests of this worker and the processes they start.
-
-    Each test makes its functions anew, and JAX would compile them anew. It writes the folder
-    without locks, so every worker has its own.
-    """
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 @pytest.fixture(scope="module", autouse=True)
