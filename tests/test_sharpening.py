@@ -106,10 +106,13 @@ def test_bad_arguments(arguments, error, message):
     ("arguments", "message"),
     [
         ({"kernel_sign": ovsw.nn.SharpeningSign}, "SharpeningSign is a class: make an object"),
-        ({"kernel_sign": ovsw.linen.SharpeningSign()}, "of Flax linen, not NNX.* from ovsw.nn"),
+        (
+            {"kernel_sign": ovsw.linen.SharpeningSign()},
+            "of Flax linen, not NNX.*ovsw.nn.SharpeningSign",
+        ),
         (
             {"input_sign": partial(ovsw.nn.tanh_sign, sharpness=nnx.Variable(1.0))},
-            "has a Variable inside a functools.partial.* such as ovsw.nn.SharpeningSign",
+            "has a Variable inside a functools.partial.* ovsw.nn.SharpeningSign",
         ),
         (
             {"kernel_sign": partial(ovsw.nn.standardized_sign, sign=ovsw.nn.SharpeningSign())},

@@ -52,9 +52,7 @@ def check_signs(
 
 
 def _check_input_sign(sign: Any, threshold: type[nnx.Module] | type[linen.Module]) -> None:
-    nnx_layer = issubclass(threshold, nnx.Module)
-    example = f"ovsw.{'nn' if nnx_layer else 'linen'}.LearnedThresholdSign"
-    example += "(in_features, rngs=rngs)" if nnx_layer else "()"
+    example = _example(threshold)
     if isinstance(_made_by(sign), type):
         raise ValueError(
             f"input_sign={_made_by(sign).__name__} is a class: make an object of it, as in "
@@ -90,23 +88,30 @@ def _check_that_flax_sees(
 ) -> None:
     if issubclass(threshold, nnx.Module):
         foreign: type = linen.Module
-        kinds, package = "linen, not NNX", "ovsw.nn"
+        kinds, sharpening = "linen, not NNX", "ovsw.nn.SharpeningSign()"
     else:
         foreign = nnx.Module
-        kinds, package = "NNX, not linen", "ovsw.linen"
+        kinds, sharpening = "NNX, not linen", "ovsw.linen.SharpeningSign()"
     if isinstance(sign, foreign):
+        example = _example(threshold) if name == "input_sign" else sharpening
         raise ValueError(
             f"{name} is a {type(sign).__name__} of Flax {kinds}, whose parameters this layer "
-            f"could not train: give it one of its own kind, from {package}."
+            f"could not train: give it one of its own kind, {example}."
         )
     inside = (*sign.args, *sign.keywords.values()) if isinstance(sign, functools.partial) else ()
     for value in inside:
         if isinstance(value, nnx.Module | linen.Module | nnx.Variable):
             raise ValueError(
                 f"{name} has a {type(value).__name__} inside a functools.partial, where Flax does "
-                "not see it: what it holds would be a constant of the compiled step. Use a module "
-                f"for the sign itself, such as {package}.SharpeningSign for a sharpness that grows."
+                "not see it: what it holds would be a constant of the compiled step. Give the "
+                f"layer a module itself, for a sharpness that grows {sharpening}."
             )
+
+
+def _example(threshold: type[nnx.Module] | type[linen.Module]) -> str:
+    if issubclass(threshold, nnx.Module):
+        return "ovsw.nn.LearnedThresholdSign(in_features, rngs=rngs)"
+    return "ovsw.linen.LearnedThresholdSign()"
 
 
 def _made_by(sign: Any) -> Any:
