@@ -55,25 +55,15 @@ def _convolve(signs: jax.Array, kernel: jax.Array, window: Window, dtype: Any) -
     return _convolve_forward(signs, kernel, window, dtype)[0]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _convolve_forward(
     signs: jax.Array, kernel: jax.Array, window: Window, dtype: Any
 ) -> tuple[jax.Array, _Kept]:
+    # Second derivatives would differentiate this. Packing, of both operands, refuses.
     del dtype
     words = pack(signs)
     count, product = _products(window, signs.shape[1:-1], accurate_dtype(signs))
     y = lax.platform_dependent(words, signs, kernel, cpu=count, default=product)
     return y, _Kept(words, kernel.astype(jnp.int8))
-
-
-@_convolve_forward.defjvp
-def _refuse_second_derivative(*_: Any) -> Any:
-    # Without this rule the bits would count as constants: a wrong derivative, without a word.
-    raise NotImplementedError(
-        "a BinaryConv that counts bits is differentiable once: it keeps one bit of each sign, and "
-        "bits have no derivative. For second derivatives, as Sophia's, give it a sign of your own "
-        "around the library's, kernel_sign=lambda w: ovsw.nn.ste_sign(w): it is multiplied then."
-    )
 
 
 def _convolve_backward(
