@@ -88,6 +88,12 @@ def test_signs_in_all_modes():
     chex.assert_trees_all_close(third, right_third, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("again", [jax.grad, jax.jacfwd])
+def test_hardtanh_has_curvature_inside(again):
+    curvature = again(jax.grad(lambda x: ovsw.models.hardtanh(x) ** 3))
+    assert [curvature(x).item() for x in (-2.0, -1.0, 0.5, 1.0)] == [0, 0, 3, 0]
+
+
 def test_the_sharpness_has_no_derivative_of_any_order():
     def loss(x, sharpness):
         return ovsw.nn.tanh_sign(x, sharpness) ** 2
