@@ -330,6 +330,23 @@ def a_linen_layer(data, make):
     assert y.shape[-1:] == (keywords.get("features", np.shape(x)[-1]),)
 
 
+@covers("nn.SharpeningSign", "linen.SharpeningSign")
+def a_sharpening_sign(data, make):
+    functions = st.sampled_from([ovsw.nn.tanh_sign, ovsw.nn.swish_sign]) | junk
+    arguments = {"sharpness": data.draw(st.floats() | junk), "sign": data.draw(functions)}
+    x = data.draw(inputs | junk, label="x")
+    try:
+        sign = attempt(make, **arguments)
+        if make is ovsw.nn.SharpeningSign:
+            y = attempt(sign, x, naming=["x"])
+        else:
+            key = jax.random.key(0)
+            y, _ = attempt(sign.init_with_output, key, x, naming=["x", *arguments])
+    except RefusedError:
+        return
+    same_as(x, y)
+
+
 # ---- blocks, networks, graphs
 
 

@@ -63,8 +63,11 @@ def save(path: Path, state: tuple[Any, Any], data: Data) -> None:
 def storable(x: jax.typing.ArrayLike) -> np.ndarray:
     """The same numbers in a dtype that NumPy's files know: bfloat16 and its like in float32."""
     array = np.asarray(x)
-    known = array.dtype.kind != "V" or not jnp.issubdtype(array.dtype, jnp.floating)
-    return array if known else array.astype(np.float32)
+    return array if _is_storable(array.dtype) else array.astype(np.float32)
+
+
+def _is_storable(dtype: Any) -> bool:
+    return np.dtype(dtype).kind != "V" or not jnp.issubdtype(dtype, jnp.floating)
 
 
 def find(run: Path, optimizer: str, seed: int) -> Path:
@@ -146,8 +149,9 @@ def load(path: Path, params: Any, statistics: Any) -> tuple[Any, Any]:
         flat = traverse_util.flatten_dict(tree)
         for key, leaf in flat.items():
             if not _is_key(leaf):
-                # Stored in float32 where NumPy's files don't know the dtype.
-                flat[key] = jnp.asarray(found[_common_name(_name(prefix, key))], leaf.dtype)
+                array = found[_common_name(_name(prefix, key))]
+                # As it is in the file, in float64 too, but for what files don't know.
+                flat[key] = jnp.asarray(array, None if _is_storable(leaf.dtype) else leaf.dtype)
         return traverse_util.unflatten_dict(flat)
 
     return trained("params", params), trained("statistics", statistics)

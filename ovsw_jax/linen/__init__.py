@@ -2,6 +2,14 @@
 
 from ovsw_jax.linen.activations import PReLU, RPReLU
 from ovsw_jax.linen.layers import BinaryConv, BinaryDense
+from ovsw_jax.linen.sharpening import SharpeningSign
 from ovsw_jax.linen.threshold import LearnedThresholdSign
 
-__all__ = ["BinaryConv", "BinaryDense", "LearnedThresholdSign", "PReLU", "RPReLU"]
+__all__ = [
+    "BinaryConv",
+    "BinaryDense",
+    "LearnedThresholdSign",
+    "PReLU",
+    "RPReLU",
+    "SharpeningSign",
+]

@@ -55,11 +55,23 @@ class _BinaryLayer(linen.Module):
             "dtype": result_dtype(x, kernel, self.dtype),
         }
 
+    def _normalizes(self: Any, train: bool | None) -> bool:
+        train = linen.merge_param("train", self.train, train)
+        if isinstance(train, jax.core.Tracer):
+            raise TypeError(
+                "train is traced, but chooses what is compiled: set it on the layer, as in "
+                f"{type(self).__name__}(..., train=True), or keep it static, as in "
+                "linen.remat(..., static_argnums=2) with train as the second argument of the call."
+            )
+        return self.normalize_input and bool(train)
+
 
 class BinaryConv(_BinaryLayer):
     """Convolution of the signs of its input with the signs of its latent weights.
 
-    The arithmetic, the parameters and their names are those of `ovsw_jax.nn.BinaryConv`.
+    The arithmetic, the parameters and their names are those of `ovsw_jax.nn.BinaryConv`. Train with
+    `train=True`: without the division the inputs of a sign may all be outside the window of its
+    gradient, and then no layer in front of it gets one.
 
     Attributes:
       features: channels of the output, the number of filters.
@@ -77,6 +89,7 @@ class BinaryConv(_BinaryLayer):
       bias_init: initialiser of the bias.
       dtype: of the products and the output; None: that of input and parameters.
       param_dtype: of the parameters.
+      train: whether to divide, where the call does not say so.
 
     Example:
       >>> import jax, jax.numpy as jnp, ovsw_jax as ovsw
@@ -104,20 +117,22 @@ class BinaryConv(_BinaryLayer):
     bias_init: Initializer = linen.initializers.zeros_init()
     dtype: jax.typing.DTypeLike | None = None
     param_dtype: jax.typing.DTypeLike = jnp.float32
+    train: bool | None = None
 
     @linen.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         """Applies the layer.
 
         Args:
           x: (*batch, *spatial, in_features), with any number of batch axes.
-          train: divides every sample by its standard deviation first.
+          train: divides every sample by its standard deviation first; here or as an attribute.
 
         Returns:
           (*batch, *spatial', features).
 
         Raises:
-          ValueError: as `ovsw_jax.nn.BinaryConv`.
+          ValueError: as `ovsw_jax.nn.BinaryConv`, or if `train` is given twice or not at all.
+          TypeError: if `train` is traced.
         """
         check_counts(features=self.features)
         x = check_input(x, None, min_rank=1)
@@ -133,7 +148,7 @@ class BinaryConv(_BinaryLayer):
         x = check_input(x, None, min_rank=len(window.kernel_size) + 1)
         in_features = x.shape[-1] // self.feature_group_count
         arguments = self._arguments(x, (*window.kernel_size, in_features, self.features))
-        return binary_conv(**arguments, window=window, normalize=self.normalize_input and train)
+        return binary_conv(**arguments, window=window, normalize=self._normalizes(train))
 
 
 class BinaryDense(_BinaryLayer):
@@ -150,6 +165,7 @@ class BinaryDense(_BinaryLayer):
       bias_init: initialiser of the bias.
       dtype: of the products and the output; None: that of input and parameters.
       param_dtype: of the parameters.
+      train: whether to divide, where the call does not say so.
 
     Example:
       >>> import jax, jax.numpy as jnp, ovsw_jax as ovsw
@@ -171,24 +187,26 @@ class BinaryDense(_BinaryLayer):
     bias_init: Initializer = linen.initializers.zeros_init()
     dtype: jax.typing.DTypeLike | None = None
     param_dtype: jax.typing.DTypeLike = jnp.float32
+    train: bool | None = None
 
     @linen.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool | None = None) -> jax.Array:
         """Applies the layer.
 
         Args:
           x: (..., in_features).
-          train: divides every sample by its standard deviation first.
+          train: divides every sample by its standard deviation first; here or as an attribute.
 
         Returns:
           (..., features).
 
         Raises:
-          ValueError: as `ovsw_jax.nn.BinaryDense`.
+          ValueError: as `ovsw_jax.nn.BinaryDense`, or if `train` is given twice or not at all.
+          TypeError: if `train` is traced.
         """
         check_counts(features=self.features)
         x = check_input(x, None, min_rank=1)
         return binary_dense(
             **self._arguments(x, (x.shape[-1], self.features)),
-            normalize=self.normalize_input and train,
+            normalize=self._normalizes(train),
         )

@@ -58,11 +58,24 @@ def hardtanh(x: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _hardtanh(x: jax.Array) -> jax.Array:
-    return jnp.clip(x, -1, 1)
+    return _clip(x)
 
 
 def _keep_mask(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _hardtanh(x), jnp.abs(x) < 1
+    return _clip(x), jnp.abs(x) < 1
+
+
+@jax.custom_jvp
+def _clip(x: jax.Array) -> jax.Array:
+    return jnp.clip(x, -1, 1)
+
+
+@_clip.defjvp
+def _tangent_inside(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    # For second derivatives. Alone it would do for the first, but keep zeros beside the mask.
+    return _clip(*primals), jnp.where(jnp.abs(*primals) < 1, *tangents, 0)
 
 
 def _pass_inside(inside: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:

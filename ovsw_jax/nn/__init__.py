@@ -4,6 +4,7 @@ from ovsw_jax.nn.activations import PReLU, RPReLU
 from ovsw_jax.nn.filter_signs import magnitude_aware_sign, standardized_sign
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
 from ovsw_jax.nn.scale import mean_magnitude, standardize_kernel, standardized_scale
+from ovsw_jax.nn.sharpening import SharpeningSign
 from ovsw_jax.nn.signs import (
     approx_sign,
     clipped_ste_sign,
@@ -20,6 +21,7 @@ __all__ = [
     "LearnedThresholdSign",
     "PReLU",
     "RPReLU",
+    "SharpeningSign",
     "approx_sign",
     "clipped_ste_sign",
     "magnitude_aware_sign",

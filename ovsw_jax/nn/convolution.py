@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from ovsw_jax.latent import accurate_dtype
 from ovsw_jax.nn.counts import check_counts, is_count
@@ -142,28 +143,27 @@ def multiply(
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _narrow_conv(signs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """Convolution of bfloat16 signs that sums in float32.
 
-    JAX has no transpose of a convolution whose result is wider than its operands, so the backward
-    pass narrows the cotangent, as mixed-precision training does anyway.
+    JAX has no transpose of a convolution whose result is wider than its operands, so the
+    derivative is narrow, as in mixed-precision training anyway.
     """
     return multiply(signs, kernel, window, jnp.float32)
 
 
-def _narrow_conv_forward(
-    signs: jax.Array, kernel: jax.Array, window: Window
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _narrow_conv(signs, kernel, window), (signs, kernel)
-
-
-def _narrow_conv_backward(
-    window: Window, operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
+def _narrow_conv_derivative(
+    window: Window, operands: tuple[jax.Array, jax.Array], tangents: tuple[Any, Any]
 ) -> tuple[jax.Array, jax.Array]:
-    dtype = operands[0].dtype
-    _, transpose = jax.vjp(lambda a, w: multiply(a, w, window, dtype), *operands)
-    return transpose(cotangent.astype(dtype))
+    y = _narrow_conv(*operands, window)
+    (signs, kernel), (d_signs, d_kernel) = operands, tangents
+    terms = [
+        multiply(a, w, window, signs.dtype)
+        for a, w in ((d_signs, kernel), (signs, d_kernel))
+        if not isinstance(a, SymbolicZero) and not isinstance(w, SymbolicZero)
+    ]
+    return y, sum(terms[1:], terms[0]).astype(y.dtype)
 
 
-_narrow_conv.defvjp(_narrow_conv_forward, _narrow_conv_backward)
+_narrow_conv.defjvp(_narrow_conv_derivative, symbolic_zeros=True)

@@ -68,7 +68,16 @@ class _BinaryLayer(nnx.Module):
         self.input_sign, self.kernel_sign = input_sign, kernel_sign
         self.normalize_input = normalize_input
         self.dtype, self.param_dtype = dtype, param_dtype
-        self.deterministic = False  # set by model.train() and model.eval()
+        self.deterministic = False  # set by model.train(), model.eval() and nnx.view
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """Called by `nnx.view`, which makes a model that shares its arrays with another.
+
+        Args:
+          deterministic: whether to evaluate: the input is not divided by its standard deviation.
+        """
+        if deterministic is not None:
+            self.deterministic = deterministic
 
     def _arguments(self, x: jax.Array) -> dict[str, Any]:
         kernel = (self.kernel if self.kernel_sign is None else self.latent_kernel)[...]
@@ -92,9 +101,14 @@ class BinaryConv(_BinaryLayer):
       y = (\operatorname{conv}(\operatorname{sign} x, \operatorname{sign} W) + b) \alpha
 
     In training the input is first divided by its standard deviation over each sample, which moves
-    only the window of the sign's gradient; `model.eval()` leaves that out. Zero padding pads the
-    signs. A latent weight starts as Kaiming normal, fan-in. A sign hides NaN: check losses and
-    gradients for it, where it still shows.
+    only the window of the sign's gradient; `model.eval()` leaves that out, and so does
+    `nnx.view(model, deterministic=True, use_running_average=True)`. Zero padding pads the signs. A
+    latent weight starts as Kaiming normal, fan-in. A sign hides NaN: check losses and gradients for
+    it, where it still shows.
+
+    Call `model.train()` before training goes on: in evaluation mode the inputs of a sign may all be
+    outside that window, and then no layer in front of it gets a gradient. Nothing says so but
+    gradients of exactly zero.
 
     Without one of its signs the layer is binary in its activations alone (`kernel_sign=None`), or
     in its weights alone (`input_sign=None`): then what has no sign is multiplied as it is.

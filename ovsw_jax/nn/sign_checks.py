@@ -36,6 +36,8 @@ def check_signs(
         )
     _check_input_sign(input_sign, threshold)
     _check_kernel_sign(kernel_sign)
+    for name, sign in (("input_sign", input_sign), ("kernel_sign", kernel_sign)):
+        _check_that_flax_sees(name, sign, threshold)
     if isinstance(input_sign, threshold) and normalize_input:
         raise ValueError(
             "normalize_input=True divides the input by its deviation in training only, so a "
@@ -50,17 +52,7 @@ def check_signs(
 
 
 def _check_input_sign(sign: Any, threshold: type[nnx.Module] | type[linen.Module]) -> None:
-    if issubclass(threshold, nnx.Module):
-        foreign: type = linen.Module
-        kinds, example = "linen, not NNX", "ovsw.nn.LearnedThresholdSign(in_features, rngs=rngs)"
-    else:
-        foreign = nnx.Module
-        kinds, example = "NNX, not linen", "ovsw.linen.LearnedThresholdSign()"
-    if isinstance(sign, foreign):
-        raise ValueError(
-            f"input_sign is a {type(sign).__name__} of Flax {kinds}, whose parameters this layer "
-            f"could not train: give it one of its own kind, {example}."
-        )
+    example = _example(threshold)
     if isinstance(_made_by(sign), type):
         raise ValueError(
             f"input_sign={_made_by(sign).__name__} is a class: make an object of it, as in "
@@ -75,17 +67,51 @@ def _check_input_sign(sign: Any, threshold: type[nnx.Module] | type[linen.Module
 
 def _check_kernel_sign(sign: Any) -> None:
     kind = _made_by(sign) if isinstance(_made_by(sign), type) else type(sign)
-    if issubclass(kind, nnx.Module | linen.Module):
+    keeps_flips = vars(kind).get("keeps_flips")
+    if keeps_flips and not isinstance(sign, kind):
+        raise ValueError(f"kernel_sign={kind.__name__} is a class: make an object of it.")
+    if issubclass(kind, nnx.Module | linen.Module) and not keeps_flips:
         raise ValueError(
             f"kernel_sign={kind.__name__} is a module: ovsw.sad counts flips of sign(W), so the "
             "sign of a latent weight can't depend on other parameters. Use a function such as "
-            "ovsw.nn.ste_sign."
+            "ovsw.nn.ste_sign, or a SharpeningSign."
         )
     if sign is not None and (kind is sign or not callable(sign)):
         raise ValueError(
             f"kernel_sign={sign!r} is no function: use one such as ovsw.nn.ste_sign, or None for "
             "real weights."
         )
+
+
+def _check_that_flax_sees(
+    name: str, sign: Any, threshold: type[nnx.Module] | type[linen.Module]
+) -> None:
+    if issubclass(threshold, nnx.Module):
+        foreign: type = linen.Module
+        kinds, sharpening = "linen, not NNX", "ovsw.nn.SharpeningSign()"
+    else:
+        foreign = nnx.Module
+        kinds, sharpening = "NNX, not linen", "ovsw.linen.SharpeningSign()"
+    if isinstance(sign, foreign):
+        example = _example(threshold) if name == "input_sign" else sharpening
+        raise ValueError(
+            f"{name} is a {type(sign).__name__} of Flax {kinds}, whose parameters this layer "
+            f"could not train: give it one of its own kind, {example}."
+        )
+    inside = (*sign.args, *sign.keywords.values()) if isinstance(sign, functools.partial) else ()
+    for value in inside:
+        if isinstance(value, nnx.Module | linen.Module | nnx.Variable):
+            raise ValueError(
+                f"{name} has a {type(value).__name__} inside a functools.partial, where Flax does "
+                "not see it: what it holds would be a constant of the compiled step. Give the "
+                f"layer a module itself, for a sharpness that grows {sharpening}."
+            )
+
+
+def _example(threshold: type[nnx.Module] | type[linen.Module]) -> str:
+    if issubclass(threshold, nnx.Module):
+        return "ovsw.nn.LearnedThresholdSign(in_features, rngs=rngs)"
+    return "ovsw.linen.LearnedThresholdSign()"
 
 
 def _made_by(sign: Any) -> Any:

@@ -37,8 +37,11 @@ def convolve_signs(signs: jax.Array, kernel: jax.Array, window: Window) -> jax.A
 
     Returns:
       (batch, *spatial', out_features) float32, or float64 for float64 signs. Its gradients are
-      those of the products in the dtype of the signs. They have none of their own: this is
-      differentiable once, in reverse mode.
+      those of the products in the dtype of the signs.
+
+    Raises:
+      NotImplementedError: when differentiated twice, where it counts: of the signs only bits are
+        kept, and those can't carry a derivative. (Forward mode is refused by JAX.)
     """
     signs, window = pad(signs, window)
     taps = _taps(window, signs.shape[1:-1])
@@ -55,6 +58,7 @@ def _convolve(signs: jax.Array, kernel: jax.Array, window: Window, dtype: Any) -
 def _convolve_forward(
     signs: jax.Array, kernel: jax.Array, window: Window, dtype: Any
 ) -> tuple[jax.Array, _Kept]:
+    # Second derivatives would differentiate this. Packing, of both operands, refuses.
     del dtype
     words = pack(signs)
     count, product = _products(window, signs.shape[1:-1], accurate_dtype(signs))

@@ -4,6 +4,9 @@ The derivative of a sign is zero almost everywhere, so each of these puts a pseu
 place; all give the same +1 and -1 in the forward pass. sign(0) = sign(-0.0) = +1, since a binary
 weight is one bit; so is that of a subnormal where XLA takes it for zero, as on CPUs. NaN gives -1,
 and its pseudo-gradient is NaN, unless that is the same for all x.
+
+Higher derivatives are those of the pseudo-gradient: the derivative of ste_sign(w)^2 is
+2 ste_sign(w), the second one 2.
 """
 
 from collections.abc import Callable
@@ -11,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ovsw_jax.arguments import real_array
 from ovsw_jax.latent import accurate_dtype
@@ -172,8 +176,9 @@ def _define_gradient(f: Any, derivative: Callable[..., jax.Array]) -> None:
     """Gives f(x, *constants) the gradient derivative(x, *constants) in x, and none otherwise."""
 
     def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
-        x = jnp.asarray(primals[0])
-        return sign(x), derivative(x, *primals[1:]).astype(x.dtype) * tangents[0]
+        x, *constants = jnp.asarray(primals[0]), *map(lax.stop_gradient, primals[1:])
+        # By f, not by sign: whoever differentiates again finds the same pseudo-gradient.
+        return f(x, *constants), derivative(x, *constants).astype(x.dtype) * tangents[0]
 
     f.defjvp(jvp)
 
@@ -202,7 +207,7 @@ def _decay(x: jax.Array, sharpness: jax.typing.ArrayLike) -> tuple[jax.Array, ja
     return z, jnp.exp(-z), sharpness
 
 
-_ste_sign.defjvp(lambda primals, tangents: (sign(*primals), *tangents))
+_ste_sign.defjvp(lambda primals, tangents: (_ste_sign(*primals), *tangents))
 _define_gradient(_clipped_ste_sign, _clipped_ste)
 _define_gradient(_approx_sign, lambda x: jnp.maximum(2 - 2 * jnp.abs(x), 0))
 _define_gradient(_swish_sign, _swish)

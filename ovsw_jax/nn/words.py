@@ -1,5 +1,7 @@
 """Signs packed into words: 32 channels in a uint32, one bit each."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -15,9 +17,18 @@ def pack(signs: jax.Array) -> jax.Array:
     Returns:
       (..., words) uint32, a bit being 1 for +1. Bits that no channel has are 0.
 
+    Raises:
+      NotImplementedError: when differentiated. Integers have no derivative in JAX, so a convolution
+        that keeps nothing else would count its operands as constants, without a word.
+
     >>> pack(jnp.array([1.0, -1.0, 1.0])).tolist()
     [5]
     """
+    return _pack(signs)
+
+
+@jax.custom_jvp
+def _pack(signs: jax.Array) -> jax.Array:
     channels = signs.shape[-1]
     bits = bits_of_word(channels)
     missing = -channels % bits
@@ -25,6 +36,15 @@ def pack(signs: jax.Array) -> jax.Array:
     grouped = positive.reshape(*signs.shape[:-1], -1, bits)
     powers = jnp.uint32(1) << jnp.arange(bits, dtype=jnp.uint32)
     return jnp.sum(jnp.where(grouped, powers, 0), axis=-1, dtype=jnp.uint32)
+
+
+@_pack.defjvp
+def _refuse(*_: Any) -> Any:
+    raise NotImplementedError(
+        "a BinaryConv that counts bits is differentiable once: it keeps one bit of each sign, and "
+        "bits have no derivative. For second derivatives, as Sophia's, give it a sign of your own "
+        "around the library's, kernel_sign=lambda w: ovsw.nn.ste_sign(w): it is multiplied then."
+    )
 
 
 def unpack(words: jax.Array, channels: int) -> jax.Array:

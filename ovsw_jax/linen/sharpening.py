@@ -1,0 +1,44 @@
+"""A sign whose pseudo-gradient sharpens as training goes on, for Flax linen."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from ovsw_jax.nn.sharpening import SharpenedBy, check_sharpening
+from ovsw_jax.nn.signs import tanh_sign
+
+
+class SharpeningSign(linen.Module):
+    """Sign whose pseudo-gradient has a sharpness that is set between steps.
+
+    As `ovsw_jax.nn.SharpeningSign`. The sharpness of each layer is in the collection `"sharpness"`
+    of the variables, which a compiled step takes as an argument.
+
+    Attributes:
+      sharpness: at first, above 0.
+      sign: a function of x and the sharpness, `tanh_sign` or `swish_sign`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, ovsw_jax as ovsw
+      >>> dense = ovsw.linen.BinaryDense(4, input_sign=ovsw.linen.SharpeningSign(0.1), train=True)
+      >>> variables = dense.init(jax.random.key(0), jnp.ones((8, 3)))
+      >>> sharper = jax.tree.map(lambda t: jnp.full_like(t, 10.0), variables["sharpness"])
+      >>> variables = {**variables, "sharpness": sharper}
+      >>> variables["sharpness"]["input_sign"]["sharpness"].item()
+      10.0
+
+    Source: Qin et al. 2020, IR-Net (error decay estimator).
+    """
+
+    hands_on_to_sign = True  # so its results are +1 and -1 if those of `sign` are
+    keeps_flips = True  # its state moves no sign, so flips are those of the latent weight
+
+    sharpness: float = 1.0
+    sign: SharpenedBy = tanh_sign
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the sign to a real array; errors as in NNX."""
+        check_sharpening(self.sharpness, self.sign)
+        start = jnp.float32(self.sharpness)
+        return self.sign(x, self.variable("sharpness", "sharpness", lambda: start).value)
