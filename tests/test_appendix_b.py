@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from test_figure_layout import assert_readable
 
 import ovsw_jax as ovsw
-from experiments.studies import appendix_b_figure
+from experiments.studies import appendix_b, appendix_b_figure
 
 pytestmark = pytest.mark.usefixtures("float64")
 # The fixture switches a mode on, which may stay on from example to example.
@@ -365,14 +365,14 @@ def test_ags_makes_flips_independent_of_gamma(kind, gamma):
 
 def test_measurement_and_figure(tmp_path):
     scales = (1e-4, 1.0, 1e3)
-    changes = appendix_b_figure.measure_changes(scales, dtypes=("float64",))
+    changes = appendix_b.measure_changes(scales, dtypes=("float64",))
     exact = [c for c in changes if c.epsilon == 0]
     assert len(exact) == 6
     assert max(max(c.logits, c.gradients) for c in exact) < TOLERANCE
     assert all(c.logits > 0.1 for c in changes if c.epsilon and c.scale == 1e-4)
     ratios = [
-        appendix_b_figure.Ratio(1e-4, 250.0, 250.0),
-        appendix_b_figure.Ratio(1e3, 2.5e-5, 0.04),
+        appendix_b.Ratio(1e-4, 250.0, 250.0),
+        appendix_b.Ratio(1e3, 2.5e-5, 0.04),
     ]
     assert_readable(appendix_b_figure.figure(changes, ratios))
     appendix_b_figure.write_csv(tmp_path / "table.csv", changes, ratios)
@@ -383,8 +383,8 @@ def test_measurement_and_figure(tmp_path):
 
 
 def test_the_gradient_per_weight_falls_as_the_weights_grow():
-    ratios = appendix_b_figure.measure_ratios((0.01, 1.0, 100.0), dtype="float64")
+    ratios = appendix_b.measure_ratios((0.01, 1.0, 100.0), dtype="float64")
     # Within what the usual epsilon leaves of the invariance.
     np.testing.assert_allclose([r.plain * r.scale for r in ratios], ratios[1].plain, rtol=1e-4)
     assert ratios[0].after_ags == ratios[0].plain
-    assert ratios[2].after_ags == pytest.approx(appendix_b_figure.LAM, rel=1e-5)
+    assert ratios[2].after_ags == pytest.approx(appendix_b.LAM, rel=1e-5)

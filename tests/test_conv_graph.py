@@ -90,7 +90,8 @@ def touch(line: Bbox, box: Bbox):
 def test_command(module, tmp_path, monkeypatch, capsys):
     out = tmp_path / "new"
     monkeypatch.setattr(sys, "argv", ["conv_graph", "--out", str(out)])
-    monkeypatch.delitem(sys.modules, "experiments.studies.conv_graph")
+    for name in ("studies", "figures"):  # else runpy warns
+        monkeypatch.delitem(sys.modules, f"experiments.{name}.conv_graph", raising=False)
     runpy.run_module(f"experiments.{module}.conv_graph", run_name="__main__")
     assert (out / "conv_graph.png").stat().st_size > 10_000
     assert capsys.readouterr().out.split() == [str(out / "conv_graph.png")]
