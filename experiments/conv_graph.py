@@ -271,9 +271,12 @@ def _answer(equation: _Equation, facts: _Facts) -> Answer:
     forward = any(o in facts.needed for o in equation.outputs)
     sources = [facts.sources[i] for i in equation.inputs]
     operand = frozenset[str]().union(*(s for s in sources if "dy" not in s))
+    part = _part(equation)
+    if part == "scale" and not forward:
+        operand = frozenset("W")  # that of the factor; a sample's own is 1, or tells of a NaN
     return Answer(
         "forward" if forward else "backward",
-        _part(equation),
+        part,
         " ".join(sorted(operand, reverse=True)),
         forward and facts.frozen.issuperset(equation.outputs),
     )

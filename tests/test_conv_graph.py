@@ -110,9 +110,11 @@ def test_the_graph_of_the_default_layer():
         ("w", "forward convolve"),
         ("forward convolve", "forward scale"),
         ("forward factor", "forward scale"),
+        ("forward deviation", "forward scale"),  # where it tells of a NaN
         ("forward scale", "y"),
         ("dy", "backward scale"),
         ("forward factor", "backward scale"),
+        ("forward deviation", "backward scale"),
         ("backward scale", "backward input gradient"),
         ("w", "backward input gradient"),
         ("backward input gradient", "backward window"),
