@@ -116,7 +116,8 @@ class FlipRule:
 
     def written(self, state: FlipState, latent: LatentLeaves) -> list[jax.Array]:
         """True for every weight, as a bool array per kernel that XLA must read history to know."""
-        top = jnp.asarray(jnp.inf, state.threshold.dtype)  # S is below that, whatever it is
+        dtype = state.threshold.dtype
+        top = jnp.asarray(float(jnp.finfo(dtype).max), dtype)  # S is below that, whatever it is
         history = latent.state(state.history, "flip state")
         return [self.kind.silent(h, top, state.phase) for h in history]
 

@@ -60,6 +60,38 @@ def test_results_are_flax_s_to_the_last_bit():
     chex.assert_trees_all_close(ours[2:], flax[2:], rtol=1e-4, atol=1e-5)
 
 
+def test_a_constant_channel_has_flax_s_gradient():
+    """316 times that of the result: it is not bounded, so that nothing is hidden."""
+    rng = np.random.default_rng(0)
+    dy = jnp.asarray(rng.normal(size=(8, 5, 5, 6)), jnp.float32)
+    scale, bias, x = jnp.ones(6), jnp.zeros(6), jnp.full_like(dy, 3)
+    ours = run(BatchNorm(6, rngs=nnx.Rngs(0)), x, dy, scale, bias)
+    flax = run(flax_norm(6), x, dy, scale, bias)
+    chex.assert_trees_all_close(ours, flax, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(ours[-1], (dy - dy.mean((0, 1, 2))) / np.sqrt(1e-5), rtol=1e-3)
+
+
+@pytest.mark.parametrize("activation", [nnx.relu6, ovsw.models.hardtanh])
+def test_gradients_explode_behind_rectifiers_alone(activation):
+    """A binary layer sees +1 everywhere there, and what follows is the same for every image."""
+    rngs, layers = nnx.Rngs(0), []
+    for _ in range(3):
+        conv = ovsw.nn.BinaryConv(8, 8, (1, 1), rngs=rngs)
+        layers += [conv, BatchNorm(8, rngs=rngs), activation]
+    graph, state = nnx.split(nnx.Sequential(*layers))
+    x, w = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 2, 2, 8)), jnp.float32)
+
+    @jax.jit
+    def output_and_gradient(x):
+        y, transpose = jax.vjp(lambda x: nnx.merge(graph, state, copy=True)(x), x)
+        return y, transpose(w)[0]
+
+    y, gradient = output_and_gradient(x)
+    explodes = activation is nnx.relu6
+    assert (float(jnp.ptp(y, axis=(0, 1, 2)).max()) < 1e-3) == explodes
+    assert (float(jnp.abs(gradient).max()) > 1e7) == explodes
+
+
 def test_anything_unusual_is_left_to_flax():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(8, 3)), jnp.float32)

@@ -1,11 +1,13 @@
 """Binary layers: formulas in NumPy, the invariance of Appendix B, edges, bad input."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ovsw_jax as ovsw
@@ -212,3 +214,64 @@ def test_integer_products_are_refused(layer):
     layer.dtype = jnp.int8
     with pytest.raises(TypeError, match="dtype=int8 can't hold the result of a binary layer"):
         layer(jnp.ones((1, 5, 5, 3)))
+
+
+HADAMARD = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], np.float32)
+NUMBERS = {
+    jnp.bool_: st.booleans(),
+    jnp.uint8: st.integers(0, 255),
+    **{jnp.dtype(f"int{n}"): st.integers(-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n in (8, 32, 64)},
+    **dict.fromkeys((jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64), st.floats(-1, 1)),
+}
+
+
+@functools.cache
+def products_with_signs(training):
+    """As many products as signs, from which these could be solved for."""
+    layer = ovsw.nn.BinaryDense(
+        4, 4, scale=None, kernel_init=lambda *_: jnp.asarray(HADAMARD), rngs=nnx.Rngs(0)
+    )
+    layer.set_attributes(deterministic=not training)
+    return jax.jit(layer)
+
+
+@given(data=st.data(), dtype=st.sampled_from(list(NUMBERS)))
+@settings(max_examples=100)
+def test_normalisation_changes_no_sign(data, dtype):
+    """Of no dtype and no finite numbers, those whose squares or quotients leave the range too."""
+    numbers = data.draw(st.lists(NUMBERS[dtype], min_size=4, max_size=4))
+    with jax.enable_x64(True):
+        if jnp.issubdtype(dtype, jnp.floating):
+            # Of any order of magnitude, to the greatest and the least.
+            limits = jnp.finfo(dtype)
+            exponents = st.integers(limits.minexp - limits.nmant, limits.maxexp - 1)
+            orders = data.draw(st.lists(exponents, min_size=4, max_size=4))
+            numbers = np.ldexp(np.float64(numbers), orders).clip(
+                float(limits.min), float(limits.max)
+            )
+        x = jnp.asarray(numbers).astype(dtype)[None]
+        trained, evaluated = (products_with_signs(training)(x) for training in (True, False))
+        np.testing.assert_array_equal(trained, evaluated)
+        seen = np.asarray(x, np.float64)
+        if (
+            not jnp.issubdtype(dtype, jnp.floating)
+            or (np.abs(seen[seen != 0]) >= float(jnp.finfo(jnp.float32).tiny)).all()
+        ):  # XLA takes a subnormal for zero on CPUs
+            np.testing.assert_array_equal(evaluated, numpy_sign(seen) @ HADAMARD)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.int8, jnp.uint8, jnp.bool_, jnp.float16])
+def test_integers_are_not_divided_as_integers(dtype):
+    x = jnp.array([[0, 1, 0, 0]], dtype)
+    ones = nnx.initializers.ones
+    options = {"scale": None, "kernel_init": ones}
+    for layer, image in (
+        (ovsw.nn.BinaryDense(4, 1, rngs=nnx.Rngs(0), **options), x),
+        (ovsw.nn.BinaryConv(4, 1, (1,), rngs=nnx.Rngs(0), **options), x[None]),
+    ):
+        for switch in (layer.train, layer.eval):
+            switch()
+            assert layer(image).item() == 4
+    layer = ovsw.linen.BinaryDense(1, **options)
+    variables = layer.init(jax.random.key(0), x, train=False)
+    assert [layer.apply(variables, x, train=train).item() for train in (True, False)] == [4, 4]

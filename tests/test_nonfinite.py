@@ -194,3 +194,109 @@ def test_a_training_step_under_debug_nans():
     bad = spoil(grads, 0, 0, jnp.nan)
     with jax.debug_nans(True), pytest.raises(FloatingPointError, match="nan"):
         step(bad, state, params)
+
+
+def layers_of(scale="standardized", **options):
+    """Layers of each kind that know what is in training: (of an input, train) and an input."""
+    options |= {"scale": scale}
+    conv = ovsw.nn.BinaryConv(4, 2, (3, 3), rngs=nnx.Rngs(0), **options)
+    dense = ovsw.nn.BinaryDense(4, 2, rngs=nnx.Rngs(0), **options)
+    rng = np.random.default_rng(0)
+    maps = jnp.asarray(rng.normal(size=(2, 3, 3, 4)), jnp.float32)
+    return {"conv": (conv, maps), "dense": (dense, maps[:, 0, 0])}
+
+
+def outputs(layer, x):
+    """In training, in evaluation."""
+    layer.train()
+    trained = layer(x)
+    layer.eval()
+    return np.asarray(trained), np.asarray(layer(x))
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"normalize_input": False, "scale": None},
+        {"kernel_sign": None, "scale": "learned", "use_bias": True},
+        {"threshold": True, "normalize_input": False},
+    ],
+    ids=["default", "not normalised", "real weights", "threshold"],
+)
+def test_a_sample_that_is_not_finite_shows_in_training(options, bad):
+    """All of its output, and nothing of the other samples; evaluation takes NaN for -1."""
+    if (options := dict(options)).pop("threshold", False):
+        options["input_sign"] = ovsw.nn.LearnedThresholdSign(4)
+    for layer, x in layers_of(**options).values():
+        spoilt = x.at[(0,) * x.ndim].set(bad)
+        trained, evaluated = outputs(layer, spoilt)
+        assert np.isnan(trained[0]).all()
+        np.testing.assert_array_equal(trained[1], outputs(layer, x)[0][1])
+        as_sign = x.at[(0,) * x.ndim].set(1 if bad > 0 else -1)
+        np.testing.assert_array_equal(evaluated, outputs(layer, as_sign)[1])
+    layer.train()
+    grads = nnx.grad(lambda m: m(spoilt).sum())(layer)  # of the dense layer; no loss shows here
+    kernel = grads["kernel" if options.get("kernel_sign", 1) is None else "latent_kernel"]
+    assert np.isnan(kernel[...]).all()
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"scale": "learned"},
+        {"scale": None},
+        {"scale": lambda kernel: jnp.ones(kernel.shape[-1])},
+        {"input_sign": None, "scale": None},
+        {"kernel_sign": ovsw.nn.standardized_sign, "scale": None},
+        {"kernel_sign": ovsw.nn.magnitude_aware_sign, "scale": None},
+    ],
+    ids=["default", "learned", "none", "function", "real input", "standardized", "magnitude"],
+)
+def test_a_filter_that_is_not_finite_shows(options, bad):
+    for layer, x in layers_of(**options).values():
+        clean = outputs(layer, x)
+        layer.latent_kernel[...] = layer.latent_kernel[...].at[..., 0, 1].set(bad)
+        for y, expected in zip(outputs(layer, x), clean, strict=True):
+            assert not np.isfinite(y[..., 1]).any()
+            np.testing.assert_array_equal(y[..., 0], expected[..., 0])
+    single = ovsw.nn.BinaryDense(1, 1, kernel_init=nnx.initializers.constant(bad), rngs=nnx.Rngs(0))
+    assert np.isnan(single(jnp.ones((1, 1))))
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_threshold_that_is_not_finite_shows_in_training(bad):
+    sign = ovsw.nn.LearnedThresholdSign(4)
+    sign.threshold[...] = sign.threshold[...].at[2].set(bad)
+    for layer, x in layers_of(input_sign=sign, normalize_input=False).values():
+        assert np.isnan(outputs(layer, x)[0]).all()
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_linen_layers_tell_likewise(bad):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4)), jnp.float32)
+    spoilt = x.at[0, 0].set(bad)
+    for normalize, sign in (
+        (True, ovsw.nn.approx_sign),
+        (False, ovsw.linen.LearnedThresholdSign()),
+    ):
+        layer = ovsw.linen.BinaryDense(2, input_sign=sign, normalize_input=normalize)
+        variables = layer.init(jax.random.key(0), x, train=False)
+        y = layer.apply(variables, spoilt, train=True)
+        assert np.isnan(y[0]).all()
+        assert np.isfinite(y[1]).all()
+        assert np.isfinite(layer.apply(variables, spoilt, train=False)).all()
+    variables["params"]["input_sign"]["threshold"] = jnp.full(4, bad)
+    assert np.isnan(layer.apply(variables, x, train=True)).all()
+
+
+def test_one_bad_pixel_is_in_the_loss():
+    """Batch norm behind the first layer makes NaN of the whole batch."""
+    model = ovsw.models.SmallResNet(3, in_channels=1, widths=(8,), rngs=nnx.Rngs(0))
+    images = jax.random.normal(jax.random.key(0), (4, 8, 8, 1)).at[0, 0, 0, 0].set(jnp.nan)
+    logits = model(images)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(4) % 3).mean()
+    assert np.isnan(loss)

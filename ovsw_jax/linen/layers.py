@@ -49,13 +49,13 @@ class _BinaryLayer(linen.Module):
             "x": x,
             "latent": kernel,
             "bias": bias,
-            "scale": factor(self.scale, kernel, learned),
+            "scale": factor(self.scale, kernel, learned, self.kernel_sign),
             "input_sign": self.input_sign,
             "kernel_sign": self.kernel_sign,
             "dtype": result_dtype(x, kernel, self.dtype),
         }
 
-    def _normalizes(self: Any, train: bool | None) -> bool:
+    def _is_training(self: Any, train: bool | None) -> bool:
         train = linen.merge_param("train", self.train, train)
         if isinstance(train, jax.core.Tracer):
             raise TypeError(
@@ -63,7 +63,7 @@ class _BinaryLayer(linen.Module):
                 f"{type(self).__name__}(..., train=True), or keep it static, as in "
                 "linen.remat(..., static_argnums=2) with train as the second argument of the call."
             )
-        return self.normalize_input and bool(train)
+        return bool(train)
 
 
 class BinaryConv(_BinaryLayer):
@@ -148,7 +148,12 @@ class BinaryConv(_BinaryLayer):
         x = check_input(x, None, min_rank=len(window.kernel_size) + 1)
         in_features = x.shape[-1] // self.feature_group_count
         arguments = self._arguments(x, (*window.kernel_size, in_features, self.features))
-        return binary_conv(**arguments, window=window, normalize=self._normalizes(train))
+        return binary_conv(
+            **arguments,
+            window=window,
+            normalize=self.normalize_input,
+            training=self._is_training(train),
+        )
 
 
 class BinaryDense(_BinaryLayer):
@@ -208,5 +213,6 @@ class BinaryDense(_BinaryLayer):
         x = check_input(x, None, min_rank=1)
         return binary_dense(
             **self._arguments(x, (x.shape[-1], self.features)),
-            normalize=self._normalizes(train),
+            normalize=self.normalize_input,
+            training=self._is_training(train),
         )

@@ -9,6 +9,7 @@ from flax import nnx
 from jax import lax
 
 from ovsw_jax.latent import accurate_dtype
+from ovsw_jax.nn.channels import along_features
 from ovsw_jax.nn.explicit_axes import sharded_as_features
 from ovsw_jax.varying import varying_alike
 
@@ -112,9 +113,10 @@ def _forward(
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], _Kept]:
     wide, axes = x.astype(scale.dtype), tuple(range(x.ndim - 1))
     mean = _over_devices(jnp.mean(wide, axes), axis_name)
-    var = _over_devices(jnp.mean(jnp.square(wide - mean), axes), axis_name)
+    centered = wide - along_features(mean, wide)
+    var = _over_devices(jnp.mean(jnp.square(centered), axes), axis_name)
     inverse = lax.rsqrt(var + epsilon)
-    y = (wide - mean) * (inverse * scale) + bias
+    y = centered * along_features(inverse * scale, wide) + along_features(bias, wide)
     return (y, mean, var), _Kept(x, mean, inverse, scale, epsilon)
 
 
@@ -123,13 +125,16 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     dy, x = cotangents[0], kept.x
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-    normalized = (x.astype(dy.dtype) - kept.mean) * kept.inverse
+    centered = x.astype(dy.dtype) - along_features(kept.mean, dy)
+    normalized = centered * along_features(kept.inverse, dy)
     to_bias = jnp.sum(dy, axes)
     to_scale = jnp.sum(dy * normalized, axes)
     # Parameters are each device's own, to be summed by whoever sums gradients; the mean is shared.
     along_one = _over_devices(to_bias / count, axis_name)
     along_x = _over_devices(to_scale / count, axis_name)
-    slope = kept.inverse * kept.scale
+    along_one, along_x, slope = (
+        along_features(a, dy) for a in (along_one, along_x, kept.inverse * kept.scale)
+    )
     to_x = slope * (dy - along_one - normalized * along_x)
     return to_x.astype(x.dtype), to_scale, to_bias, jnp.zeros_like(kept.epsilon)
 

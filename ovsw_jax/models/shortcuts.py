@@ -141,4 +141,5 @@ def _average_pool(x: jax.Array, strides: int) -> jax.Array:
         return x
     window = (strides, strides)
     whole = all(n % strides == 0 for n in x.shape[1:3])
-    return nnx.avg_pool(x, window, strides=window, padding="SAME", count_include_pad=whole)
+    with jax.numpy_dtype_promotion("standard"):  # it divides by an integer
+        return nnx.avg_pool(x, window, strides=window, padding="SAME", count_include_pad=whole)

@@ -7,7 +7,7 @@ from flax import nnx
 from ovsw_jax.arguments import check_floating_dtype
 from ovsw_jax.hyperparams import known_number
 from ovsw_jax.latent import accurate_dtype
-from ovsw_jax.nn.channels import check_channels
+from ovsw_jax.nn.channels import along_features, check_channels
 from ovsw_jax.nn.counts import check_counts
 
 
@@ -149,16 +149,17 @@ def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
     """PReLU of (..., features) with (features,) slopes, in the dtype of `x`."""
     x = check_channels(x, slope)
     dtype = accurate_dtype(x, slope)
-    return _rectify(x.astype(dtype), slope.astype(dtype)).astype(x.dtype)
+    return _rectify(x.astype(dtype), along_features(slope.astype(dtype), x)).astype(x.dtype)
 
 
 def rprelu(x: jax.Array, shift_in: jax.Array, shift_out: jax.Array, slope: jax.Array) -> jax.Array:
     """RPReLU of (..., features) with (features,) parameters, in the dtype of `x`."""
     x = check_channels(x, slope)
     dtype = accurate_dtype(x, slope)
-    shifted = x.astype(dtype) - shift_in.astype(dtype)
-    y = _rectify(shifted, slope.astype(dtype)) + shift_out.astype(dtype)
-    return y.astype(x.dtype)
+    shift_in, shift_out, slope = (
+        along_features(p.astype(dtype), x) for p in (shift_in, shift_out, slope)
+    )
+    return (_rectify(x.astype(dtype) - shift_in, slope) + shift_out).astype(x.dtype)
 
 
 def _rectify(x: jax.Array, slope: jax.Array) -> jax.Array:

@@ -12,8 +12,10 @@ from jax import lax
 
 from ovsw_jax.arguments import as_dtype, real_array
 from ovsw_jax.latent import accurate_dtype
+from ovsw_jax.nn.channels import along_features
 from ovsw_jax.nn.convolution import Window, convolve
 from ovsw_jax.nn.explicit_axes import without_explicit_axes
+from ovsw_jax.nn.finite import nan_unless_finite, parameters_of
 from ovsw_jax.nn.scale import EPSILON
 from ovsw_jax.nn.sign_convolution import convolve_signs
 from ovsw_jax.nn.signs import Sign
@@ -55,7 +57,7 @@ def result_dtype(
     return chosen
 
 
-def normalize_sample(x: jax.Array, sample_axes: int) -> jax.Array:
+def normalize_sample(x: jax.Array, sample_axes: int) -> tuple[jax.Array, jax.Array]:
     """Divides every sample by its standard deviation; the divisor has no gradient.
 
     Signs don't notice. The gradient of the sign does: it is non-zero in a window around 0, and
@@ -66,15 +68,36 @@ def normalize_sample(x: jax.Array, sample_axes: int) -> jax.Array:
       sample_axes: number of axes of one sample.
 
     Returns:
-      x / sqrt(var + 1e-5), var the unbiased variance over the sample. A sample of one element,
-      whose unbiased variance is undefined, comes back as it is.
+      x / sqrt(var + 1e-5), var the unbiased variance over the sample, with the signs of `x`
+      whatever its numbers; integers give floating-point numbers. A sample of one element, whose
+      unbiased variance is undefined, comes back as it is. And for each sample 1 if it is finite,
+      else NaN.
     """
     axes = tuple(range(x.ndim - sample_axes, x.ndim))
-    if all(x.shape[a] == 1 for a in axes):
-        return x
+    sizes = [x.shape[a] for a in axes]
+    if 0 in sizes or all(n == 1 for n in sizes):
+        return x, nan_unless_finite(x, axes, keepdims=True)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        x = x.astype(accurate_dtype(x))
     wide = lax.stop_gradient(x).astype(accurate_dtype(x))
-    deviation = jnp.sqrt(jnp.var(wide, axis=axes, keepdims=True, ddof=1) + EPSILON)
-    return x / deviation.astype(x.dtype)
+    mean = jnp.mean(wide, axes, keepdims=True)
+    # The sums of huge numbers may be inf - inf. With an infinite mean instead, the variance is NaN
+    # if one of them is infinite or NaN, else infinite.
+    mean = jnp.where(jnp.isnan(mean), jnp.inf, mean)
+    variance = jnp.var(wide, axes, ddof=1, keepdims=True, mean=mean)  # type: ignore[call-arg]
+    deviation = jnp.sqrt(variance + EPSILON)
+    # One beyond the range of the dtype, or whose square is, counts as the greatest number: so it
+    # is NaN only for a sample that isn't finite.
+    deviation = jnp.minimum(deviation, float(jnp.finfo(x.dtype).max))
+    finite = nan_unless_finite(deviation, axes, keepdims=True)
+    return _divide(x, deviation.astype(x.dtype)), finite
+
+
+def _divide(x: jax.Array, divisor: jax.Array) -> jax.Array:
+    """The quotient, negative where `x` is: one too small for the dtype would be a -0."""
+    quotient = x / divisor
+    lost = (x < 0) & (quotient == 0)
+    return quotient + jnp.where(lost, -float(jnp.finfo(x.dtype).tiny), 0).astype(x.dtype)
 
 
 def binary_conv(
@@ -87,6 +110,7 @@ def binary_conv(
     input_sign: Sign | None,
     kernel_sign: Sign | None,
     normalize: bool,
+    training: bool,
     dtype: jax.typing.DTypeLike,
 ) -> jax.Array:
     """Binarised convolution.
@@ -99,7 +123,8 @@ def binary_conv(
       window: geometry. Padding is of the signs: a zero-padded border adds nothing.
       input_sign: sign of the activations; None takes them as they are, without a division.
       kernel_sign: sign of the latent weights; None takes them as they are.
-      normalize: divide each sample by its standard deviation first (training).
+      normalize: divide each sample by its standard deviation first, if in training.
+      training: give NaN for a sample with NaN or infinity, which signs would hide.
       dtype: of the products and the result. Sums are taken in float32 at least, so products of
         signs are exact in bfloat16.
 
@@ -108,18 +133,18 @@ def binary_conv(
     """
     sample_axes = len(window.kernel_size) + 1
     batch = x.shape[: x.ndim - sample_axes]
-    normalized_axes = sample_axes if normalize else 0
-    signs, kernel = _signs(x, latent, input_sign, kernel_sign, normalized_axes, dtype)
-    signs = signs.reshape((math.prod(batch), *x.shape[x.ndim - sample_axes :]))
+    signs, samples = _signs_of_samples(x, input_sign, sample_axes if training else 0, normalize)
+    kernel = latent if kernel_sign is None else kernel_sign(latent)
+    signs = _one_batch_axis(signs, len(batch))
+    samples = None if samples is None else _one_batch_axis(samples, len(batch))
     known = is_two_valued(input_sign) and is_two_valued(kernel_sign)
     multiply = convolve_signs if known else convolve
 
-    def layer(
-        signs: jax.Array, kernel: jax.Array, bias: jax.Array | None, scale: jax.Array | None
-    ) -> jax.Array:
-        return _affine(multiply(signs, kernel, window), bias, scale, dtype)
+    def layer(signs: jax.Array, kernel: jax.Array, *affine: jax.Array | None) -> jax.Array:
+        return _affine(multiply(signs, kernel, window), *affine).astype(dtype)
 
-    y = without_explicit_axes(layer, signs, kernel, bias, scale, batch_axes=1)
+    signs, kernel = signs.astype(dtype), kernel.astype(dtype)
+    y = without_explicit_axes(layer, signs, kernel, bias, scale, samples, batch_axes=1)
     return y.reshape((*batch, *y.shape[1:]))
 
 
@@ -132,6 +157,7 @@ def binary_dense(
     input_sign: Sign | None,
     kernel_sign: Sign | None,
     normalize: bool,
+    training: bool,
     dtype: jax.typing.DTypeLike,
 ) -> jax.Array:
     """Binarised matrix product; arguments as for `binary_conv`.
@@ -143,44 +169,59 @@ def binary_dense(
       scale: (out_features,) or None.
       input_sign: sign of the activations, or None.
       kernel_sign: sign of the latent weights, or None.
-      normalize: divide each sample by its standard deviation first.
+      normalize: divide each sample by its standard deviation first, if in training.
+      training: as there.
       dtype: of the products and the result.
 
     Returns:
       (..., out_features) array of `dtype`.
     """
-    signs, kernel = _signs(x, latent, input_sign, kernel_sign, int(normalize), dtype)
-
-    def layer(
-        signs: jax.Array, kernel: jax.Array, bias: jax.Array | None, scale: jax.Array | None
-    ) -> jax.Array:
-        return _affine(_multiply(signs, kernel), bias, scale, dtype)
-
-    return without_explicit_axes(layer, signs, kernel, bias, scale, batch_axes=x.ndim - 1)
-
-
-def _signs(
-    x: jax.Array,
-    latent: jax.Array,
-    input_sign: Sign | None,
-    kernel_sign: Sign | None,
-    normalized_axes: int,
-    dtype: jax.typing.DTypeLike,
-) -> tuple[jax.Array, jax.Array]:
-    if input_sign is not None:
-        x = input_sign(normalize_sample(x, normalized_axes) if normalized_axes else x)
+    signs, samples = _signs_of_samples(x, input_sign, int(training), normalize)
     kernel = latent if kernel_sign is None else kernel_sign(latent)
-    return x.astype(dtype), kernel.astype(dtype)
+
+    def layer(signs: jax.Array, kernel: jax.Array, *affine: jax.Array | None) -> jax.Array:
+        return _affine(_multiply(signs, kernel), *affine).astype(dtype)
+
+    signs, kernel = signs.astype(dtype), kernel.astype(dtype)
+    operands = (signs, kernel, bias, scale, samples)
+    return without_explicit_axes(layer, *operands, batch_axes=x.ndim - 1)
+
+
+def _signs_of_samples(
+    x: jax.Array, sign: Sign | None, sample_axes: int, normalize: bool
+) -> tuple[jax.Array, jax.Array | None]:
+    """The signs, and NaN for each sample in which they hide one, else 1; None if none is told.
+
+    Without axes of a sample, in evaluation, nothing is divided, and no NaN looked for: that would
+    read all activations once more.
+    """
+    if sign is None:
+        return x, None
+    if not sample_axes:
+        return sign(x), None
+    if normalize:
+        x, finite = normalize_sample(x, sample_axes)
+    else:
+        finite = nan_unless_finite(x, range(x.ndim - sample_axes, x.ndim), keepdims=True)
+    signs = sign(x)
+    for parameter in parameters_of(sign):
+        finite = finite * nan_unless_finite(parameter)
+    return signs, finite
+
+
+def _one_batch_axis(x: jax.Array, axes: int) -> jax.Array:
+    return x.reshape((math.prod(x.shape[:axes]), *x.shape[axes:]))
 
 
 def _affine(
-    y: jax.Array, bias: jax.Array | None, scale: jax.Array | None, dtype: jax.typing.DTypeLike
+    y: jax.Array, bias: jax.Array | None, scale: jax.Array | None, samples: jax.Array | None
 ) -> jax.Array:
+    """(y * samples + bias) * scale, `samples` being (batch, 1...), the others (features,)."""
+    if samples is not None:
+        y = y * samples.astype(y.dtype)
     if bias is not None:
-        y = y + bias.astype(y.dtype)
-    if scale is not None:
-        y = y * scale.astype(y.dtype)
-    return y.astype(dtype)
+        y = y + along_features(bias.astype(y.dtype), y)
+    return y if scale is None else y * along_features(scale.astype(y.dtype), y)
 
 
 def _multiply(signs: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """What modules with one parameter a channel share."""
 
 import jax
+import jax.numpy as jnp
 
 from ovsw_jax.arguments import floating_array
 
@@ -32,3 +33,8 @@ def check_channels(x: jax.Array, parameter: jax.Array) -> jax.Array:
             f"must have size {parameter.shape[-1]} (channels last)."
         )
     return x
+
+
+def along_features(parameter: jax.Array, y: jax.Array) -> jax.Array:
+    """(features,) as (1, ..., features): JAX may be told not to promote ranks, to that of `y`."""
+    return jnp.expand_dims(parameter, tuple(range(y.ndim - 1)))

@@ -4,6 +4,7 @@ import functools
 
 import jax
 
+from ovsw_jax.nn.channels import along_features
 from ovsw_jax.nn.scale import mean_magnitude, standardize_kernel
 from ovsw_jax.nn.signs import Sign, clipped_ste_sign, ste_sign
 
@@ -30,7 +31,7 @@ def magnitude_aware_sign(kernel: jax.Array) -> jax.Array:
 
     Source: Liu et al. 2018, Bi-Real Net.
     """
-    return mean_magnitude(kernel) * clipped_ste_sign(kernel)
+    return along_features(mean_magnitude(kernel), kernel) * clipped_ste_sign(kernel)
 
 
 def carries_factor(kernel_sign: object) -> bool:

@@ -86,10 +86,11 @@ class _BinaryLayer(nnx.Module):
             "x": x,
             "latent": kernel,
             "bias": None if self.bias is None else self.bias[...],
-            "scale": factor(self.scale, kernel, learned),
+            "scale": factor(self.scale, kernel, learned, self.kernel_sign),
             "input_sign": self.input_sign,
             "kernel_sign": self.kernel_sign,
-            "normalize": self.normalize_input and not self.deterministic,
+            "normalize": self.normalize_input,
+            "training": not self.deterministic,
             "dtype": result_dtype(x, kernel, self.dtype),
         }
 
@@ -103,8 +104,8 @@ class BinaryConv(_BinaryLayer):
     In training the input is first divided by its standard deviation over each sample, which moves
     only the window of the sign's gradient; `model.eval()` leaves that out, and so does
     `nnx.view(model, deterministic=True, use_running_average=True)`. Zero padding pads the signs. A
-    latent weight starts as Kaiming normal, fan-in. A sign hides NaN: check losses and gradients for
-    it, where it still shows.
+    latent weight starts as Kaiming normal, fan-in. Signs would hide a NaN or an infinity: in
+    training the output of a sample that holds one is NaN.
 
     Call `model.train()` before training goes on: in evaluation mode the inputs of a sign may all be
     outside that window, and then no layer in front of it gets a gradient. Nothing says so but

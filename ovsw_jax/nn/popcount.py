@@ -62,7 +62,9 @@ def convolve_words(x: jax.Array, kernel: jax.Array, taps: Taps) -> jax.Array:
 def _sums(x: jax.Array, w: jax.Array, *, taps: Taps, in_features: int) -> jax.Array:
     seen = np.stack([taps.inside(tap) for tap in taps.all()])
     products = np.asarray(in_features * np.sum(seen, axis=0, dtype=np.int32))
-    sums = jnp.asarray(products)[..., None] - 2 * _count_differences(x, w, taps).astype(jnp.int32)
+    sums = jnp.asarray(products)[None, ..., None] - 2 * _count_differences(x, w, taps).astype(
+        jnp.int32
+    )
     # Half the bytes, for the backward pass to read again.
     fits = products.max(initial=0) <= np.iinfo(np.int16).max
     return sums.astype(jnp.int16 if fits else jnp.int32)
@@ -72,11 +74,12 @@ def _count_differences(x: jax.Array, w: jax.Array, taps: Taps) -> jax.Array:
     padded = taps.pad(x)
     words = x.shape[-1]
     together = words >= WORDS_OF_A_VECTOR
+    spatial = tuple(range(x.ndim - 1))  # with the batch
     counts: Any = 0
     for tap in taps.all():
-        differ = taps.seen(padded, tap)[..., None, :] ^ w[tap]
+        differ = taps.seen(padded, tap)[..., None, :] ^ jnp.expand_dims(w[tap], spatial)
         if not (inside := taps.inside(tap)).all():
-            differ = differ & jnp.where(inside, jnp.uint32(0xFFFFFFFF), 0)[..., None, None]
+            differ = differ & jnp.where(inside, jnp.uint32(0xFFFFFFFF), 0)[None, ..., None, None]
         bits = jax.lax.population_count(differ)
         counts = counts + (bits if together else sum(bits[..., i] for i in range(words)))
     differences: jax.Array = jnp.sum(counts, -1, dtype=jnp.uint32) if together else counts
@@ -152,7 +155,7 @@ def _rows(
     words: jax.Array, mask: jax.Array, in_features: int, dtype: jax.typing.DTypeLike
 ) -> jax.Array:
     """The signs that each tap sees, 0 for the padding: (taps * channels, positions)."""
-    places = jnp.arange(bits_of_word(in_features), dtype=jnp.uint32)[:, None]
+    places = jnp.arange(bits_of_word(in_features), dtype=jnp.uint32)[None, None, :, None]
     signs = sign_of_bit(words[:, :, None] >> places) & mask
     signs = signs.reshape(len(words), -1, words.shape[-1])[:, :in_features]
     return signs.astype(dtype).reshape(-1, words.shape[-1])

@@ -9,6 +9,7 @@ from jax import lax
 
 from ovsw_jax.arguments import floating_array
 from ovsw_jax.latent import accurate_dtype
+from ovsw_jax.nn.finite import nan_unless_finite
 
 Scale = Literal["standardized", "learned"] | Callable[[jax.Array], jax.Array] | None
 
@@ -37,21 +38,32 @@ def initial_scale(kernel: jax.Array, kernel_sign: object) -> jax.Array:
     return mean_magnitude(kernel)
 
 
-def factor(scale: Scale, kernel: jax.Array, learned: jax.Array | None) -> jax.Array | None:
+def factor(
+    scale: Scale, kernel: jax.Array, learned: jax.Array | None, kernel_sign: object
+) -> jax.Array | None:
     """The factor of each filter, (out_features,), or None.
+
+    It is NaN for a filter in whose signs a NaN or an infinity hides.
 
     Args:
       scale: kind of factor.
       kernel: weights, (..., out_features).
       learned: the parameter of the learned factor.
+      kernel_sign: sign of the weights, or None.
 
     Raises:
       ValueError: if `scale` is a function that gives no such array.
     """
     if scale == "standardized":
         return standardized_scale(kernel)
-    if not callable(scale):
-        return learned
+    factors = _given(scale, kernel) if callable(scale) else learned
+    if kernel_sign is None:
+        return factors
+    finite = nan_unless_finite(kernel, range(kernel.ndim - 1))
+    return finite if factors is None else factors * finite.astype(factors.dtype)
+
+
+def _given(scale: Callable[[jax.Array], jax.Array], kernel: jax.Array) -> jax.Array:
     factors = scale(kernel)
     shape = getattr(factors, "shape", None)
     if shape != kernel.shape[-1:]:
@@ -135,7 +147,7 @@ def standardized_scale(latent: jax.Array) -> jax.Array:
     Returns:
       (out_features,) array: mean |W_i - mean W_i| / sqrt(var W_i + 1e-5) with the unbiased
       variance; 0 for a constant filter. A filter of one weight has nothing to standardise and no
-      unbiased variance: its factor is 1.
+      unbiased variance: its factor is 1. NaN for a filter with NaN or infinity.
 
     >>> factors = standardized_scale(jnp.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]]))
     >>> [round(factor, 3) for factor in factors.tolist()]
@@ -145,15 +157,16 @@ def standardized_scale(latent: jax.Array) -> jax.Array:
     """
     latent = lax.stop_gradient(filters(latent))
     if latent.size == latent.shape[-1]:
-        return jnp.ones(latent.shape[-1], latent.dtype)
+        return nan_unless_finite(latent, range(latent.ndim - 1)).astype(latent.dtype)
     return mean_magnitude(_standardize(latent)).astype(latent.dtype)
 
 
 def _standardize(kernel: jax.Array) -> jax.Array:
     axes = tuple(range(kernel.ndim - 1))
     wide = kernel.astype(accurate_dtype(kernel))
-    centered = wide - jnp.mean(wide, axis=axes)
+    centered = wide - jnp.mean(wide, axis=axes, keepdims=True)
     # Twice: a rounding error of the mean is no deviation of a constant filter from it.
-    centered = centered - jnp.mean(centered, axis=axes)
-    variance = jnp.sum(jnp.square(centered), axis=axes) / (wide.size / wide.shape[-1] - 1)
+    centered = centered - jnp.mean(centered, axis=axes, keepdims=True)
+    squares = jnp.sum(jnp.square(centered), axis=axes, keepdims=True)
+    variance = squares / (wide.size / wide.shape[-1] - 1)
     return centered / jnp.sqrt(variance + EPSILON)

@@ -6,7 +6,7 @@ from flax import nnx
 
 from ovsw_jax.arguments import check_floating_dtype
 from ovsw_jax.latent import accurate_dtype
-from ovsw_jax.nn.channels import check_channels
+from ovsw_jax.nn.channels import along_features, check_channels
 from ovsw_jax.nn.counts import check_counts
 from ovsw_jax.nn.signs import Sign, approx_sign
 
@@ -84,5 +84,5 @@ class LearnedThresholdSign(nnx.Module):
 def threshold_sign(x: jax.Array, threshold: jax.Array, sign: Sign) -> jax.Array:
     """sign(x - threshold) in the dtype of `x`; arguments as for `LearnedThresholdSign`."""
     x = check_channels(x, threshold)
-    dtype = accurate_dtype(x, threshold)
-    return sign(x.astype(dtype) - threshold.astype(dtype)).astype(x.dtype)
+    wide = x.astype(accurate_dtype(x, threshold))
+    return sign(wide - along_features(threshold.astype(wide.dtype), wide)).astype(x.dtype)

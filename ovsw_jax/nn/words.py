@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ovsw_jax.nn.channels import along_features
+
 WORD_BITS = 32
 
 
@@ -34,7 +36,7 @@ def _pack(signs: jax.Array) -> jax.Array:
     missing = -channels % bits
     positive = jnp.pad(signs >= 0, [(0, 0)] * (signs.ndim - 1) + [(0, missing)])
     grouped = positive.reshape(*signs.shape[:-1], -1, bits)
-    powers = jnp.uint32(1) << jnp.arange(bits, dtype=jnp.uint32)
+    powers = along_features(jnp.uint32(1) << jnp.arange(bits, dtype=jnp.uint32), grouped)
     return jnp.sum(jnp.where(grouped, powers, 0), axis=-1, dtype=jnp.uint32)
 
 
@@ -60,9 +62,10 @@ def unpack(words: jax.Array, channels: int) -> jax.Array:
     >>> unpack(jnp.array([5], jnp.uint32), 3).tolist()
     [1, -1, 1]
     """
-    places = jnp.arange(bits_of_word(channels), dtype=jnp.uint32)
-    signs = sign_of_bit(words[..., None] >> places)
-    return signs.reshape(*words.shape[:-1], -1)[..., :channels]
+    words = words[..., None]
+    places = along_features(jnp.arange(bits_of_word(channels), dtype=jnp.uint32), words)
+    signs = sign_of_bit(words >> places)
+    return signs.reshape(*words.shape[:-2], -1)[..., :channels]
 
 
 def sign_of_bit(words: jax.Array) -> jax.Array:
