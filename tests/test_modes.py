@@ -127,3 +127,5 @@ def test_linen_wants_the_mode_once_and_known():
         Dense(2, train=False).init(KEY, X, train=False)
     with pytest.raises(TypeError, match=r"BinaryDense\(..., train=True\), or .* static_argnums=2"):
         linen.remat(Dense)(2).init(KEY, X, train=True)
+    with pytest.raises(TypeError, match=r"train='False' is no bool"):
+        Dense(2).init(KEY, X, train="False")

@@ -80,7 +80,8 @@ def test_whatever_is_left_out_is_counted(way, folder):
     found = load(folder, way)
     assert (found.train_count, found.test_count) == (5, 3)
     assert found.notes == (
-        f"left out of {folder}: folders that are no split (2, such as 'extra'), images (1, such as "
+        f"val not used, as {folder}/test is the test split",
+        f"left out of {folder}: folders that are no split (1, such as 'extra'), images (1, such as "
         "'overview.png')",
         f"left out of {folder}/train: hidden files or folders (3, such as 'ant/Thumbs.db'), "
         ".txt files (2, such as 'ant/a.Txt'), files without a suffix (1, such as 'README'), "
@@ -108,6 +109,12 @@ def test_a_class_without_test_images_is_fine_and_noted(way, folder):
     found = load(folder, way)
     assert found.test_count == 1
     assert found.notes == ("1 of 2 classes have no test image: 'ant'",)
+
+
+@WAYS
+def test_a_split_that_is_not_used_is_named_as_one(way, folder):
+    shutil.copytree(folder / "test", folder / "val")
+    assert load(folder, way).notes == (f"val not used, as {folder / 'test'} is the test split",)
 
 
 # Without a test split

@@ -1,5 +1,7 @@
 """Networks of a user's own: trained as they are, or refused before a run begins."""
 
+import functools
+import json
 import sys
 
 import jax
@@ -17,7 +19,7 @@ from experiments.data.batches import feed_of
 from experiments.run import weights
 from experiments.training.networks import Network, find_network
 from experiments.training.step import Steps
-from experiments.training.trained import Trained
+from experiments.training.trained import Trained, load_trained
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -174,6 +176,10 @@ def only_in_training(self, x):
     return self.head(x[:, :2] if self.norm.use_running_average else x)
 
 
+def of_pairs(self, x):
+    return Base.__call__(self, x.reshape(2, *x.shape[1:]))
+
+
 def two_results(self, x):
     return Base.__call__(self, x), x
 
@@ -193,6 +199,10 @@ REFUSED = {
         of_base(table=lambda: jnp.ones(4)),
         r"table is an array outside any Variable.*make it an nnx.Variable",
     ),
+    "array in a partial": (
+        of_base(table=lambda: functools.partial(jnp.add, jnp.ones(4))),
+        r"table is an array outside any",
+    ),
     "array in a tuple": (of_base(table=lambda: (jnp.ones(4), 1)), r"table is an array outside any"),
     "integers": (
         of_base(shift=lambda: nnx.Param(jnp.ones(4, jnp.int32))),
@@ -207,6 +217,7 @@ REFUSED = {
         of_base(call=lambda self, x: Base.__call__(self, x).astype(jnp.int32)),
         r"its logits are int32, and must be floating-point",
     ),
+    "one size of a batch": (of_base(call=of_pairs), r"TypeError: .*reshape"),
     "evaluation": (of_base(call=only_in_training), r"TypeError.*contracting"),
     "no module": (lambda classes, *, in_channels, rngs: "net", r"it is no NNX module, but a str"),
 }
@@ -217,6 +228,26 @@ def test_networks_that_would_go_wrong_later(name):
     own, message = REFUSED[name]
     with pytest.raises(ValueError, match=rf"(?s)'{__name__}:Own' can't be trained on .*{message}"):
         network_of(own)
+
+
+def test_a_network_may_keep_its_random_keys():
+    def with_keys(classes, *, in_channels, rngs):
+        model = Base(classes, in_channels=in_channels, rngs=rngs)
+        model.rngs = rngs
+        return model
+
+    network = network_of(with_keys)
+    assert network.train(*state_of(network), IMAGES)[0].shape == (4, 3)
+
+
+def test_a_part_of_a_name_allows_no_import(tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"network": "tiny_networks:Tiny", "optimizers": ["sgd"], "seeds": [0]})
+    )
+    with pytest.raises(ValueError, match=r"is of network 'tiny_networks:Tiny', which is not imp"):
+        load_trained(tmp_path, own="my.tiny_networks:Tiny2")
+    with pytest.raises(ValueError, match=r"holds no trained weights"):
+        load_trained(tmp_path, own="tiny_networks:Tiny")
 
 
 class WithIntegers(Tiny):

@@ -70,7 +70,7 @@ class Config:
     """steps in one compiled call, of images in memory: spares small networks the time between
     steps on an accelerator; on a CPU convolutions are slower that way"""
     epochs: int = 30
-    """times that every training image is used"""
+    """passes over the training images; the last few that fill no batch wait for another pass"""
     max_skipped: int = 10
     """a step whose loss or gradients are not finite is skipped; after this many in a row a training
     is given up: the run stops if it is its only one, else goes on with the others"""

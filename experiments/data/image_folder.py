@@ -210,9 +210,10 @@ def _notes(
     root: Path, inside: Listing, folders: Mapping[str, Path], listed: Mapping[str, Listed]
 ) -> Iterator[str]:
     used = {folder.name for folder in folders.values()}
-    if "test" not in folders:
-        used.update(TEST_FOLDERS)  # not wanted
-    beside = [name for name in inside.folders if name not in used]
+    unused = [name for name in inside.folders if name in TEST_FOLDERS and name not in used]
+    if "test" in folders and unused:
+        yield f"{' and '.join(unused)} not used, as {folders['test']} is the test split"
+    beside = [name for name in inside.folders if name not in {*used, *TEST_FOLDERS}]
     if folders["train"] != root and (beside or inside.images):
         kinds = {"folders that are no split": beside, "images": inside.images}
         yield f"left out of {root}: {described(kinds)}"

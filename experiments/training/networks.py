@@ -118,22 +118,30 @@ class Network:
                 lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stacked
             )
             check_params(self.shapes[0], binary)
-            images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-            trained, statistics = jax.eval_shape(self.train, *self.shapes, images)
-            check_same_state(self.shapes[1], statistics)
-            evaluated = jax.eval_shape(self.evaluate, *self.shapes, images)
+            # A network of one's own may fit one size of a batch only, and the last one is smaller.
+            counts = (2, 3) if ":" in name else (2,)
+            given = {count: self._logits(count, image_shape) for count in counts}
         except Exception as error:  # of the user's code: of any kind
             raise ValueError(
                 f"network {name!r} can't be trained on images of {image_shape}: "
-                f"{type(error).__name__}: {error}. It must be an NNX module with binary layers, "
-                f"made as Class(classes{takes}), that takes (batch, height, width, channels)."
+                f"{type(error).__name__}: {str(error).rstrip('.')}. It must be an NNX module with "
+                f"binary layers, made as Class(classes{takes}), that takes (batch, height, width, "
+                "channels)."
             ) from error
-        for logits in (trained.shape, evaluated.shape):
-            if logits != (2, classes):
-                raise ValueError(
-                    f"network {name!r} gives {logits} for 2 images of {classes} classes; it must "
-                    f"give logits of shape {(2, classes)}."
-                )
+        for count, shapes in given.items():
+            for shape in shapes:
+                if shape != (count, classes):
+                    raise ValueError(
+                        f"network {name!r} gives {shape} for {count} images of {classes} classes; "
+                        f"it must give logits of shape {(count, classes)}."
+                    )
+
+    def _logits(self, count: int, image_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Shapes of what it gives for so many images, in training and in evaluation."""
+        images = jax.ShapeDtypeStruct((count, *image_shape), jnp.float32)
+        trained, statistics = jax.eval_shape(self.train, *self.shapes, images)
+        check_same_state(self.shapes[1], statistics)
+        return [trained.shape, jax.eval_shape(self.evaluate, *self.shapes, images).shape]
 
     @partial(jax.jit, static_argnums=0)
     def init(self, keys: jax.Array) -> tuple[Any, Any]:

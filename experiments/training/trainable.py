@@ -1,5 +1,6 @@
 """What a network of a user's own must be so that it can be trained, and what it is if it is not."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -35,7 +36,7 @@ def abstract(make: Callable[[nnx.Rngs], Any]) -> nnx.Module:
     """
 
     def made() -> nnx.Module:
-        model = make(nnx.Rngs(0))
+        model = make(nnx.Rngs(0, params=0))  # both streams, which the network may keep
         if not isinstance(model, nnx.Module):
             raise ValueError(f"it is no NNX module, but {_kind(model)}")
         return model
@@ -60,7 +61,10 @@ def _check_module(model: nnx.Module) -> None:
 
 def _check_arrays(path: tuple[Any, ...], module: nnx.Module) -> None:
     for name, value in vars(module).items():
-        held = jax.tree.leaves(value) if isinstance(value, tuple | list | dict) else [value]
+        inside = isinstance(value, tuple | list | dict | functools.partial)
+        if isinstance(value, functools.partial):
+            value = (*value.args, *value.keywords.values())
+        held = jax.tree.leaves(value) if inside else [value]
         # Those that are part of the state are abstract here.
         if any(isinstance(x, jax.Array) for x in held):
             raise ValueError(

@@ -62,7 +62,7 @@ def load_trained(
     run: str | Path,
     optimizer: str | None = None,
     seed: int | None = None,
-    own: Collection[str | None] = (),
+    own: str | Collection[str | None] = (),
 ) -> Trained:
     """What a finished run holds in its folder `weights`.
 
@@ -82,6 +82,7 @@ def load_trained(
         raise ValueError(f"{run} is no run folder: its config.json does not say {lacking[0]}.")
     name, binary = config["network"], config.get("binary") or "both"
     dtype = config.get("dtype") or "float32"
+    own = (own,) if isinstance(own, str) else own  # of which a name could be a part
     if ":" in name and name not in own:
         raise ValueError(
             f"run folder {run} is of network {name!r}, which is not imported because a folder says "

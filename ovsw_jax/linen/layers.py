@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from ovsw_jax.arguments import check_floating_dtype
+from ovsw_jax.hyperparams import check_flag
 from ovsw_jax.linen.threshold import LearnedThresholdSign
 from ovsw_jax.nn.arithmetic import (
     binary_conv,
@@ -63,6 +64,7 @@ class _BinaryLayer(linen.Module):
                 f"{type(self).__name__}(..., train=True), or keep it static, as in "
                 "linen.remat(..., static_argnums=2) with train as the second argument of the call."
             )
+        check_flag("train", train)
         return bool(train)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovsw_jax.arguments import check_floating_dtype
+from ovsw_jax.hyperparams import check_flag
 from ovsw_jax.nn.arithmetic import (
     binary_conv,
     binary_dense,
@@ -77,6 +78,7 @@ class _BinaryLayer(nnx.Module):
           deterministic: whether to evaluate: the input is not divided by its standard deviation.
         """
         if deterministic is not None:
+            check_flag("deterministic", deterministic)
             self.deterministic = deterministic
 
     def _arguments(self, x: jax.Array) -> dict[str, Any]:
