@@ -62,9 +62,8 @@ def convolve_words(x: jax.Array, kernel: jax.Array, taps: Taps) -> jax.Array:
 def _sums(x: jax.Array, w: jax.Array, *, taps: Taps, in_features: int) -> jax.Array:
     seen = np.stack([taps.inside(tap) for tap in taps.all()])
     products = np.asarray(in_features * np.sum(seen, axis=0, dtype=np.int32))
-    sums = jnp.asarray(products)[None, ..., None] - 2 * _count_differences(x, w, taps).astype(
-        jnp.int32
-    )
+    differences = _count_differences(x, w, taps).astype(jnp.int32)
+    sums = jnp.asarray(products)[None, ..., None] - 2 * differences
     # Half the bytes, for the backward pass to read again.
     fits = products.max(initial=0) <= np.iinfo(np.int16).max
     return sums.astype(jnp.int16 if fits else jnp.int32)
