@@ -38,4 +38,8 @@ def test_commands_name_modules_and_recipes_that_exist():
 
 def test_pictures_and_pages_exist():
     for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+        file, _, anchor = target.partition("#")
+        assert (ROOT / file).exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", (ROOT / file).read_text(), re.M)
+            assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in heads}
