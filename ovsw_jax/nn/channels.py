@@ -36,5 +36,5 @@ def check_channels(x: jax.Array, parameter: jax.Array) -> jax.Array:
 
 
 def along_features(parameter: jax.Array, y: jax.Array) -> jax.Array:
-    """(features,) as (1, ..., features), of the rank of `y`: JAX may be told not to do so itself."""
+    """(features,) as (1, ..., features), of the rank of `y`: JAX may be told to promote none."""
     return jnp.expand_dims(parameter, tuple(range(y.ndim - parameter.ndim)))
