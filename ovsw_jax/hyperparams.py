@@ -61,6 +61,16 @@ def check_coefficient(name: str, value: Hyperparameter) -> None:
             )
 
 
+def check_sharpness(name: str, value: Hyperparameter) -> None:
+    """Raises ValueError unless a sharpness is above 0 and finite, as far as it is known."""
+    for v in known_values(name, value):
+        if not 0 < v <= FLOAT32_MAX:
+            raise ValueError(
+                f"{name}={v:g} must be above 0 and finite: IR-Net starts at 0.1 and ends at 10, "
+                "BNN+ has 5."
+            )
+
+
 def check_sgd_momentum(value: Hyperparameter) -> None:
     """Raises ValueError unless 0 <= m < 1, as far as it is known."""
     for v in known_values("momentum", value):

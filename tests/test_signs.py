@@ -149,3 +149,13 @@ def test_sharpness_may_be_traced_and_has_no_gradient(sign):
         assert db == 0
         np.testing.assert_allclose(dx, jax.grad(lambda x, b=b: sign(x, b).sum())(x), rtol=1e-6)
     assert in_both._cache_size() == 1
+
+
+@pytest.mark.parametrize("value", [0.0, -1, np.nan, np.inf, jnp.float32(-1), np.array([1.0, 0.0])])
+@pytest.mark.parametrize(
+    ("sign", "name"), [(ovsw.nn.swish_sign, "beta"), (ovsw.nn.tanh_sign, "sharpness")]
+)
+def test_a_known_sharpness_is_above_zero_and_finite(sign, name, value):
+    for function in (sign, jax.jit(lambda x, **constant: sign(x, value))):
+        with pytest.raises(ValueError, match=rf"^{name}=\S+ must be above 0 and finite"):
+            function(jnp.ones(2), **{name: value})

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from ovsw_jax.nn.sharpening import SharpenedBy, check_sharpening
+from ovsw_jax.nn.sharpening import SharpenedBy, check_sharpening, sharpened
 from ovsw_jax.nn.signs import tanh_sign
 
 
@@ -41,4 +41,5 @@ class SharpeningSign(linen.Module):
         """Applies the sign to a real array; errors as in NNX."""
         check_sharpening(self.sharpness, self.sign)
         start = jnp.float32(self.sharpness)
-        return self.sign(x, self.variable("sharpness", "sharpness", lambda: start).value)
+        sharpness = self.variable("sharpness", "sharpness", lambda: start).value
+        return sharpened(self.sign, x, sharpness)

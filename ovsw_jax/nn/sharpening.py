@@ -1,12 +1,15 @@
 """A sign whose pseudo-gradient sharpens as training goes on, by a number in the model."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from ovsw_jax.hyperparams import known_number
+from ovsw_jax.hyperparams import check_sharpness, known_number
 from ovsw_jax.nn.signs import tanh_sign
 
 SharpenedBy = Callable[[jax.Array, jax.typing.ArrayLike], jax.Array]
@@ -56,32 +59,60 @@ class SharpeningSign(nnx.Module):
 
         Raises:
           ValueError: if the sharpness is not above 0 and finite.
-          TypeError: if it is no number, or `sign` can't be called.
+          TypeError: if it is no number, or `sign` can't be called with x and a sharpness.
         """
         del rngs
         check_sharpening(sharpness, sign)
         self.sharpness = nnx.Variable(jnp.asarray(sharpness, jnp.float32))
         self.sign = sign
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets a number for the sharpness in its Variable, as `sharpness[...] =` does."""
+        if name == "sharpness" and isinstance(value, int | float | np.generic):
+            check_sharpness(name, known_number(name, value))
+            self.sharpness[...] = value
+        else:
+            super().__setattr__(name, value)
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the sign to a real array; +1 or -1, shape and dtype of `x`."""
-        return self.sign(x, self.sharpness[...])
+        return sharpened(self.sign, x, self.sharpness[...])
 
 
 def check_sharpening(sharpness: float, sign: object) -> None:
-    """Raises unless `sharpness` is a number above 0, and `sign` a function.
+    """Raises unless `sharpness` is a number above 0, and `sign` a function of x and it.
 
     Raises:
       ValueError: if the sharpness is not above 0 and finite.
-      TypeError: if it is no number, or `sign` can't be called.
+      TypeError: if it is no number, or `sign` can't be called with x and a sharpness.
     """
-    if not 0 < known_number("sharpness", sharpness) <= float(jnp.finfo(jnp.float32).max):
-        raise ValueError(
-            f"sharpness={sharpness:g} must be above 0 and finite: IR-Net starts at 0.1 and ends at "
-            "10."
-        )
-    if not callable(sign):
+    check_sharpness("sharpness", known_number("sharpness", sharpness))
+    if not _takes_two(sign):
         raise TypeError(
             f"sign={sign!r} is no function of x and the sharpness: use ovsw.nn.tanh_sign or "
             "ovsw.nn.swish_sign."
         )
+
+
+def sharpened(sign: SharpenedBy, x: jax.Array, sharpness: jax.Array) -> jax.Array:
+    """The sign of `x` at a sharpness; ValueError if a user's sign gives another shape."""
+    y = sign(x, sharpness)
+    if jnp.shape(y) != jnp.shape(x):
+        raise ValueError(
+            f"sign={sign!r} gave shape {jnp.shape(y)} for x of shape {jnp.shape(x)}: it must give "
+            "a sign for each element of x."
+        )
+    return y
+
+
+def _takes_two(function: Any) -> bool:
+    """Whether it can be called with two arguments, as far as its signature is known."""
+    if not callable(function):
+        return False
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature
+        pass
+    return True

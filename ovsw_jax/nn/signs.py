@@ -14,9 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ovsw_jax.arguments import real_array
+from ovsw_jax.hyperparams import check_sharpness
 from ovsw_jax.latent import accurate_dtype
 
 Sign = Callable[[jax.Array], jax.Array]
@@ -113,12 +115,15 @@ def swish_sign(x: jax.Array, beta: jax.typing.ArrayLike = 5.0) -> jax.Array:
     Returns:
       +1 or -1; shape and dtype of `x`.
 
+    Raises:
+      ValueError: if beta is known, and not above 0 and finite.
+
     >>> [round(jax.grad(swish_sign)(x).item(), 3) for x in (0.0, 1.0)]
     [5.0, -0.195]
 
     Source: Darabi et al. 2018, BNN+.
     """
-    return _swish_sign(real_array("x", x), real_array("beta", beta))
+    return _swish_sign(real_array("x", x), _sharpness("beta", beta))
 
 
 def tanh_sign(x: jax.Array, sharpness: jax.typing.ArrayLike = 1.0) -> jax.Array:
@@ -139,12 +144,23 @@ def tanh_sign(x: jax.Array, sharpness: jax.typing.ArrayLike = 1.0) -> jax.Array:
     Returns:
       +1 or -1; shape and dtype of `x`.
 
+    Raises:
+      ValueError: if the sharpness is known, and not above 0 and finite.
+
     >>> jax.grad(tanh_sign)(0.0, 10.0).item()
     10.0
 
     Source: Qin et al. 2020, IR-Net (error decay estimator).
     """
-    return _tanh_sign(real_array("x", x), real_array("sharpness", sharpness))
+    return _tanh_sign(real_array("x", x), _sharpness("sharpness", sharpness))
+
+
+def _sharpness(name: str, value: jax.typing.ArrayLike) -> jax.Array:
+    array = real_array(name, value)
+    # What is no JAX array yet by itself: in a compiled function it becomes a traced one.
+    is_plain = isinstance(value, int | float | np.generic | np.ndarray)
+    check_sharpness(name, value if is_plain else array)
+    return array
 
 
 @jax.custom_jvp
