@@ -93,6 +93,7 @@ def test_layers_count_bits_unless_the_sign_is_of_the_users():
         ({"sharpness": float("nan")}, ValueError, "sharpness=nan must be above 0"),
         ({"sharpness": "1"}, TypeError, "sharpness='1'"),
         ({"sign": 3}, TypeError, "sign=3 is no function of x and the sharpness: .*tanh_sign"),
+        ({"sign": ovsw.nn.approx_sign}, TypeError, "sign=.*approx_sign.* is no function of x and"),
     ],
 )
 def test_bad_arguments(arguments, error, message):
@@ -111,6 +112,14 @@ def test_bad_arguments(arguments, error, message):
             "of Flax linen, not NNX.*ovsw.nn.SharpeningSign",
         ),
         (
+            {"input_sign": ovsw.linen.SharpeningSign()},
+            r"of Flax linen, not NNX.* own kind, ovsw\.nn\.SharpeningSign\(",
+        ),
+        (
+            {"input_sign": ovsw.nn.SharpeningSign},
+            r"SharpeningSign is a class: make an object of it, as in ovsw\.nn\.SharpeningSign\(",
+        ),
+        (
             {"input_sign": partial(ovsw.nn.tanh_sign, sharpness=nnx.Variable(1.0))},
             "has a Variable inside a functools.partial.* ovsw.nn.SharpeningSign",
         ),
@@ -123,3 +132,39 @@ def test_bad_arguments(arguments, error, message):
 def test_what_flax_would_not_see(arguments, message):
     with pytest.raises(ValueError, match=message):
         ovsw.nn.BinaryDense(3, 2, **arguments, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("sign", "message"),
+    [
+        (ovsw.nn.SharpeningSign(), "of Flax NNX, not linen"),
+        (ovsw.linen.SharpeningSign, "is a class: make an object of it, as in"),
+    ],
+)
+def test_a_linen_layer_asks_for_a_linen_one(sign, message):
+    layer = ovsw.linen.BinaryDense(2, input_sign=sign)
+    with pytest.raises(ValueError, match=rf"{message}.* ovsw\.linen\.SharpeningSign\("):
+        layer.init(jax.random.key(0), X, train=True)
+
+
+def test_a_number_assigned_is_set_in_the_variable():
+    sharp = ovsw.nn.SharpeningSign(0.1)
+    variable = sharp.sharpness
+    for value in (5, 5.0, np.float64(5)):
+        sharp.sharpness = value
+        assert sharp.sharpness is variable
+        assert variable[...] == 5
+        assert variable[...].dtype == jnp.float32
+        assert jax.grad(sharp)(0.0) == 5
+    with pytest.raises(ValueError, match="sharpness=-1 must be above 0 and finite"):
+        sharp.sharpness = -1.0
+    assert variable[...] == 5
+
+
+def test_a_sign_must_keep_the_shape():
+    message = r"gave shape \(\) for x of shape \(4, 3\): it must give a sign for each element"
+    for module in (ovsw.nn, ovsw.linen):
+        sign = module.SharpeningSign(sign=lambda x, t: ovsw.nn.tanh_sign(x.sum(), t))
+        call = sign if module is ovsw.nn else partial(sign.init, jax.random.key(0))
+        with pytest.raises(ValueError, match=message):
+            call(X)

@@ -52,7 +52,7 @@ def check_signs(
 
 
 def _check_input_sign(sign: Any, threshold: type[nnx.Module] | type[linen.Module]) -> None:
-    example = _example(threshold)
+    example = _example(threshold, sign)
     if isinstance(_made_by(sign), type):
         raise ValueError(
             f"input_sign={_made_by(sign).__name__} is a class: make an object of it, as in "
@@ -88,15 +88,14 @@ def _check_that_flax_sees(
 ) -> None:
     if issubclass(threshold, nnx.Module):
         foreign: type = linen.Module
-        kinds, sharpening = "linen, not NNX", "ovsw.nn.SharpeningSign()"
+        kinds = "linen, not NNX"
     else:
         foreign = nnx.Module
-        kinds, sharpening = "NNX, not linen", "ovsw.linen.SharpeningSign()"
+        kinds = "NNX, not linen"
     if isinstance(sign, foreign):
-        example = _example(threshold) if name == "input_sign" else sharpening
         raise ValueError(
             f"{name} is a {type(sign).__name__} of Flax {kinds}, whose parameters this layer "
-            f"could not train: give it one of its own kind, {example}."
+            f"could not train: give it one of its own kind, {_example(threshold, sign)}."
         )
     inside = (*sign.args, *sign.keywords.values()) if isinstance(sign, functools.partial) else ()
     for value in inside:
@@ -104,14 +103,24 @@ def _check_that_flax_sees(
             raise ValueError(
                 f"{name} has a {type(value).__name__} inside a functools.partial, where Flax does "
                 "not see it: what it holds would be a constant of the compiled step. Give the "
-                f"layer a module itself, for a sharpness that grows {sharpening}."
+                f"layer a module itself, for a sharpness that grows {_sharpening(threshold)}."
             )
 
 
-def _example(threshold: type[nnx.Module] | type[linen.Module]) -> str:
+def _example(threshold: type[nnx.Module] | type[linen.Module], sign: object) -> str:
+    """How to make the module of the layer's own kind that does what `sign` was to do."""
+    made = _made_by(sign)
+    # Of both SharpeningSigns, whose classes can't be imported here, and their subclasses.
+    if getattr(made if isinstance(made, type) else type(made), "keeps_flips", False):
+        return _sharpening(threshold)
     if issubclass(threshold, nnx.Module):
         return "ovsw.nn.LearnedThresholdSign(in_features, rngs=rngs)"
     return "ovsw.linen.LearnedThresholdSign()"
+
+
+def _sharpening(threshold: type[nnx.Module] | type[linen.Module]) -> str:
+    package = "nn" if issubclass(threshold, nnx.Module) else "linen"
+    return f"ovsw.{package}.SharpeningSign()"
 
 
 def _made_by(sign: Any) -> Any:
