@@ -342,6 +342,26 @@ def test_options_that_are_none():
         ovsw.binarize(model, kernel_sign=ovsw.nn.LearnedThresholdSign)
 
 
+@pytest.mark.parametrize("make", [ordinary, lambda: nnx.eval_shape(ordinary)])
+def test_one_sharpening_sign_is_shared_by_all_layers(make):
+    sharp = ovsw.nn.SharpeningSign(0.1)
+    binary = ovsw.binarize(make(), input_sign=sharp, kernel_sign=sharp)
+    found = layers(binary, BINARY).values()
+    assert len(found) == len(INNER)
+    assert all(m.input_sign is m.kernel_sign is sharp for m in found)
+    assert sharp.sharpness[...] == np.float32(0.1)
+
+
+@pytest.mark.parametrize("name", ["input_sign", "kernel_sign"])
+@pytest.mark.parametrize(
+    "sign", [ovsw.nn.SharpeningSign, partial(ovsw.nn.SharpeningSign, 0.1)], ids=["class", "partial"]
+)
+def test_the_class_of_a_shared_sign_is_refused(name, sign):
+    message = rf"{name}=SharpeningSign is a class: make an object .*{name}=ovsw.nn.SharpeningSign\("
+    with pytest.raises(ValueError, match=message):
+        ovsw.binarize(ordinary(), **{name: sign})
+
+
 def test_kernels_that_others_work_with():
     with pytest.raises(ValueError, match=r"middle .* a_last \(Linear\) shares its kernel. Give it"):
         ovsw.binarize(Shared(nnx.Rngs(0), tied_to_last=True))

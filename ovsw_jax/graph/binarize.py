@@ -12,6 +12,7 @@ from flax import nnx
 from ovsw_jax.graph.binarizable import check_layers, unlike
 from ovsw_jax.graph.module_tree import Path, check_is_nnx, modules
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
+from ovsw_jax.nn.sharpening import SharpeningSign
 
 Where = Callable[[Path, nnx.Module], bool]
 
@@ -42,7 +43,8 @@ def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Mod
         indices, and of the layer. It is asked for every `nnx.Conv` and `nnx.Linear`, once each.
       **options: `scale`, `input_sign`, `kernel_sign` and `normalize_input` of the new layers. A
         sign with parameters is given by its class, as `ovsw.nn.LearnedThresholdSign`, or a
-        `functools.partial` of it: each layer gets its own, made with `in_features` and `rngs`.
+        `functools.partial` of it: each layer gets its own, made with `in_features` and `rngs`. An
+        `ovsw.nn.SharpeningSign` has none: it is given itself, and all layers share it.
 
     Returns:
       The binary network, of the class of `model`.
@@ -108,7 +110,14 @@ def _check_options(options: Mapping[str, Any]) -> None:
                 f"{name}= is no option of ovsw.binarize, which takes {', '.join(sorted(known))}. "
                 "Everything else is kept as the model has it."
             )
-        if isinstance(value, nnx.Module):
+        made = value.func if isinstance(value, functools.partial) else value
+        if isinstance(made, type) and issubclass(made, SharpeningSign):
+            raise ValueError(
+                f"{name}={made.__name__} is a class: make an object of it, such as "
+                f"{name}=ovsw.nn.{made.__name__}(0.1). All layers share it, so that one assignment "
+                "to its sharpness reaches them all."
+            )
+        if isinstance(value, nnx.Module) and not isinstance(value, SharpeningSign):
             raise ValueError(
                 f"{name}= is one {type(value).__name__}, whose parameters all layers would share. "
                 f"Give its class, {name}={type(value).__name__}: each layer then makes its own."
@@ -170,6 +179,10 @@ def _binary_layer(path: Path, layer: Any, options: Mapping[str, Any]) -> BinaryC
     try:
         if isinstance(kernel, jax.ShapeDtypeStruct):
             binary = nnx.eval_shape(make, kernel, bias)
+            # Not the abstract copies that this makes of signs that layers share.
+            for name, value in options.items():
+                if isinstance(value, SharpeningSign):
+                    setattr(binary, name, value)
         else:
             binary = make(kernel, bias)
     except ValueError as error:
