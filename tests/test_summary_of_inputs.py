@@ -70,6 +70,12 @@ def test_inputs_that_the_model_does_not_take():
     message = r"TwoInputs can't be called with 0 \(float32 array of shape \(5, 6\)\), mask \(bool "
     with pytest.raises(ValueError, match=message):
         ovsw.summary(abstract(TwoInputs), (5, 6), mask=np.ones(3, bool))
+    message = (
+        r"called with 0/image \(float32 array of shape \(5, 6\)\), table=\(5, 3\): (?s:.*)Only a "
+        r"positional input .* by name, that is jax\.ShapeDtypeStruct\(shape, dtype\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        ovsw.summary(abstract(TwoInputs), {"image": np.ones((5, 6))}, table=(5, 3))
     with pytest.raises(ValueError, match=r"there is no input: give the input_shape of a whole"):
         ovsw.summary(abstract(TwoInputs), with_head=True)
 

@@ -30,6 +30,12 @@ class Call(NamedTuple):
         return function(*args, **kwargs)
 
     @property
+    def handed_on(self) -> dict[str, Any]:
+        """Keyword arguments without an array, such as flags."""
+        _, kwargs = jax.tree.unflatten(self.structure, self.rest)
+        return {k: v for k, v in kwargs.items() if all(x is not _ARRAY for x in jax.tree.leaves(v))}
+
+    @property
     def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape of each array, and the dtype that JAX gives it."""
         return {

@@ -47,7 +47,7 @@ def summary(
         `jax.ShapeDtypeStruct`s, as the network takes them, with their own dtypes.
       dtype: of the inputs that are given by shape.
       **named_inputs: keyword arguments of the call: in them arrays and `jax.ShapeDtypeStruct`s are
-        inputs, and all else, such as flags, is handed on as it is.
+        inputs, and all else, such as flags, is handed on as it is, a shape too.
 
     Returns:
       A frozen dataclass with `rows`, a layer each, and `total`; see their fields for units. `str`
@@ -190,11 +190,13 @@ def _program(network: nnx.Module, layers: Sequence[_Layer], call: Call, name: st
             if single
             else ", ".join(f"{place} ({x})" for place, x in zip(call.arrays, given, strict=True))
         )
+        flags = "".join(f", {place}={value!r}" for place, value in call.handed_on.items())
         raise ValueError(
-            f"{name} can't be called with {inputs}: "
+            f"{name} can't be called with {inputs}{flags}: "
             f"{type(error).__name__}: {error}\nGive the input_shape of a whole batch, such as "
             "(1, 224, 224, 3), and the dtype that the network takes; or all of its inputs as "
-            "arrays or jax.ShapeDtypeStructs, and flags by their names."
+            "arrays or jax.ShapeDtypeStructs, and flags by their names. Only a positional input "
+            "may be given by its shape alone: by name, that is jax.ShapeDtypeStruct(shape, dtype)."
         ) from error
 
 
