@@ -1,6 +1,7 @@
 """Hyperparameters: a number, an array or an Optax schedule, checked where the value is known."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ def check_coefficient(name: str, value: Hyperparameter) -> None:
             )
 
 
-def check_sharpness(name: str, value: Hyperparameter) -> None:
+def check_sharpness(name: str, value: Any) -> None:
     """Raises ValueError unless a sharpness is above 0 and finite, as far as it is known."""
     for v in known_values(name, value):
         if not 0 < v <= FLOAT32_MAX:

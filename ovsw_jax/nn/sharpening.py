@@ -68,7 +68,8 @@ class SharpeningSign(nnx.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Sets a number for the sharpness in its Variable, as `sharpness[...] =` does."""
-        if name == "sharpness" and isinstance(value, int | float | np.generic):
+        is_number = isinstance(value, int | float | np.generic)
+        if name == "sharpness" and is_number:
             check_sharpness(name, known_number(name, value))
             self.sharpness[...] = value
         else:
