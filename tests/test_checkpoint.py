@@ -15,9 +15,6 @@ from jax.sharding import PartitionSpec as P
 
 from experiments.run.checkpoint import Checkpoints
 
-# Of reads that Orbax leaves behind when another fails: `Checkpoints` keeps most of them quiet.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 CONFIG = {"config": {"network": "small", "flip_state": "packed"}}
 
 

@@ -24,11 +24,7 @@ from experiments.run.events import EventFile
 from experiments.run.folder import RunFolder
 from experiments.training.step import Steps
 
-pytestmark = [
-    pytest.mark.usefixtures("compile_quickly"),
-    # Of writes that Orbax leaves behind when another fails.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 CLASSES, IMAGES, BATCH = ("ant", "bee"), 24, 4
 STEPS = len(CLASSES) * IMAGES // BATCH  # an epoch

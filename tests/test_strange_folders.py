@@ -23,11 +23,7 @@ from experiments.run.checkpoint import Checkpoints
 from experiments.training.step import Steps
 from experiments.training.trained import load_trained
 
-pytestmark = [
-    pytest.mark.usefixtures("compile_quickly"),
-    # Of reads that Orbax leaves behind when another fails.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 OWN = "tiny_networks:Tiny"
 LATENT = ("ovsw|conv|initial", "ovsw|conv|never_flipped")
