@@ -10,7 +10,8 @@ from optax._src.base import NO_PARAMS_MSG
 
 from ovsw_jax.fitting import check_state
 from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
-from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype, mean
+from ovsw_jax.latent import LatentLeaves, Mask, mean
+from ovsw_jax.precision import accurate_dtype
 
 # Norms are bounded from below so that a dead filter or an all-zero gradient divides by no zero.
 MIN_GRADIENT_NORM = 1e-6

@@ -9,7 +9,8 @@ from optax._src.base import NO_PARAMS_MSG
 
 from ovsw_jax.fitting import check_state
 from ovsw_jax.hyperparams import FLOAT32_MAX, Hyperparameter, known_values, value_at
-from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype
+from ovsw_jax.latent import LatentLeaves, Mask
+from ovsw_jax.precision import accurate_dtype
 
 
 class BopState(NamedTuple):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from ovsw_jax import ema
 from ovsw_jax.flip_state import FlipState, StateKind, kind_named, kind_of
-from ovsw_jax.latent import accurate_dtype
 from ovsw_jax.metrics import check_unbatched, find_states, no_flip_state
+from ovsw_jax.precision import accurate_dtype
 
 
 def convert_flip_state(opt_state: Any, state: StateKind, *, dtype: Any = None) -> Any:

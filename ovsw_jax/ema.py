@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ovsw_jax.hyperparams import Hyperparameter, known_values
-from ovsw_jax.latent import accurate_dtype
+from ovsw_jax.precision import accurate_dtype
 
 
 def check_range(momentum: Hyperparameter, threshold: Hyperparameter) -> None:

@@ -16,7 +16,8 @@ from ovsw_jax.hyperparams import (
     check_threshold,
     value_at,
 )
-from ovsw_jax.latent import LatentLeaves, accurate_dtype
+from ovsw_jax.latent import LatentLeaves
+from ovsw_jax.precision import accurate_dtype
 
 StateKind = Literal["packed", "packed8", "ema"]
 

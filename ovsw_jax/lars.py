@@ -20,11 +20,11 @@ from ovsw_jax.hyperparams import (
 from ovsw_jax.latent import (
     LatentLeaves,
     Mask,
-    accurate_dtype,
     all_gradients,
     leaves_like,
     named_leaves,
 )
+from ovsw_jax.precision import accurate_dtype
 
 LarsVariant = Literal["updated", "literal"]
 

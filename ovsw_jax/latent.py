@@ -18,6 +18,7 @@ from ovsw_jax.fitting import (
     lacks_gradient,
     made_with_another_mask,
 )
+from ovsw_jax.precision import accurate_dtype
 
 LATENT_KEY = "latent_kernel"
 
@@ -58,11 +59,6 @@ def layer_name(path: Sequence[Any]) -> str:
     if LATENT_KEY in keys[1:]:
         keys = keys[: keys.index(LATENT_KEY, 1)]
     return "/".join(keys)
-
-
-def accurate_dtype(*arrays: jax.Array) -> Any:
-    """The dtype in which to compute with `arrays`: float64 if one of them is, else float32."""
-    return jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
 
 
 def mean(x: jax.Array) -> jax.Array:

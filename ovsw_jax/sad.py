@@ -10,7 +10,8 @@ from optax._src.base import NO_PARAMS_MSG
 from ovsw_jax.fitting import check_state
 from ovsw_jax.flip_state import FlipRule, FlipState, StateKind
 from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
-from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype
+from ovsw_jax.latent import LatentLeaves, Mask
+from ovsw_jax.precision import accurate_dtype
 
 
 def silence_aware_decay(

@@ -14,11 +14,11 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import AxisType, PartitionSpec
 
 import ovsw_jax as ovsw
-from ovsw_jax.nn import popcount
-from ovsw_jax.nn.convolution import Window, multiply
-from ovsw_jax.nn.sign_convolution import convolve_signs
+from ovsw_jax.nn._kernels import popcount
+from ovsw_jax.nn._kernels.convolution import Window, multiply
+from ovsw_jax.nn._kernels.sign_convolution import convolve_signs
+from ovsw_jax.nn._kernels.words import pack, unpack
 from ovsw_jax.nn.two_valued import is_two_valued
-from ovsw_jax.nn.words import pack, unpack
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -277,7 +277,7 @@ def test_layers_agree_with_xla(name, monkeypatch):
         return y, transpose, dy
 
     y, transpose, dy = run()
-    monkeypatch.setattr("ovsw_jax.nn.arithmetic.is_two_valued", lambda sign: False)
+    monkeypatch.setattr("ovsw_jax.nn._kernels.arithmetic.is_two_valued", lambda sign: False)
     expected_y, expected_transpose, _ = run()
     np.testing.assert_array_equal(y, expected_y)
     tolerance = 2e-2 if y.dtype == jnp.bfloat16 else 1e-5

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.arguments import as_dtype
 from ovsw_jax.graph.call import Call, call_with
 from ovsw_jax.graph.module_tree import Path, check_is_nnx, walk
 from ovsw_jax.graph.products import equations, macs, operand_dtypes
 from ovsw_jax.graph.summary_table import InputSummary, LayerSummary, ModelSummary
 from ovsw_jax.graph.traced_layers import layer_of, output_of, traced
 from ovsw_jax.latent import LATENT_KEY
+from ovsw_jax.nn._checks import as_dtype
 from ovsw_jax.nn.filter_signs import carries_factor
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
 

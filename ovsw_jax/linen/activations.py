@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
+from ovsw_jax.nn._checks import channels
 from ovsw_jax.nn.activations import check_slope, prelu, rprelu
-from ovsw_jax.nn.channels import channels
 
 
 class PReLU(linen.Module):

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from ovsw_jax.arguments import check_floating_dtype
-from ovsw_jax.nn.channels import channels
+from ovsw_jax.nn._checks import channels, check_floating_dtype
 from ovsw_jax.nn.signs import Sign, approx_sign
 from ovsw_jax.nn.threshold import threshold_sign
 

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from ovsw_jax.latent import accurate_dtype
-from ovsw_jax.nn.channels import along_features
-from ovsw_jax.nn.explicit_axes import sharded_as_features
-from ovsw_jax.varying import varying_alike
+from ovsw_jax.nn._kernels.features import along_features, sharded_as_features
+from ovsw_jax.nn._kernels.shard_map_types import varying_alike
+from ovsw_jax.precision import accurate_dtype
 
 AxisName = str | tuple[str, ...] | None
 

@@ -5,7 +5,7 @@ from flax import nnx
 
 from ovsw_jax.models.parts import Activation, ConvFactory, batch_norm, check_maps, hardtanh
 from ovsw_jax.models.shortcuts import ConvShortcut, Shortcut
-from ovsw_jax.nn.counts import check_counts
+from ovsw_jax.nn._checks import check_counts
 from ovsw_jax.nn.layers import BinaryConv
 
 

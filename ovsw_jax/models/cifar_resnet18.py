@@ -14,7 +14,7 @@ from ovsw_jax.models.parts import (
     hardtanh,
     stem,
 )
-from ovsw_jax.nn.counts import check_counts
+from ovsw_jax.nn._checks import check_counts
 from ovsw_jax.nn.layers import BinaryConv
 
 

@@ -17,7 +17,7 @@ from ovsw_jax.models.parts import (
     stem,
 )
 from ovsw_jax.models.shortcuts import PadShortcut
-from ovsw_jax.nn.counts import check_counts, is_count
+from ovsw_jax.nn._checks import check_counts, is_count
 from ovsw_jax.nn.layers import BinaryConv, kaiming_normal
 
 

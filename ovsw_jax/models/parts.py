@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.arguments import check_floating_dtype, floating_array, real_array
-from ovsw_jax.latent import accurate_dtype
 from ovsw_jax.models.batch_norm import BatchNorm
+from ovsw_jax.nn._checks import check_floating_dtype, floating_array, real_array
+from ovsw_jax.precision import accurate_dtype
 
 Activation = Callable[[jax.Array], jax.Array]
 

@@ -9,8 +9,8 @@ from flax import nnx
 from ovsw_jax.models.factories import name_of, settings, takes
 from ovsw_jax.models.parts import batch_norm, check_maps
 from ovsw_jax.models.shortcuts import ConvShortcut, Shortcut
+from ovsw_jax.nn._checks import check_counts
 from ovsw_jax.nn.activations import RPReLU
-from ovsw_jax.nn.counts import check_counts
 from ovsw_jax.nn.layers import BinaryConv
 from ovsw_jax.nn.threshold import LearnedThresholdSign
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.arguments import check_floating_dtype
 from ovsw_jax.models.bireal_block import BiRealBlock
 from ovsw_jax.models.factories import name_of, takes
 from ovsw_jax.models.initializers import torch_linear, torch_uniform
@@ -20,7 +19,7 @@ from ovsw_jax.models.parts import (
     hardtanh,
     stem,
 )
-from ovsw_jax.nn.counts import check_counts
+from ovsw_jax.nn._checks import check_counts, check_floating_dtype
 from ovsw_jax.nn.layers import BinaryConv
 
 # Called as block(in_features, features, strides, conv=..., dtype=..., rngs=...), and with

@@ -8,7 +8,7 @@ from flax import nnx
 
 from ovsw_jax.models.initializers import torch_uniform
 from ovsw_jax.models.parts import batch_norm, check_maps
-from ovsw_jax.nn.counts import check_counts
+from ovsw_jax.nn._checks import check_counts
 
 
 class Shortcut(Protocol):

@@ -10,8 +10,8 @@ from flax import nnx
 from ovsw_jax.models.factories import name_of, settings, takes
 from ovsw_jax.models.initializers import kaiming_normal_fan_out
 from ovsw_jax.models.parts import Activation, batch_norm, check_images, hardtanh, stem, widen
+from ovsw_jax.nn._checks import check_counts
 from ovsw_jax.nn.activations import PReLU
-from ovsw_jax.nn.counts import check_counts
 from ovsw_jax.nn.layers import BinaryConv
 
 _WIDTHS = (128, 256, 256, 512, 512)  # of the binary convolutions

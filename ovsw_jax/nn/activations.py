@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.arguments import check_floating_dtype
 from ovsw_jax.hyperparams import known_number
-from ovsw_jax.latent import accurate_dtype
-from ovsw_jax.nn.channels import along_features, check_channels
-from ovsw_jax.nn.counts import check_counts
+from ovsw_jax.nn._checks import check_channels, check_counts, check_floating_dtype
+from ovsw_jax.nn._kernels.features import along_features
+from ovsw_jax.precision import accurate_dtype
 
 
 class PReLU(nnx.Module):

@@ -4,7 +4,7 @@ import functools
 
 import jax
 
-from ovsw_jax.nn.channels import along_features
+from ovsw_jax.nn._kernels.features import along_features
 from ovsw_jax.nn.scale import mean_magnitude, standardize_kernel
 from ovsw_jax.nn.signs import Sign, clipped_ste_sign, ste_sign
 

@@ -7,16 +7,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.arguments import check_floating_dtype
 from ovsw_jax.hyperparams import check_flag
-from ovsw_jax.nn.arithmetic import (
+from ovsw_jax.nn._checks import check_counts, check_floating_dtype
+from ovsw_jax.nn._kernels.arithmetic import (
     binary_conv,
     binary_dense,
     check_input,
     result_dtype,
 )
-from ovsw_jax.nn.convolution import Padding, make_window
-from ovsw_jax.nn.counts import check_counts
+from ovsw_jax.nn._kernels.convolution import Padding, make_window
 from ovsw_jax.nn.scale import Scale, check_scale, factor, initial_scale
 from ovsw_jax.nn.sign_checks import check_signs
 from ovsw_jax.nn.signs import Sign, approx_sign, ste_sign

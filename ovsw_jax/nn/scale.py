@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ovsw_jax.arguments import floating_array
-from ovsw_jax.latent import accurate_dtype
-from ovsw_jax.nn.finite import nan_unless_finite
+from ovsw_jax.nn._checks import floating_array
+from ovsw_jax.nn._kernels.finite import nan_unless_finite
+from ovsw_jax.precision import accurate_dtype
 
 Scale = Literal["standardized", "learned"] | Callable[[jax.Array], jax.Array] | None
 

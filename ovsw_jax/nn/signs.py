@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ovsw_jax.arguments import real_array
 from ovsw_jax.hyperparams import check_sharpness
-from ovsw_jax.latent import accurate_dtype
+from ovsw_jax.nn._checks import real_array
+from ovsw_jax.precision import accurate_dtype
 
 Sign = Callable[[jax.Array], jax.Array]
 

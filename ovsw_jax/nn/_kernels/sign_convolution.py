@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ovsw_jax.latent import accurate_dtype
-from ovsw_jax.nn.convolution import Window, convolve, multiply, pad
-from ovsw_jax.nn.popcount import can_count, convolve_words, kernel_gradient
-from ovsw_jax.nn.taps import Taps
-from ovsw_jax.nn.words import pack, unpack
-from ovsw_jax.varying import varying_alike
+from ovsw_jax.nn._kernels.convolution import Window, convolve, multiply, pad
+from ovsw_jax.nn._kernels.popcount import can_count, convolve_words, kernel_gradient
+from ovsw_jax.nn._kernels.shard_map_types import varying_alike
+from ovsw_jax.nn._kernels.taps import Taps
+from ovsw_jax.nn._kernels.words import pack, unpack
+from ovsw_jax.precision import accurate_dtype
 
 _Function = Callable[..., jax.Array]
 

@@ -1,4 +1,4 @@
-"""Arguments that must be arrays or dtypes: as such, or an error that names what they are."""
+"""What arguments must be: arrays, dtypes, counts and inputs with channels, or an error."""
 
 from typing import Any
 
@@ -60,6 +60,49 @@ def as_dtype(name: str, dtype: Any) -> np.dtype[Any]:
         return jnp.dtype(dtype)
     except TypeError as error:
         raise TypeError(f"{name}={dtype!r} is no dtype, such as jnp.float32.") from error
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is a positive integer, of Python or NumPy."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return False
+    return bool(value > 0)
+
+
+def check_counts(**counts: object) -> None:
+    """Raises ValueError unless every argument is a positive integer."""
+    for name, value in counts.items():
+        if not is_count(value):
+            raise ValueError(f"{name}={value!r} must be a positive integer.")
+
+
+def channels(x: jax.Array) -> int:
+    """How many channels an input has, before there is a parameter for each.
+
+    Raises:
+      ValueError: if it has no axis of channels.
+      TypeError: if it is no real floating-point array.
+    """
+    shape = floating_array("input", x).shape
+    if not shape:
+        raise ValueError("input of shape () has no channels: they are its last axis.")
+    return shape[-1]
+
+
+def check_channels(x: jax.Array, parameter: jax.Array) -> jax.Array:
+    """The input as an array whose last axis holds as many channels as `parameter`.
+
+    Raises:
+      ValueError: if it does not.
+      TypeError: if it is not of a real floating-point type, which the result would have.
+    """
+    x = floating_array("input", x)
+    if x.shape[-1:] != parameter.shape[-1:]:
+        raise ValueError(
+            f"input of shape {x.shape} does not fit {parameter.shape[-1]} channels: its last axis "
+            f"must have size {parameter.shape[-1]} (channels last)."
+        )
+    return x
 
 
 def _is_real(dtype: Any) -> bool:

@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ovsw_jax.arguments import as_dtype, real_array
-from ovsw_jax.latent import accurate_dtype
-from ovsw_jax.nn.channels import along_features
-from ovsw_jax.nn.convolution import Window, convolve
-from ovsw_jax.nn.explicit_axes import without_explicit_axes
-from ovsw_jax.nn.finite import nan_unless_finite, parameters_of
+from ovsw_jax.nn._checks import as_dtype, real_array
+from ovsw_jax.nn._kernels.convolution import Window, convolve
+from ovsw_jax.nn._kernels.explicit_axes import without_explicit_axes
+from ovsw_jax.nn._kernels.features import along_features
+from ovsw_jax.nn._kernels.finite import nan_unless_finite, parameters_of
+from ovsw_jax.nn._kernels.sign_convolution import convolve_signs
 from ovsw_jax.nn.scale import EPSILON
-from ovsw_jax.nn.sign_convolution import convolve_signs
 from ovsw_jax.nn.signs import Sign
 from ovsw_jax.nn.two_valued import is_two_valued
+from ovsw_jax.precision import accurate_dtype
 
 
 def check_input(x: jax.Array, in_features: int | None, min_rank: int) -> jax.Array:

@@ -42,18 +42,5 @@ def without_explicit_axes(
     return automatic(x, kernel, *others)
 
 
-def sharded_as_features(x: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """(features,) arrays, explicitly sharded as the last axis of `x`.
-
-    JAX does so by itself for its own operations. A function with a custom gradient must be given
-    operands of the types that their gradients have.
-    """
-    sharding = jax.typeof(x).sharding
-    if not sharding.mesh.explicit_axes:
-        return arrays
-    target = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[-1]))
-    return tuple(jax.sharding.reshard(a, target) for a in arrays)
-
-
 def _mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else entry or ()

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen, nnx
 from jax import lax
 
-from ovsw_jax.latent import accurate_dtype
+from ovsw_jax.precision import accurate_dtype
 
 
 def nan_unless_finite(

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from ovsw_jax.nn.taps import Taps
-from ovsw_jax.nn.words import WORD_BITS, bits_of_word, pack, sign_of_bit
+from ovsw_jax.nn._kernels.taps import Taps
+from ovsw_jax.nn._kernels.words import WORD_BITS, bits_of_word, pack, sign_of_bit
 
 # Terms are written out one by one: beyond these many, compiling takes too long.
 MAX_TERMS = 160

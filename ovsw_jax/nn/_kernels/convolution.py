@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from ovsw_jax.latent import accurate_dtype
-from ovsw_jax.nn.counts import check_counts, is_count
+from ovsw_jax.nn._checks import check_counts, is_count
+from ovsw_jax.precision import accurate_dtype
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ovsw_jax.nn.channels import along_features
+from ovsw_jax.nn._kernels.features import along_features
 
 WORD_BITS = 32
 

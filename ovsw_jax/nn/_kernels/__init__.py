@@ -1,0 +1,1 @@
+"""How the layers compute: convolutions of signs, bits, sharding. Private; may change."""
