@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import optax
 import tyro
@@ -26,7 +27,6 @@ from benchmarks import measuring
 from benchmarks.literal_ovsw import literal_ovsw
 from benchmarks.networks import NetworkName, initial_parameters, latent_weights
 from benchmarks.stepper import Stepper, enough_steps, small_gradients
-from ovsw_jax.flip_state import StateKind
 
 RATE = 1e-4  # no step flips a sign by itself
 STEPS = 8  # of a measurement, at least
@@ -36,7 +36,7 @@ def _sgd() -> optax.GradientTransformation:
     return optax.sgd(RATE, momentum=0.9)
 
 
-def _rules(state: StateKind) -> optax.GradientTransformation:
+def _rules(state: Literal["packed", "ema"]) -> optax.GradientTransformation:
     """The rules alone before SGD: like the others without weight decay."""
     return optax.chain(ovsw.ags(), ovsw.sad(state=state), _sgd())
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ovsw_jax as ovsw
-from ovsw_jax.models.batch_norm import BatchNorm
+from ovsw_jax.nn.batch_norm import BatchNorm
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -149,3 +149,53 @@ def test_a_binary_activation_is_kept_as_bits(network):
     assert len(layers) == sum(latent)
     floats = [leaf for leaf in activations if leaf.dtype == jnp.float32 and leaf.shape[1] > 1]
     assert len(floats) <= 2 * len(layers) + 3
+
+
+def test_momentum_epsilon_and_axis_name_are_flax_s():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)), jnp.float32)
+    options = {"momentum": 0.5, "epsilon": 1e-2, "axis_name": "data", "rngs": nnx.Rngs(0)}
+
+    def result(norm):
+        graph, state = nnx.split(norm)
+        arrays = nnx.to_pure_dict(state)
+
+        def on_one_device(x):
+            layer = nnx.merge(graph, arrays)
+            return layer(x), layer.mean[...], layer.var[...]
+
+        return jax.vmap(on_one_device, axis_name="data")(x)
+
+    ours, flax = ovsw.nn.BatchNorm(4, **options), nnx.BatchNorm(4, **options)
+    chex.assert_trees_all_close(result(ours), result(flax), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"features": 0}, ValueError, "features=0 must be a positive integer"),
+        ({"features": 2.5}, ValueError, "features=2.5 must be a positive integer"),
+        ({"momentum": 1.5}, ValueError, "momentum=1.5 is out of range"),
+        ({"momentum": "0.9"}, TypeError, "momentum='0.9'"),
+        ({"epsilon": -1e-5}, ValueError, "epsilon=-1e-05 is out of range"),
+        ({"epsilon": float("nan")}, ValueError, "epsilon=nan is out of range"),
+        ({"dtype": jnp.int32}, TypeError, "can't hold what a network computes"),
+    ],
+)
+def test_arguments_out_of_range(arguments, error, message):
+    with pytest.raises(error, match=message):
+        ovsw.nn.BatchNorm(**{"features": 2, "rngs": nnx.Rngs(0), **arguments})
+
+
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_inputs_that_do_not_fit(evaluates):
+    norm = ovsw.nn.BatchNorm(2, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"shape \(4, 3\) does not fit a BatchNorm of 2 channels"):
+        norm(jnp.ones((4, 3)), use_running_average=evaluates)
+    with pytest.raises(TypeError, match="input"):
+        norm(jnp.ones((4, 2), jnp.complex64), use_running_average=evaluates)
+
+
+def test_integers_are_normalised_as_the_numbers_they_are():
+    x = np.array([[1, 2], [3, 6]], np.uint8)
+    norm = ovsw.nn.BatchNorm(2, epsilon=0.0, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(norm(x), [[-1, -1], [1, 1]])

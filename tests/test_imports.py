@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import ovsw_jax as ovsw
+
 PROJECT = pathlib.Path(__file__).parents[1]
 LIBRARY = PROJECT / "ovsw_jax"
 FLAX_PARTS = {"nn", "linen", "models", "graph"}
@@ -110,6 +112,56 @@ def test_the_check_of_sources_can_fail(tmp_path, source):
     (tmp_path / "clean.py").write_text("import jax, flaxen\nfrom . import flax_free")
     (tmp_path / "rule.py").write_text(source)
     assert offenders(tmp_path, "flax", skip=FLAX_PARTS) == ["rule.py"]
+
+
+def private_names(source):
+    """What a file uses of ovsw_jax that is in no `__all__`, such as `ovsw_jax.latent`."""
+    tree = ast.parse(source)
+    used = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ovsw_jax":
+            used |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            used |= {a.name for a in node.names if a.name.startswith("ovsw_jax.")}
+        elif isinstance(node, ast.Attribute):
+            dotted = ast.unparse(node)
+            if dotted.startswith("ovsw."):
+                used.add(f"ovsw_jax.{dotted.removeprefix('ovsw.')}")
+    return sorted(name for name in used if not is_public(name))
+
+
+def is_public(name):
+    """Whether each part is in the `__all__` of the package before it; attributes of classes are."""
+    found, *parts = ovsw, *name.split(".")[1:]
+    for part in parts:
+        public = getattr(found, "__all__", None)
+        if public is None:
+            return True
+        if part not in public and part != "__version__":
+            return False
+        found = getattr(found, part)
+    return True
+
+
+@pytest.mark.parametrize("package", ["experiments", "benchmarks"])
+def test_what_is_built_on_the_library_uses_its_public_names_alone(package):
+    files = sorted((PROJECT / package).rglob("*.py"))
+    found = {f.name: names for f in files if (names := private_names(f.read_text("utf-8")))}
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from ovsw_jax.latent import layer_name",
+        "import ovsw_jax.latent",
+        "import ovsw_jax as ovsw\novsw.nn.layers.BinaryConv",
+        "from ovsw_jax import latent",
+    ],
+)
+def test_the_check_of_public_names_can_fail(source):
+    assert private_names(source)
+    assert not private_names("import ovsw_jax as ovsw\novsw.models.ResNet18\novsw.__version__")
 
 
 def test_public_names_are_there():

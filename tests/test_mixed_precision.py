@@ -12,7 +12,7 @@ from jax.extend.core import jaxprs_in_params
 
 import ovsw_jax as ovsw
 from ovsw_jax.models import BasicBlock, BiRealBlock, PadShortcut, ReActBlock
-from ovsw_jax.models.parts import batch_norm
+from ovsw_jax.models.common import batch_norm
 from ovsw_jax.models.resnet import ResNet
 from ovsw_jax.nn import BinaryConv, BinaryDense
 

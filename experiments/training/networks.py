@@ -1,9 +1,10 @@
 """The networks that can be trained by name, and a network as pure functions of its state."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,33 @@ from experiments.training.trainable import (
 )
 
 _KAIMING = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
-# How a network is made for each `Config.binary`: given to its constructor.
-_VARIANTS: dict[str, dict[str, Any]] = {
+
+
+class NetworkRow(NamedTuple):
+    """A network that can be trained by name.
+
+    Attributes:
+      make: makes it from (classes, in_channels=, rngs=), and with the options of `Config.binary`.
+      real: further options for its real-valued twin, `binary="none"`.
+    """
+
+    make: Callable[..., nnx.Module]
+    real: Mapping[str, Any] = MappingProxyType({})
+
+
+# ImageNet's batch norms start at next to nothing, which only signs don't notice.
+_NORMS_AT_ONE = MappingProxyType({"norm_scale": 1.0})
+NETWORKS: dict[str, NetworkRow] = {
+    "small": NetworkRow(ovsw.models.SmallResNet),
+    "tiny": NetworkRow(partial(ovsw.models.SmallResNet, widths=(16, 32, 64), stem_strides=4)),
+    "resnet20": NetworkRow(ovsw.models.CifarResNet20),
+    "resnet18": NetworkRow(ovsw.models.CifarResNet18),
+    "vgg-small": NetworkRow(ovsw.models.VGGSmall),
+    "imagenet-resnet18": NetworkRow(ovsw.models.ResNet18, real=_NORMS_AT_ONE),
+    "imagenet-resnet34": NetworkRow(ovsw.models.ResNet34, real=_NORMS_AT_ONE),
+}
+# What `Config.binary` adds to the arguments of every network.
+_BINARY: dict[str, dict[str, Any]] = {
     "both": {},
     "activations": {"conv": partial(ovsw.nn.BinaryConv, kernel_sign=None, scale=None)},
     "none": {
@@ -30,22 +56,10 @@ _VARIANTS: dict[str, dict[str, Any]] = {
         "activation": nnx.relu,
     },
 }
-NETWORKS: dict[str, Callable[..., nnx.Module]] = {
-    "small": ovsw.models.SmallResNet,
-    "tiny": partial(ovsw.models.SmallResNet, widths=(16, 32, 64), stem_strides=4),
-    "resnet20": ovsw.models.CifarResNet20,
-    "resnet18": ovsw.models.CifarResNet18,
-    "vgg-small": ovsw.models.VGGSmall,
-    "imagenet-resnet18": ovsw.models.ResNet18,
-    "imagenet-resnet34": ovsw.models.ResNet34,
-}
 
 
-def find_network(name: str) -> Callable[..., nnx.Module]:
-    """The network called `name`, or a user's own as package.module:Class.
-
-    Returns:
-      A callable of (classes, in_channels=, rngs=) that makes an NNX module.
+def find_network(name: str) -> NetworkRow:
+    """The row of the network called `name`, or one for a user's own, package.module:Class.
 
     Raises:
       ValueError: if there is none.
@@ -63,7 +77,7 @@ def find_network(name: str) -> Callable[..., nnx.Module]:
             "package.module:Class of an NNX module made as Class(classes, in_channels=..., "
             "rngs=...), in a package that Python finds from here."
         ) from error
-    return made
+    return NetworkRow(made)
 
 
 class Network:
@@ -104,11 +118,11 @@ class Network:
             (batch, classes) logits, has no latent weights where it should, or does not keep the
             structure, shapes and dtypes of its state.
         """
-        options = _VARIANTS[binary] | ({} if dtype == "float32" else {"dtype": jnp.dtype(dtype)})
-        if binary == "none" and name.startswith("imagenet-"):
-            # Their batch norms start at next to nothing, which only signs don't notice.
-            options["norm_scale"] = 1.0
-        self._make = partial(find_network(name), classes, in_channels=image_shape[-1], **options)
+        row = find_network(name)
+        options = _BINARY[binary] | (dict(row.real) if binary == "none" else {})
+        if dtype != "float32":
+            options["dtype"] = jnp.dtype(dtype)
+        self._make = partial(row.make, classes, in_channels=image_shape[-1], **options)
         takes = "".join(f", {option}=..." for option in ("in_channels", *options, "rngs"))
         try:
             model = abstract(lambda rngs: self._make(rngs=rngs))

@@ -6,8 +6,6 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from ovsw_jax.latent import layer_name
-
 _MOST_NAMED = 3  # layers in a message
 Tree = TypeVar("Tree")
 
@@ -81,9 +79,14 @@ def name_wrong(params: Any, wrong: Sequence[bool]) -> str:
     'the loss or the batch statistics, and the gradients of fc/bias, fc/kernel'
     """
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    layers = [layer_name(path) for path, bad in zip(paths, wrong[1:], strict=True) if bad]
+    layers = [_layer(path) for path, bad in zip(paths, wrong[1:], strict=True) if bad]
     names = ", ".join(layers[:_MOST_NAMED])
     if len(layers) > _MOST_NAMED:
         names += f" and {len(layers) - _MOST_NAMED} more"
     parts = ["the loss or the batch statistics"] * bool(wrong[0])
     return ", and ".join([*parts, *[f"the gradients of {names}"] * bool(layers)])
+
+
+def _layer(path: Any) -> str:
+    """A parameter's path; that of its layer if it is the layer's latent weights."""
+    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/latent_kernel")

@@ -7,19 +7,21 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.models.bireal_block import BiRealBlock
-from ovsw_jax.models.factories import name_of, takes
-from ovsw_jax.models.initializers import torch_linear, torch_uniform
-from ovsw_jax.models.parts import (
+from ovsw_jax.models.blocks import BiRealBlock
+from ovsw_jax.models.common import (
     Activation,
     ConvFactory,
     batch_norm,
     check_images,
     global_average_pool,
-    hardtanh,
+    name_of,
     stem,
+    takes,
+    torch_linear,
+    torch_uniform,
 )
 from ovsw_jax.nn._checks import check_counts, check_floating_dtype
+from ovsw_jax.nn.activations import hardtanh
 from ovsw_jax.nn.layers import BinaryConv
 
 # Called as block(in_features, features, strides, conv=..., dtype=..., rngs=...), and with

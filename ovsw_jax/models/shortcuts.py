@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.models.initializers import torch_uniform
-from ovsw_jax.models.parts import batch_norm, check_maps
+from ovsw_jax.models.common import batch_norm, check_maps, torch_uniform
 from ovsw_jax.nn._checks import check_counts
 
 

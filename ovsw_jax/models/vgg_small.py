@@ -7,11 +7,19 @@ from typing import Any
 import jax
 from flax import nnx
 
-from ovsw_jax.models.factories import name_of, settings, takes
-from ovsw_jax.models.initializers import kaiming_normal_fan_out
-from ovsw_jax.models.parts import Activation, batch_norm, check_images, hardtanh, stem, widen
+from ovsw_jax.models.common import (
+    Activation,
+    batch_norm,
+    check_images,
+    kaiming_normal_fan_out,
+    name_of,
+    settings,
+    stem,
+    takes,
+    widen,
+)
 from ovsw_jax.nn._checks import check_counts
-from ovsw_jax.nn.activations import PReLU
+from ovsw_jax.nn.activations import PReLU, hardtanh
 from ovsw_jax.nn.layers import BinaryConv
 
 _WIDTHS = (128, 256, 256, 512, 512)  # of the binary convolutions
