@@ -18,7 +18,6 @@ def test_there_are_pages():
     assert len(DOCUMENTS) > len(PAGES)
 
 
-@pytest.mark.usefixtures("compile_quickly")
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=relative)
 def test_python_runs(page):
     """All blocks of a page in order, as a reader goes through it."""

@@ -9,7 +9,6 @@ README = text_of(ROOT / "README.md")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.usefixtures("compile_quickly")
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_snippets_run(snippet):
     names = {}

@@ -48,7 +48,7 @@ RECIPES = {
 
 Data: 8,000 of CIFAR-10's training images, 2,000 others to choose by; the test split is not used.
 Cost: 42 trainings; 8 minutes on two CPU cores that had other work too.
-Expected: docs/results/index.md.
+Expected: results/README.md.
 Hyperparameters: see BASE.
 """,
     ),
@@ -74,7 +74,7 @@ Hyperparameters: see BASE.
 
 Data: 8,000 training images of CIFAR-10 or CIFAR-100, all 10,000 test images.
 Cost: 28 trainings; 6 minutes on two CPU cores that had little other work.
-Expected: docs/results/index.md.
+Expected: results/README.md.
 Hyperparameters: see BASE; those below were chosen on held-out images of CIFAR-10, see
 results/cpu/tuning. Four seeds, which tuning did not use.
 """,
@@ -87,7 +87,7 @@ results/cpu/tuning. Four seeds, which tuning did not use.
 
 Data: 8,000 of CIFAR-10's training images, all 10,000 test images.
 Cost: 8 trainings; 8 minutes on two CPU cores that had other work too.
-Expected: docs/results/index.md.
+Expected: results/README.md.
 Hyperparameters: see BASE; 40 epochs, 5,000 steps, as many as 26 epochs of all of CIFAR-10 in
 batches of 256.
 """,
@@ -100,7 +100,7 @@ batches of 256.
 
 Data: 8,000 of CIFAR-10's training images, all 10,000 test images.
 Cost: 16 trainings; 6 minutes on two CPU cores that had other work too.
-Expected: docs/results/index.md.
+Expected: results/README.md.
 Hyperparameters: see BASE.
 """,
     ),
@@ -112,7 +112,7 @@ Hyperparameters: see BASE.
 
 Data: 8,000 of CIFAR-10's training images, all 10,000 test images.
 Cost: 48 trainings; 13 minutes on two CPU cores that had other work too.
-Expected: docs/results/index.md.
+Expected: results/README.md.
 Hyperparameters: see BASE.
 """,
     ),
@@ -132,7 +132,7 @@ Hyperparameters: see BASE.
 
 Data: 8,000 of CIFAR-10's training images, all 10,000 test images.
 Cost: 24 trainings; 7 minutes on two CPU cores that had other work too.
-Expected: docs/results/index.md.
+Expected: results/README.md.
 Hyperparameters: see BASE.
 """,
     ),
@@ -150,7 +150,7 @@ Hyperparameters: see BASE.
 
 Data: 8,000 of CIFAR-10's training images, all 10,000 test images.
 Cost: 96 trainings; 30 minutes on two CPU cores that had other work too.
-Expected: docs/results/index.md.
+Expected: results/README.md.
 Hyperparameters: see BASE.
 """,
     ),
@@ -169,7 +169,7 @@ Hyperparameters: see BASE.
 
 Data: 8,000 of CIFAR-10's training images, all 10,000 test images.
 Cost: 39 trainings; 12 minutes on two CPU cores that had other work too.
-Expected: docs/results/index.md.
+Expected: results/README.md.
 Hyperparameters: see BASE.
 """,
     ),

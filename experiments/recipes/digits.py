@@ -12,9 +12,8 @@ RECIPES = {
 
 Data: 1,437 training and 360 test images of 8x8 pixels, embedded in scikit-learn.
 Cost: under a minute on two CPU cores, compilation included.
-Expected: results/digits/README.md.
-Hyperparameters: lam, tau, mu, sigma, momentum, weight decay and learning rate of the authors' code
-for CIFAR; epochs, batch size, warm-up and network ours.
+Expected: see README.md. Hyperparameters: lam, tau, mu, sigma, momentum, weight decay and learning
+rate of the authors' code for CIFAR; epochs, batch size, warm-up and network ours.
 """,
     ),
 }
