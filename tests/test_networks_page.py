@@ -1,4 +1,4 @@
-"""The table of docs/networks.md holds what `ovsw.summary` counts."""
+"""The table of docs/reference/networks.md holds what `ovsw.summary` counts."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,9 @@ from flax import nnx
 
 import ovsw_jax as ovsw
 
-PAGE = (Path(__file__).parents[1] / "docs" / "networks.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "networks.md").read_text(
+    encoding="utf-8"
+)
 ROWS = re.findall(r"^\| `(\w+)` \| (\d+)x\2 \| (.*) \|$", PAGE, flags=re.MULTILINE)
 
 

@@ -17,7 +17,7 @@ def one_device_a_core() -> None:
 
     Small networks gain little from two cores on one operation, and `vmap` over weights makes
     grouped convolutions, which XLA's CPU backend does slowly: members side by side are faster
-    (results/README.md). Does nothing where devices are set already or a backend has started.
+    (docs/results/costs.md). Does nothing where devices are set already or a backend has started.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ:
