@@ -20,7 +20,7 @@ def check_layers(
       selected: paths and layers, each an `nnx.Conv` or `nnx.Linear`.
       options: of the binary layers.
     """
-    chosen = {id(layer) for _, layer in selected}
+    chosen = {path for path, _ in selected}
     for path, layer in selected:
         reason = (
             _own_obstacle(layer)
@@ -96,7 +96,7 @@ def _without_precision(layer: Any, options: Mapping[str, Any]) -> str | None:
     )
 
 
-def _held_elsewhere(model: nnx.Module, layer: Any, chosen: set[int]) -> str | None:
+def _held_elsewhere(model: nnx.Module, layer: Any, chosen: set[Path]) -> str | None:
     """Who else works with the kernel of the layer, and would not know its new meaning or name."""
     for path, other in modules(model):
         name = "/".join(map(str, path)) or "the model"
@@ -104,6 +104,6 @@ def _held_elsewhere(model: nnx.Module, layer: Any, chosen: set[int]) -> str | No
         if isinstance(other, nnx.WeightNorm | nnx.SpectralNorm) and wrapped is layer:
             return f"{name} ({type(other).__name__}) normalises its kernel. Take it away."
         holds = any(value is layer.kernel for value in vars(other).values())
-        if holds and id(other) not in chosen:
+        if holds and path not in chosen:
             return f"{name} ({type(other).__name__}) shares its kernel. Give it one of its own."
     return None

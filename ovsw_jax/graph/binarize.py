@@ -3,20 +3,18 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
 from ovsw_jax.graph.binarizable import check_layers, unlike
-from ovsw_jax.graph.module_tree import Path, check_is_nnx, modules
+from ovsw_jax.graph.module_tree import Model, Path, at, check_is_nnx, modules, with_modules
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
 from ovsw_jax.nn.sharpening import SharpeningSign
 
 Where = Callable[[Path, nnx.Module], bool]
-
-Model = TypeVar("Model", bound=nnx.Module)
 
 _OF_THE_LAYER = {"self", "in_features", "out_features", "use_bias", "dtype", "param_dtype"}
 _OF_ITS_START = {"kernel_init", "bias_init", "rngs"}
@@ -87,19 +85,12 @@ def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Mod
     check_layers(model, selected, options)
     network = _copy(model)
     in_evaluation = _in_evaluation(model)
-    # Flax meets the modules of a model and of its copy in the same order.
-    pairs = zip(_flax_modules(model), _flax_modules(network), strict=True)
-    copies = {id(module): copy for module, copy in pairs}
-    for path, layer in selected:
-        copy = copies[id(layer)]
-        binary = _binary_layer(path, copy, options)
+    binary = {}
+    for path, _ in selected:
+        binary[path] = _binary_layer(path, at(network, path), options)
         if in_evaluation:
-            binary.eval()
-        # The object itself becomes binary, so that all who hold it hold a binary layer.
-        vars(copy).clear()
-        vars(copy).update(vars(binary))
-        object.__setattr__(copy, "__class__", type(binary))
-    return network
+            binary[path].eval()
+    return with_modules(network, binary)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -158,10 +149,6 @@ def _copy(model: Model) -> Model:
     graph, state = nnx.split(model, graph=True)
     state = jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array | np.ndarray) else x, state)
     return nnx.merge(graph, state)
-
-
-def _flax_modules(model: nnx.Module) -> list[nnx.Module]:
-    return [module for _, module in nnx.iter_modules(model, graph=True)]
 
 
 def _in_evaluation(model: nnx.Module) -> bool:

@@ -14,7 +14,7 @@ class Call(NamedTuple):
     Attributes:
       arrays: by their place, such as `0`, `1/image` or `mask`; a `jax.ShapeDtypeStruct` each where
         only shape and dtype are known.
-      rest: the other leaves, with `_ARRAY` in the place of each array.
+      rest: the other leaves, with `_ARRAY` in place of each array.
       structure: of positional and keyword arguments.
     """
 
@@ -22,9 +22,9 @@ class Call(NamedTuple):
     rest: tuple[Any, ...]
     structure: Any
 
-    def of(self, function: Any, arrays: Mapping[str, Any]) -> Any:
-        """Calls `function`, with `arrays` in the place of these."""
-        given = iter(arrays.values())
+    def of(self, function: Any, arrays: Iterable[Any]) -> Any:
+        """Calls `function`, with `arrays` in the place of these, in the same order."""
+        given = iter(arrays)
         leaves = [next(given) if leaf is _ARRAY else leaf for leaf in self.rest]
         args, kwargs = jax.tree.unflatten(self.structure, leaves)
         return function(*args, **kwargs)

@@ -1,13 +1,16 @@
-"""The modules of a Flax NNX model, in the order in which they were assigned."""
+"""The modules of a Flax NNX model, in the order in which they were assigned, and copies of them."""
 
+import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
 from flax import linen, nnx
 
 Path = tuple[str | int, ...]
+Model = TypeVar("Model", bound=nnx.Module)
+_T = TypeVar("_T")
 _ARRAYS = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
 
@@ -33,25 +36,59 @@ def check_is_nnx(model: object, function: str, remedy: str) -> None:
     raise TypeError(f"{function} takes a Flax NNX module, but got {got}. {remedy}")
 
 
-def walk(node: Any, path: Path = (), seen: set[int] | None = None) -> Iterator[tuple[Path, Any]]:
-    """Modules, Variables and arrays in none with their paths, parents first, as assigned.
+class ByIdentity(Generic[_T]):
+    """Values by object, where each object is equal to itself alone.
 
-    Flax itself sorts by name. What is held in several places comes once, where it comes first.
-
-    Args:
-      node: a module, a Variable, an array, or a list, tuple or dict of such.
-      path: where it is.
-      seen: identities of what came before.
+    A dict can't do this: modules that are dataclasses are unhashable, and equal where their fields
+    are.
     """
-    seen = set() if seen is None else seen
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, nnx.Module | nnx.Variable | _ARRAYS):
-        yield path, node
-    for key, child in _children(node):
-        if isinstance(child, nnx.Pytree | nnx.Variable | list | tuple | dict | _ARRAYS):
-            yield from walk(child, (*path, key), seen)
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        # The object is kept too, since the id of one that is gone can be given to another.
+        self._entries: dict[int, tuple[Any, _T]] = {}
+
+    def __setitem__(self, key: Any, value: _T) -> None:
+        self._entries[id(key)] = key, value
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value of an object, or `default`."""
+        return self._entries.get(id(key), (key, default))[1]
+
+    def items(self) -> list[tuple[Any, _T]]:
+        """Objects and their values, in the order in which they came."""
+        return list(self._entries.values())
+
+
+def places(model: nnx.Module) -> ByIdentity[list[Path]]:
+    """All paths of each NNX object, Variable, and array in no Variable; parents first, as assigned.
+
+    Flax itself sorts by name. An object has a path for each attribute or entry that holds it; what
+    it holds in turn has paths through the first of them alone.
+    """
+    found: ByIdentity[list[Path]] = ByIdentity()
+
+    def visit(path: Path, node: Any) -> None:
+        if isinstance(node, nnx.Pytree | nnx.Variable | _ARRAYS):
+            known = found.get(node)
+            if known is not None:
+                known.append(path)
+                return
+            found[node] = [path]
+            if not isinstance(node, nnx.Pytree):
+                return
+        for key, child in _children(node):
+            visit((*path, key), child)
+
+    visit((), model)
+    return found
+
+
+def walk(model: nnx.Module) -> Iterator[tuple[Path, Any]]:
+    """Modules, Variables and arrays in none, each once, with the first of their paths."""
+    for node, paths in places(model).items():
+        if isinstance(node, nnx.Module | nnx.Variable | _ARRAYS):
+            yield paths[0], node
 
 
 def modules(model: nnx.Module) -> list[tuple[Path, nnx.Module]]:
@@ -59,17 +96,81 @@ def modules(model: nnx.Module) -> list[tuple[Path, nnx.Module]]:
     return [(path, node) for path, node in walk(model) if isinstance(node, nnx.Module)]
 
 
+def at(model: nnx.Module, path: Path) -> Any:
+    """What a model holds at a path."""
+    node: Any = model
+    for key in path:
+        node = dict(_children(node))[key]
+    return node
+
+
+def with_modules(model: Model, others: Mapping[Path, nnx.Module]) -> Model:
+    """A copy of a model in which other modules stand for some of its own, wherever it holds those.
+
+    All else in it is copied, down to Variables and arrays: those are held by both.
+
+    Args:
+      model: it stays as it is.
+      others: new modules by a path of each that they stand for. What they hold of the model is
+        replaced by its copy.
+    """
+    copies: ByIdentity[Any] = ByIdentity()
+    for node, _ in places(model).items():
+        if isinstance(node, nnx.Pytree):
+            copies[node] = shallow_copy(node)
+    for path, other in others.items():
+        copies[at(model, path)] = other
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, nnx.Pytree | nnx.Variable):
+            return copies.get(value, value)
+        held = [child for _, child in _children(value)]
+        new = [copied(child) for child in held]
+        same = all(a is b for a, b in zip(held, new, strict=True))
+        return value if same else _with_children(value, new)
+
+    for _, node in copies.items():
+        vars(node).update({name: copied(vars(node)[name]) for name in _attributes(node)})
+    return copies.get(model)
+
+
+def shallow_copy(node: nnx.Pytree, cls: type | None = None, **attributes: Any) -> Any:
+    """An object, of class `cls` if given, with the same attributes and some of its own."""
+    new: Any = object.__new__(cls or type(node))
+    vars(new).update(vars(node), **attributes)
+    return new
+
+
 def _children(node: Any) -> Iterator[tuple[str | int, Any]]:
-    if isinstance(node, list | tuple):
-        yield from enumerate(node)
-    elif isinstance(node, dict):
+    if isinstance(node, nnx.Pytree):
+        for name in _attributes(node):
+            is_index = isinstance(node, nnx.List) and name.isdigit()
+            yield int(name) if is_index else name, vars(node)[name]
+    elif isinstance(node, dict):  # as it is ordered, where JAX would sort
         yield from node.items()
-    elif isinstance(node, nnx.Pytree):
-        attributes = vars(node)
-        # A model that has been split and merged, as by nnx.eval_shape, has its attributes sorted;
-        # this table of them is still in the order of assignment.
-        first = [name for name in getattr(node, "_pytree__nodes", ()) if name in attributes]
-        for name in dict.fromkeys([*first, *attributes]):
-            if not name.startswith("_pytree__"):
-                is_index = isinstance(node, nnx.List) and name.isdigit()
-                yield int(name) if is_index else name, attributes[name]
+    else:
+        entries, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+        yield from ((_key(path[0]), child) for path, child in entries if path)
+
+
+def _with_children(container: Any, children: list[Any]) -> Any:
+    """A list, a dict or another container that JAX knows, with other entries."""
+    if isinstance(container, dict):
+        new = copy.copy(container)
+        new.update(zip(container, children, strict=True))
+        return new
+    structure = jax.tree.structure(container, is_leaf=lambda x: x is not container)
+    return jax.tree.unflatten(structure, children)
+
+
+def _key(entry: Any) -> str | int:
+    """The index, key or name in an entry of one of JAX's paths."""
+    return next(getattr(entry, name) for name in ("idx", "key", "name") if hasattr(entry, name))
+
+
+def _attributes(node: nnx.Pytree) -> list[str]:
+    held = vars(node)
+    # A model that has been split and merged, as by nnx.eval_shape, has its attributes sorted; this
+    # table of them is still in the order of assignment.
+    first = [name for name in getattr(node, "_pytree__nodes", ()) if name in held]
+    return [name for name in dict.fromkeys([*first, *held]) if not name.startswith("_pytree__")]

@@ -1,7 +1,7 @@
 """What a network holds and computes: bits, bytes and multiply-accumulates of each layer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,9 +11,9 @@ from flax import nnx
 from ovsw_jax.arguments import as_dtype
 from ovsw_jax.graph.call import Call, call_with
 from ovsw_jax.graph.module_tree import Path, check_is_nnx, walk
-from ovsw_jax.graph.products import equations, macs, operand_dtypes
+from ovsw_jax.graph.products import macs, operand_dtypes
 from ovsw_jax.graph.summary_table import InputSummary, LayerSummary, ModelSummary
-from ovsw_jax.graph.traced_layers import layer_of, output_of, traced
+from ovsw_jax.graph.trace import Branches, Equation, Trace, trace
 from ovsw_jax.latent import LATENT_KEY
 from ovsw_jax.nn.filter_signs import carries_factor
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
@@ -79,11 +79,11 @@ def summary(
     network = nnx.clone(model, graph=True)
     nnx.pop(network, nnx.Intermediate)
     network.eval()
-    layers = _layers(network)
-    program = _program(network, layers, call, type(model).__name__)
-    for operation, scope, times in equations(program):
-        _count(operation, layer_of(scope), times, layers)
-    rows = [layer.row() for layer in layers]
+    traced = _traced(network, call)
+    layers = {path: _Layer(path, module) for path, module in traced.layers.items()}
+    _hold(network, layers)
+    _count(traced, layers)
+    rows = [layer.row() for layer in layers.values()]
     arrays = [InputSummary(n, x.shape, x.dtype.name) for n, x in call.abstract.items()]
     return ModelSummary(
         input_shape=arrays[0].shape,
@@ -105,7 +105,7 @@ class _Layer:
         self.path, self.module, self.kind = path, module, type(module).__name__
         self.latent: list[Any] = []
         self.real_params = self.other_bytes = 0
-        self.outputs: dict[int, tuple[int, ...]] = {}
+        self.output_shapes: tuple[tuple[int, ...], ...] | None = None
         self.macs = {"binary": 0, "float": 0}
         self.dtypes: dict[str, None] = {}
         signs = [getattr(module, name, None) for name in ("input_sign", "kernel_sign")]
@@ -129,7 +129,7 @@ class _Layer:
         return LayerSummary(
             name="/".join(map(str, self.path)),
             kind=self.kind,
-            output_shapes=tuple(self.outputs[i] for i in sorted(self.outputs)),
+            output_shapes=self.output_shapes or (),
             binary_params=bits,
             real_params=self.real_params,
             stored_bytes=-(-bits // 8) + self.other_bytes + self._factor_bytes(),
@@ -153,35 +153,36 @@ class _Layer:
         return sum(_bytes(latent) // fan_in for latent in self.latent)
 
 
-def _layers(network: nnx.Module) -> list[_Layer]:
-    """The modules of a network, with the arrays that each holds; containers are no layers."""
-    layers: dict[Path, _Layer] = {}
+def _hold(network: nnx.Module, layers: Mapping[Path, _Layer]) -> None:
+    """Gives each layer the arrays that it holds, those in its containers included."""
     for path, node in walk(network):
-        if isinstance(node, nnx.Module):
-            if not isinstance(node, nnx.List | nnx.Dict) or not path:
-                layers[path] = _Layer(path, node)
-        else:
+        if not isinstance(node, nnx.Module):
             owner = path
             while owner not in layers:
                 owner = owner[:-1]
             layers[owner].hold(node, path)
-    return list(layers.values())
 
 
-def _count(operation: Any, number: int | None, times: int, layers: Sequence[_Layer]) -> None:
-    output = output_of(operation)
-    if output is not None:
-        layers[output[0]].outputs.setdefault(output[1], operation.outvars[0].aval.shape)
-    multiplied = macs(operation)
-    if multiplied and number is not None:
-        layer = layers[number]
-        layer.macs[layer.products] += multiplied * times
-        layer.dtypes[operand_dtypes(operation)] = None
+def _count(traced: Trace, layers: Mapping[Path, _Layer]) -> None:
+    """Counts what the layers compute, and notes what the first call of each returns."""
+    for call in traced.calls(_costliest):
+        if layers[call.layer].output_shapes is None:
+            layers[call.layer].output_shapes = tuple(x.aval.shape for x in call.outputs.values())
+    for equation in traced.equations(_costliest):
+        multiplied = macs(equation.operation)
+        if multiplied and equation.layer is not None:
+            layer = layers[equation.layer]
+            layer.macs[layer.products] += multiplied * equation.times
+            layer.dtypes[operand_dtypes(equation.operation)] = None
 
 
-def _program(network: nnx.Module, layers: Sequence[_Layer], call: Call, name: str) -> Any:
+def _costliest(branches: Branches) -> Iterable[Equation]:
+    return max(branches, key=lambda branch: sum(macs(e.operation) * e.times for e in branch))
+
+
+def _traced(network: nnx.Module, call: Call) -> Trace:
     try:
-        return traced(network, [layer.module for layer in layers], call)
+        return trace(network, call)
     except Exception as error:
         given = [f"{x.dtype.name} array of shape {x.shape}" for x in call.abstract.values()]
         single = list(call.arrays) == ["0"]
@@ -192,7 +193,7 @@ def _program(network: nnx.Module, layers: Sequence[_Layer], call: Call, name: st
         )
         flags = "".join(f", {place}={value!r}" for place, value in call.handed_on.items())
         raise ValueError(
-            f"{name} can't be called with {inputs}{flags}: "
+            f"{type(network).__name__} can't be called with {inputs}{flags}: "
             f"{type(error).__name__}: {error}\nGive the input_shape of a whole batch, such as "
             "(1, 224, 224, 3), and the dtype that the network takes; or all of its inputs as "
             "arrays or jax.ShapeDtypeStructs, and flags by their names. Only a positional input "

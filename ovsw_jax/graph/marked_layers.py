@@ -1,0 +1,136 @@
+"""A copy of a Flax NNX model whose layers leave marks in a program that is traced of it.
+
+Each public method of a layer runs in a scope that names the layer. Each array that `__call__` takes
+or returns is given to an operation without effect, which names the layer, the call and the place.
+
+NNX has no hook around calls, as linen has in `intercept_methods`; and `nnx.scan`, `vmap`, `remat`,
+`cond` and `jit` take modules apart and build others of the same class. So only a class and static
+attributes can carry a mark through. `nnx.tabulate` and `nnx.capture` change the user's classes for
+the time of a call, which other threads see, and which a method that `nnx.jit` has traced before
+does not. Here the layers of the copy are of subclasses: no class and no object of the user changes.
+What remains visible is that `type(layer) is nnx.Conv` is false in a method that asks.
+"""
+
+import functools
+import inspect
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from ovsw_jax.graph.module_tree import Model, Path, shallow_copy, with_modules
+
+_SCOPE = re.compile(r"ovsw_layer\[(\d+)\]")
+_MARK = re.compile(r"ovsw_layer\[(\d+)\] call\[(\d+)\] (input|output)\[(.*)\]", re.DOTALL)
+_CALLS = itertools.count()
+# Methods of these are about a module as such, or a container.
+_OF_FLAX = {*nnx.Module.__mro__, *nnx.List.__mro__, *nnx.Dict.__mro__}
+
+
+class Mark(NamedTuple):
+    """What an operation tells of an array that a layer was called with, or that it returned.
+
+    Fields:
+      layer: number of the layer.
+      call: tells the calls of one layer in one program apart.
+      is_input: whether the array was given to the layer.
+      place: of the array among arguments or results.
+    """
+
+    layer: int
+    call: int
+    is_input: bool
+    place: str
+
+
+def marked_copy(model: Model, layers: Mapping[Path, nnx.Module]) -> Model:
+    """A copy of a model that shares its Variables, with `layers` marked and numbered in order."""
+    marked = {
+        path: shallow_copy(layer, _marked_class(type(layer)), _ovsw_layer=number)
+        for number, (path, layer) in enumerate(layers.items())
+    }
+    return with_modules(model, marked)
+
+
+def layer_of(scope: str) -> int | None:
+    """Number of the innermost layer in the name of a scope."""
+    numbers = _SCOPE.findall(scope)
+    return int(numbers[-1]) if numbers else None
+
+
+def mark_of(operation: Any) -> Mark | None:
+    """What an operation tells, if it is a mark."""
+    found = operation.primitive.name == "name" and _MARK.fullmatch(operation.params["name"])
+    return Mark(int(found[1]), int(found[2]), found[3] == "input", found[4]) if found else None
+
+
+class _Marked:
+    """Base of all marked classes.
+
+    Attributes:
+      _ovsw_layer: number of the layer; None in an object that a method of the layer makes.
+    """
+
+    _ovsw_layer: int | None = None
+
+    def __init_subclass__(cls) -> None:
+        # NNX's alone, so that a class which keeps a list of its subclasses does not get to see one.
+        of_nnx: Any = nnx.Module.__init_subclass__
+        of_nnx.__func__(cls, pytree=vars(cls)["_pytree__is_pytree"])
+
+
+@functools.cache  # JAX keeps each class that is registered with it for ever
+def _marked_class(cls: type[nnx.Module]) -> type[nnx.Module]:
+    """A subclass whose public methods run in a scope that names the layer."""
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    make: Any = type(cls)
+    marked: type[nnx.Module] = make(
+        cls.__name__, (_Marked, cls), names | {"_pytree__is_pytree": cls._pytree__is_pytree}
+    )
+    for name in dir(cls):
+        if (name == "__call__" or not name.startswith("_")) and _is_method(cls, name):
+            setattr(marked, name, _in_scope(marked, name))
+    return marked
+
+
+def _is_method(cls: type, name: str) -> bool:
+    owner = next((c for c in cls.__mro__ if name in vars(c)), object)
+    held = inspect.getattr_static(cls, name)
+    is_other = isinstance(held, staticmethod | classmethod | type)
+    return owner not in _OF_FLAX and callable(held) and not is_other
+
+
+def _in_scope(marked: type[Any], name: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        original = getattr(super(marked, self), name)
+        if self._ovsw_layer is None:
+            return original(*args, **kwargs)
+        layer = f"ovsw_layer[{self._ovsw_layer}]"
+        with jax.named_scope(layer):
+            if name != "__call__":
+                return original(*args, **kwargs)
+            call = f"{layer} call[{next(_CALLS)}]"
+            _mark(f"{call} input", args, kwargs)
+            result = original(*args, **kwargs)
+            _mark(f"{call} output", result)
+            return result
+
+    return functools.update_wrapper(method, getattr(marked, name))
+
+
+def _mark(what: str, *values: Any) -> None:
+    """Names each array in the values, which stay the objects that they are."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(values, is_leaf=_is_of_nnx)
+    for path, leaf in leaves:
+        array = leaf.get_raw_value() if isinstance(leaf, nnx.Variable) else leaf
+        if isinstance(array, jax.Array):
+            place = jax.tree_util.keystr(path[1:], simple=True, separator="/")
+            checkpoint_name(array, f"{what}[{place}]")
+
+
+def _is_of_nnx(x: Any) -> bool:
+    return isinstance(x, nnx.Pytree | nnx.Variable)
