@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +11,10 @@ from flax import nnx
 
 import ovsw_jax as ovsw
 from ovsw_jax.graph.call import call_with
+from ovsw_jax.graph.marked_layers import marked_call
 from ovsw_jax.graph.module_tree import at
 from ovsw_jax.graph.products import macs
-from ovsw_jax.graph.trace import trace
+from ovsw_jax.graph.trace import Trace, trace
 
 RNGS = nnx.Rngs(0)
 
@@ -135,6 +137,30 @@ def test_many_arrays_in_one_input_keep_their_order():
     assert program.program.out_avals[0].shape == (3,)
     assert ovsw.summary(Picks(), shapes).total.output_shapes == ((3,),)
     assert [v.aval.shape for v in program.inputs.values()] == [x.shape for x in shapes]
+
+
+def test_marks_serve_linen_too():
+    """Its `intercept_methods` finds the calls; programs and calls are read in the same way."""
+    model = flax.linen.Sequential([flax.linen.Dense(4, use_bias=False) for _ in range(2)])
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((3, 4)))
+    layers = {}
+
+    def marked(method, args, kwargs, context):
+        path = context.module.path
+        layers.setdefault(path, context.module)
+        return marked_call(list(layers).index(path), method, *args, **kwargs)
+
+    def forward(params, x):
+        with flax.linen.intercept_methods(marked):
+            return model.apply(params, x)
+
+    program = jax.make_jaxpr(forward)(params, jnp.ones((3, 4)))
+    one, two, x = program.jaxpr.invars
+    found = Trace(program, layers, {("layers_0",): (one,), ("layers_1",): (two,)}, {"0": x})
+    assert products(found) == {("layers_0",): 1, ("layers_1",): 1}
+    whole, first, second = found.calls()
+    assert (whole.layer, first.layer, second.layer) == ((), ("layers_0",), ("layers_1",))
+    assert second.inputs["0"] is first.outputs[""]
 
 
 # --- what NNX does to modules

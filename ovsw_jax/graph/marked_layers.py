@@ -16,6 +16,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
@@ -54,6 +55,21 @@ def marked_copy(model: Model, layers: Mapping[Path, nnx.Module]) -> Model:
         for number, (path, layer) in enumerate(layers.items())
     }
     return with_modules(model, marked)
+
+
+def marked_call(layer: int, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Calls a function in a scope that names a layer, and marks arguments and result."""
+    mark = f"ovsw_layer[{layer}] call[{next(_CALLS)}]"
+    with layer_scope(layer):
+        _mark(f"{mark} input", args, kwargs)
+        result = function(*args, **kwargs)
+        _mark(f"{mark} output", result)
+    return result
+
+
+def layer_scope(layer: int) -> AbstractContextManager[None]:
+    """A scope that names a layer; operations in it belong to that, unless another is in it."""
+    return jax.named_scope(f"ovsw_layer[{layer}]")
 
 
 def layer_of(scope: str) -> int | None:
@@ -109,15 +125,10 @@ def _in_scope(marked: type[Any], name: str) -> Callable[..., Any]:
         original = getattr(super(marked, self), name)
         if self._ovsw_layer is None:
             return original(*args, **kwargs)
-        layer = f"ovsw_layer[{self._ovsw_layer}]"
-        with jax.named_scope(layer):
-            if name != "__call__":
-                return original(*args, **kwargs)
-            call = f"{layer} call[{next(_CALLS)}]"
-            _mark(f"{call} input", args, kwargs)
-            result = original(*args, **kwargs)
-            _mark(f"{call} output", result)
-            return result
+        if name == "__call__":
+            return marked_call(self._ovsw_layer, original, *args, **kwargs)
+        with layer_scope(self._ovsw_layer):
+            return original(*args, **kwargs)
 
     return functools.update_wrapper(method, getattr(marked, name))
 
