@@ -224,10 +224,10 @@ def test_calls_are_met_in_programs_within_the_program(transformed):
     ]
     assert len(found) == 5 + 11
     for call in transformed.calls():
-        jaxpr = transformed.program_at(call.program)
+        jaxpr = transformed.program_at(call.place)
         defined = {*jaxpr.invars, *jaxpr.constvars, *(v for e in jaxpr.eqns for v in e.outvars)}
         assert {*call.inputs.values(), *call.outputs.values()} <= defined
-    assert [call.program for call in transformed.calls() if not call.layer] == [()]
+    assert [call.place for call in transformed.calls() if not call.layer] == [()]
 
 
 class NoPytree(nnx.Module, pytree=False):
@@ -305,6 +305,31 @@ def test_classes_and_arguments_of_the_user_stay_what_they_are():
         (("odd",), 1, ["0"], [""]),
         (("same",), 1, ["0", "1/x"], [""]),
     ]
+
+
+class Lends(nnx.Module):
+    """A layer that returns another layer, which changes then."""
+
+    def __init__(self):
+        self.dense = linear()
+        self.lender = Returns(self.dense)
+
+    def __call__(self, x):
+        self.lender(x).seen = nnx.Variable(x)
+        return self.dense.seen[...]
+
+
+class Returns(nnx.Module):
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __call__(self, x):
+        return self.layer
+
+
+def test_modules_that_layers_return_are_those_of_the_model():
+    program = traced(Lends(), (3, 4))
+    assert program.program.jaxpr.outvars == [program.inputs["0"]]
 
 
 def test_a_failed_trace_leaves_nothing_behind():

@@ -1,14 +1,14 @@
-"""A copy of a Flax NNX model whose layers leave marks in a program that is traced of it.
+"""A copy of a Flax NNX model whose layers leave marks in the program that is traced from it.
 
 Each public method of a layer runs in a scope that names the layer. Each array that `__call__` takes
-or returns is given to an operation without effect, which names the layer, the call and the place.
+or returns is passed to an operation whose result is unused, which names layer, call and array.
 
-NNX has no hook around calls, as linen has in `intercept_methods`; and `nnx.scan`, `vmap`, `remat`,
-`cond` and `jit` take modules apart and build others of the same class. So only a class and static
-attributes can carry a mark through. `nnx.tabulate` and `nnx.capture` change the user's classes for
-the time of a call, which other threads see, and which a method that `nnx.jit` has traced before
-does not. Here the layers of the copy are of subclasses: no class and no object of the user changes.
-What remains visible is that `type(layer) is nnx.Conv` is false in a method that asks.
+NNX has no hook around calls, as linen has in `intercept_methods`. And `nnx.scan`, `vmap`, `remat`,
+`cond` and `jit` split modules and build new ones of the same class, so that only a class and static
+attributes reach the call. `nnx.tabulate` and `nnx.capture` replace methods of the user's classes
+meanwhile: other threads see that, and methods that `nnx.jit` has traced before don't. Here the
+layers of the copy are of subclasses, and no class or object of the user changes. The one thing that
+a model can notice is that `type(layer) is nnx.Conv` is false while `isinstance` is true.
 """
 
 import functools
@@ -28,24 +28,24 @@ from ovsw_jax.graph.module_tree import Model, Path, shallow_copy, with_modules
 _SCOPE = re.compile(r"ovsw_layer\[(\d+)\]")
 _MARK = re.compile(r"ovsw_layer\[(\d+)\] call\[(\d+)\] (input|output)\[(.*)\]", re.DOTALL)
 _CALLS = itertools.count()
-# Methods of these are about a module as such, or a container.
+# Their methods are no part of a layer's computation.
 _OF_FLAX = {*nnx.Module.__mro__, *nnx.List.__mro__, *nnx.Dict.__mro__}
 
 
 class Mark(NamedTuple):
-    """What an operation tells of an array that a layer was called with, or that it returned.
+    """What is known of an array that a layer takes or returns.
 
     Fields:
       layer: number of the layer.
-      call: tells the calls of one layer in one program apart.
-      is_input: whether the array was given to the layer.
-      place: of the array among arguments or results.
+      call: number of the call, by which calls of one layer in one program differ.
+      is_input: whether the layer takes the array; else it returns it.
+      name: of the array in arguments or result.
     """
 
     layer: int
     call: int
     is_input: bool
-    place: str
+    name: str
 
 
 def marked_copy(model: Model, layers: Mapping[Path, nnx.Module]) -> Model:
@@ -68,7 +68,7 @@ def marked_call(layer: int, function: Callable[..., Any], /, *args: Any, **kwarg
 
 
 def layer_scope(layer: int) -> AbstractContextManager[None]:
-    """A scope that names a layer; operations in it belong to that, unless another is in it."""
+    """A scope whose operations belong to a layer, except those in the scope of another in it."""
     return jax.named_scope(f"ovsw_layer[{layer}]")
 
 
@@ -79,7 +79,7 @@ def layer_of(scope: str) -> int | None:
 
 
 def mark_of(operation: Any) -> Mark | None:
-    """What an operation tells, if it is a mark."""
+    """The mark that an operation is, if it is one."""
     found = operation.primitive.name == "name" and _MARK.fullmatch(operation.params["name"])
     return Mark(int(found[1]), int(found[2]), found[3] == "input", found[4]) if found else None
 
@@ -88,18 +88,18 @@ class _Marked:
     """Base of all marked classes.
 
     Attributes:
-      _ovsw_layer: number of the layer; None in an object that a method of the layer makes.
+      _ovsw_layer: number of the layer; None for an object that is made while tracing.
     """
 
     _ovsw_layer: int | None = None
 
     def __init_subclass__(cls) -> None:
-        # NNX's alone, so that a class which keeps a list of its subclasses does not get to see one.
+        # NNX's own, not that of the user's class, which may keep a list of its subclasses.
         of_nnx: Any = nnx.Module.__init_subclass__
         of_nnx.__func__(cls, pytree=vars(cls)["_pytree__is_pytree"])
 
 
-@functools.cache  # JAX keeps each class that is registered with it for ever
+@functools.cache  # NNX registers each class with JAX, which keeps it for ever
 def _marked_class(cls: type[nnx.Module]) -> type[nnx.Module]:
     """A subclass whose public methods run in a scope that names the layer."""
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
@@ -134,13 +134,13 @@ def _in_scope(marked: type[Any], name: str) -> Callable[..., Any]:
 
 
 def _mark(what: str, *values: Any) -> None:
-    """Names each array in the values, which stay the objects that they are."""
+    """Marks each array in the values, without changing or copying them."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(values, is_leaf=_is_of_nnx)
     for path, leaf in leaves:
         array = leaf.get_raw_value() if isinstance(leaf, nnx.Variable) else leaf
         if isinstance(array, jax.Array):
-            place = jax.tree_util.keystr(path[1:], simple=True, separator="/")
-            checkpoint_name(array, f"{what}[{place}]")
+            name = jax.tree_util.keystr(path[1:], simple=True, separator="/")
+            checkpoint_name(array, f"{what}[{name}]")
 
 
 def _is_of_nnx(x: Any) -> bool:

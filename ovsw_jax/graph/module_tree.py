@@ -37,15 +37,15 @@ def check_is_nnx(model: object, function: str, remedy: str) -> None:
 
 
 class ByIdentity(Generic[_T]):
-    """Values by object, where each object is equal to itself alone.
+    """A mapping whose keys are objects, compared by identity.
 
-    A dict can't do this: modules that are dataclasses are unhashable, and equal where their fields
-    are.
+    A dict can't do this: a module that is a dataclass is unhashable, and is equal to another one
+    with the same fields.
     """
 
     def __init__(self) -> None:
         """Starts empty."""
-        # The object is kept too, since the id of one that is gone can be given to another.
+        # With the object itself: when one is deleted, another can get its id.
         self._entries: dict[int, tuple[Any, _T]] = {}
 
     def __setitem__(self, key: Any, value: _T) -> None:
@@ -56,15 +56,16 @@ class ByIdentity(Generic[_T]):
         return self._entries.get(id(key), (key, default))[1]
 
     def items(self) -> list[tuple[Any, _T]]:
-        """Objects and their values, in the order in which they came."""
+        """Objects and their values, in the order in which they were added."""
         return list(self._entries.values())
 
 
 def places(model: nnx.Module) -> ByIdentity[list[Path]]:
-    """All paths of each NNX object, Variable, and array in no Variable; parents first, as assigned.
+    """All paths of each NNX object, Variable, and array in no Variable.
 
-    Flax itself sorts by name. An object has a path for each attribute or entry that holds it; what
-    it holds in turn has paths through the first of them alone.
+    Parents come first, and attributes in the order of assignment, where Flax sorts by name. An
+    object has a path for each attribute or entry that holds it; the paths of what it holds itself
+    continue the first of these.
     """
     found: ByIdentity[list[Path]] = ByIdentity()
 
@@ -85,19 +86,19 @@ def places(model: nnx.Module) -> ByIdentity[list[Path]]:
 
 
 def walk(model: nnx.Module) -> Iterator[tuple[Path, Any]]:
-    """Modules, Variables and arrays in none, each once, with the first of their paths."""
+    """Modules, Variables, and arrays in no Variable, each once with its first path."""
     for node, paths in places(model).items():
         if isinstance(node, nnx.Module | nnx.Variable | _ARRAYS):
             yield paths[0], node
 
 
 def modules(model: nnx.Module) -> list[tuple[Path, nnx.Module]]:
-    """The modules among what `walk` gives."""
+    """The modules of a model, each once with its first path."""
     return [(path, node) for path, node in walk(model) if isinstance(node, nnx.Module)]
 
 
 def at(model: nnx.Module, path: Path) -> Any:
-    """What a model holds at a path."""
+    """The module, Variable, array or container at a path of a model."""
     node: Any = model
     for key in path:
         node = dict(_children(node))[key]
@@ -105,14 +106,14 @@ def at(model: nnx.Module, path: Path) -> Any:
 
 
 def with_modules(model: Model, others: Mapping[Path, nnx.Module]) -> Model:
-    """A copy of a model in which other modules stand for some of its own, wherever it holds those.
+    """A copy of a model in which some modules are replaced, at all paths where it holds them.
 
-    All else in it is copied, down to Variables and arrays: those are held by both.
+    The other modules are copied. Variables and arrays are not: model and copy share them.
 
     Args:
-      model: it stays as it is.
-      others: new modules by a path of each that they stand for. What they hold of the model is
-        replaced by its copy.
+      model: it does not change.
+      others: the new modules, by a path of the module that each replaces. If they hold modules of
+        the model, they get the copies of these.
     """
     copies: ByIdentity[Any] = ByIdentity()
     for node, _ in places(model).items():
@@ -135,7 +136,7 @@ def with_modules(model: Model, others: Mapping[Path, nnx.Module]) -> Model:
 
 
 def shallow_copy(node: nnx.Pytree, cls: type | None = None, **attributes: Any) -> Any:
-    """An object, of class `cls` if given, with the same attributes and some of its own."""
+    """An object with the same attributes, and those given, of the same class or of `cls`."""
     new: Any = object.__new__(cls or type(node))
     vars(new).update(vars(node), **attributes)
     return new
@@ -154,7 +155,7 @@ def _children(node: Any) -> Iterator[tuple[str | int, Any]]:
 
 
 def _with_children(container: Any, children: list[Any]) -> Any:
-    """A list, a dict or another container that JAX knows, with other entries."""
+    """A container of the same kind with other entries: a dict, or another that JAX knows."""
     if isinstance(container, dict):
         new = copy.copy(container)
         new.update(zip(container, children, strict=True))
@@ -164,13 +165,13 @@ def _with_children(container: Any, children: list[Any]) -> Any:
 
 
 def _key(entry: Any) -> str | int:
-    """The index, key or name in an entry of one of JAX's paths."""
+    """The index, key or name in an entry of a path of JAX."""
     return next(getattr(entry, name) for name in ("idx", "key", "name") if hasattr(entry, name))
 
 
 def _attributes(node: nnx.Pytree) -> list[str]:
     held = vars(node)
-    # A model that has been split and merged, as by nnx.eval_shape, has its attributes sorted; this
-    # table of them is still in the order of assignment.
+    # Splitting and merging a model, as nnx.eval_shape does, sorts its attributes; this table of
+    # them keeps the order of assignment.
     first = [name for name in getattr(node, "_pytree__nodes", ()) if name in held]
     return [name for name in dict.fromkeys([*first, *held]) if not name.startswith("_pytree__")]

@@ -24,38 +24,38 @@ def summary(
 ) -> ModelSummary:
     """Counts parameters, memory and multiply-accumulates of a Flax NNX network, layer by layer.
 
-    Nothing is computed, only traced, in evaluation mode; the model stays as it is. All modules
+    The network is traced in evaluation mode and not run; the model does not change. All modules
     count, the user's own included: a convolution or matrix product belongs to the innermost module
     whose public method makes it. The products of a layer are binary if it has both an `input_sign`
-    and a `kernel_sign`, as `ovsw.nn.BinaryConv` has unless told otherwise; parameters are 1-bit if
-    they are called `latent_kernel`.
+    and a `kernel_sign`, as `ovsw.nn.BinaryConv` has by default; parameters are 1-bit if their name
+    is `latent_kernel`.
 
     A multiply-accumulate is one product added to a sum. Only convolutions and matrix products
-    count: elements of the output times weights a filter, zeros of the padding included. A layer
-    called twice counts twice there, and once in parameters and memory. The body of a scan counts
-    once a step, that of a `while_loop` once, and of a conditional the costlier branch; what a
-    Pallas kernel does is not seen.
+    count: elements of the output times weights per filter, zeros of the padding included. A layer
+    that is called twice counts twice there, and once in parameters and memory. The body of a scan
+    counts once per step, that of a `while_loop` once, and of a conditional the costlier branch.
+    Products inside a Pallas kernel are not counted.
 
-    Memory is of what must be stored to run the network: parameters, batch statistics, Variables of
-    kinds of your own, and arrays in no Variable. Random state, caches, metrics, optimizer state
-    and what a call leaves to be looked at (`nnx.Intermediate`) have no part in it.
+    Memory is what must be stored to run the network: parameters, batch statistics, Variables of
+    your own kinds, and arrays in no Variable. Random state, caches, metrics, optimizer state and
+    intermediate values (`nnx.Intermediate`) are not included.
 
     Args:
       model: the network; may be abstract, as `nnx.eval_shape` makes it.
-      *inputs: what it is called with. A shape, batch axis first, stands for one array; it can be
-        named `input_shape=`. Inputs of another form are trees of arrays or
+      *inputs: positional arguments of the call. A shape, batch axis first, stands for one array;
+        it can be given as `input_shape=`. Other inputs are trees of arrays or
         `jax.ShapeDtypeStruct`s, as the network takes them, with their own dtypes.
       dtype: of the inputs that are given by shape.
-      **named_inputs: keyword arguments of the call: in them arrays and `jax.ShapeDtypeStruct`s are
-        inputs, and all else, such as flags, is handed on as it is, a shape too.
+      **named_inputs: keyword arguments of the call. Arrays and `jax.ShapeDtypeStruct`s in them are
+        inputs; everything else, such as a flag or a shape, is passed on unchanged.
 
     Returns:
-      A frozen dataclass with `rows`, a layer each, and `total`; see their fields for units. `str`
+      A frozen dataclass with `rows`, one per layer, and `total`; see their fields for units. `str`
       of it is a table, `to_markdown()` another, and `to_dict()` has the exact numbers.
 
     Raises:
-      TypeError: if `model` is no NNX module, or `dtype` no dtype.
-      ValueError: if an input is neither a shape nor of arrays, or the model doesn't take it.
+      TypeError: if `model` is not an NNX module, or `dtype` not a dtype.
+      ValueError: if an input is neither a shape nor made of arrays, or the model doesn't take it.
 
     >>> import ovsw_jax as ovsw
     >>> model = nnx.eval_shape(lambda: ovsw.models.SmallResNet(rngs=nnx.Rngs(0)))
@@ -99,7 +99,7 @@ _NOT_STORED = (nnx.Intermediate, nnx.RngState, nnx.Cache, nnx.metrics.MetricStat
 
 
 class _Layer:
-    """What is counted of one module, itself without the modules in it."""
+    """What is counted for one module, without the modules in it."""
 
     def __init__(self, path: Path, module: nnx.Module):
         self.path, self.module, self.kind = path, module, type(module).__name__
@@ -112,7 +112,7 @@ class _Layer:
         self.products = "float" if None in signs else "binary"
 
     def hold(self, variable: Any, path: Path) -> None:
-        """Counts a Variable, or an array in none, as this layer's."""
+        """Counts a Variable, or an array in no Variable, as this layer's."""
         if isinstance(variable, _NOT_STORED):
             return
         held = variable.get_raw_value() if isinstance(variable, nnx.Variable) else variable
@@ -140,7 +140,7 @@ class _Layer:
         )
 
     def _factor_bytes(self) -> int:
-        """Memory of one factor a filter, where it is computed from latent weights."""
+        """Memory of one factor per filter, where it is computed from latent weights."""
         layer = self.module
         if not isinstance(layer, BinaryConv | BinaryDense):
             return 0
@@ -191,7 +191,7 @@ def _traced(network: nnx.Module, call: Call) -> Trace:
             if single
             else ", ".join(f"{place} ({x})" for place, x in zip(call.arrays, given, strict=True))
         )
-        flags = "".join(f", {place}={value!r}" for place, value in call.handed_on.items())
+        flags = "".join(f", {place}={value!r}" for place, value in call.flags.items())
         raise ValueError(
             f"{type(network).__name__} can't be called with {inputs}{flags}: "
             f"{type(error).__name__}: {error}\nGive the input_shape of a whole batch, such as "

@@ -1,8 +1,12 @@
 """One trace of a Flax NNX model: its program, and which part of it belongs to which layer.
 
-`ovsw.summary` counts with it. What else can be built on it: statistics of what goes into a layer,
-by a program whose results are `LayerCall.inputs`; or another form of the network, of the equations
-of each layer, and of calls as nodes whose edges are the variables that they have in common.
+`ovsw.summary` counts with it. Two other uses that it is made for:
+
+- Statistics of what layers take and return: evaluate the program with `LayerCall.inputs` as its
+  results. For a call inside a scan or a branch, that is the inner program, at `LayerCall.place`.
+- Another form of the network: layers are nodes, the edges are the variables that one call returns
+  and another takes, and equations of no such layer, or of a layer that is unknown, are in between.
+  `Trace.variables` tells parameters, which can be made constants, from the inputs of the call.
 """
 
 import dataclasses
@@ -26,12 +30,12 @@ class Equation(NamedTuple):
 
     Fields:
       operation: the JaxprEqn.
-      layer: path of the innermost layer whose public method it comes from.
-      times: how often it runs: in the body of a scan, its number of steps. Of a loop whose number
-        of steps is not known, one step is taken.
-      place: index in the program. In a program within another, that follows the place of the
-        operation with the inner program and the number of the inner program in it. So
-        `place[:-1]` tells the program: `()` for the whole one.
+      layer: path of the innermost layer whose public method makes it; None if there is none.
+      times: how often it runs: once per step of a scan. A loop whose number of steps is unknown
+        counts as one step.
+      place: its index in the program. For a program within an operation, the place of that
+        operation comes first, then which of its programs, then the index in it. `place[:-1]` is
+        the place of the program itself, and `()` that of the whole program.
     """
 
     operation: Any
@@ -46,16 +50,16 @@ class LayerCall:
 
     Attributes:
       layer: path of the layer.
-      program: place of the program that has the call; see `Trace.program_at`.
+      place: of the program in which the call is; see `Trace.program_at`.
       times: how often that program runs.
-      inputs: arrays that the layer was called with, each a variable or literal of that program, by
-        their place in the call: `0` is the first argument, `1/image` an entry of the second, and
-        `mask` one given by name. An argument without arrays, or that is a module, has none.
-      outputs: arrays that it returned; `""` is the place of a single one.
+      inputs: arrays that the layer takes, each a variable or literal of that program, by their
+        name in the call: `0` is the first argument, `1/image` an entry of the second, and `mask` a
+        keyword argument. Arguments that are modules are not included.
+      outputs: arrays that the layer returns; `""` is the name of a single one.
     """
 
     layer: Path
-    program: Place
+    place: Place
     times: int
     inputs: dict[str, Any]
     outputs: dict[str, Any]
@@ -65,23 +69,22 @@ Branches = Sequence[Sequence[Equation]]
 
 
 def all_branches(branches: Branches) -> Iterable[Equation]:
-    """The equations of each branch of a conditional."""
+    """The equations of all branches of a conditional."""
     return itertools.chain.from_iterable(branches)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """A call of a model as a program without effects, which `jax.core.eval_jaxpr` can run.
-
-    Its inputs are the arrays of the model and those of the call; its outputs are the arrays in the
-    model's result. Operations called `name` whose results nobody uses are marks of calls.
+    """A call of a model as a program.
 
     Attributes:
-      program: the program.
-      layers: modules by path, in the order of assignment; an `nnx.List` or `nnx.Dict` is none.
-      variables: inputs of the program that are arrays of a Variable, or of an array in none, by
-        path. A Variable that modules share is at each of its paths.
-      inputs: inputs of the program that are arrays of the call, by their place in it.
+      program: a jaxpr that `jax.core.eval_jaxpr` can run. It takes the arrays of the model, then
+        those of the call, and returns the arrays in the model's result. Its operations `name`
+        whose results are unused mark the calls of layers.
+      layers: modules by path, in the order of assignment, without `nnx.List` and `nnx.Dict`.
+      variables: inputs of the program that are the model's, by path: the arrays of each Variable,
+        and each array in no Variable. A Variable that several modules hold is at all its paths.
+      inputs: inputs of the program that are the call's, by their name in the call.
     """
 
     program: ClosedJaxpr
@@ -94,19 +97,19 @@ class Trace:
     ) -> Iterator[Equation]:
         """All operations, those of programs within the program included.
 
-        What a Pallas kernel does is left out: its program is for one tile.
+        The program in a Pallas kernel is omitted, since it is for one tile.
 
         Args:
-          conditional: chooses from the branches of a conditional.
+          conditional: selects from the branches of a conditional.
         """
         paths = list(self.layers)
 
         def of(jaxpr: Jaxpr, scope: str, times: int, place: Place) -> Iterator[Equation]:
             for index, operation in enumerate(jaxpr.eqns):
                 inside, here = f"{scope}/{operation.source_info.name_stack}", (*place, index)
-                number = layer_of(inside)
-                layer = None if number is None else paths[number]
-                yield Equation(operation, layer, times, here)
+                layer = layer_of(inside)
+                path = None if layer is None else paths[layer]
+                yield Equation(operation, path, times, here)
                 name = operation.primitive.name
                 if name == "pallas_call":
                     continue
@@ -127,12 +130,11 @@ class Trace:
     ) -> list[LayerCall]:
         """Calls of layers, in the order in which they begin.
 
-        Only calls of the layer itself count, not those of its other methods. A call that neither
-        takes nor returns an array is left out, and so may be one of which the model needs the
-        derivative alone.
+        Calls of other methods than `__call__` are not included, nor are calls that neither take
+        nor return an array. Calls of which the model uses only the derivative may be missing.
 
         Args:
-          conditional: chooses from the branches of a conditional.
+          conditional: selects from the branches of a conditional.
         """
         paths, found = list(self.layers), dict[Any, LayerCall]()
         for operation, _, times, place in self.equations(conditional):
@@ -144,11 +146,11 @@ class Trace:
                 LayerCall(paths[mark.layer], place[:-1], times, {}, {}),
             )
             arrays = call.inputs if mark.is_input else call.outputs
-            arrays[mark.place] = operation.invars[0]
+            arrays[mark.name] = operation.invars[0]
         return list(found.values())
 
     def program_at(self, place: Place) -> Jaxpr:
-        """The program at a place, `()` being the whole one."""
+        """The program at a place; `()` is that of the whole program."""
         jaxpr = self.program.jaxpr
         for index, number in zip(place[::2], place[1::2], strict=True):
             jaxpr = list(jaxprs_in_params(jaxpr.eqns[index].params))[number]
@@ -156,11 +158,11 @@ class Trace:
 
 
 def trace(model: nnx.Module, call: Call) -> Trace:
-    """Traces a call of a model, which stays as it is; nothing is computed.
+    """Traces a call of a model, which is not run and does not change.
 
     Args:
-      model: the network, in training or evaluation as it is set; its arrays may be abstract.
-      call: what it is called with.
+      model: the network, in training or evaluation mode; its arrays may be abstract.
+      call: its arguments.
     """
     layers = {
         path: module
@@ -182,7 +184,7 @@ def trace(model: nnx.Module, call: Call) -> Trace:
     variables: dict[Path, tuple[Var, ...]] = {}
     for path, leaf in flat:
         arrays = tuple(itertools.islice(invars, len(jax.tree.leaves(leaf))))
-        # Flax has one path for each, which need not be one where the walk looks.
+        # Flax gives one path of each, which can differ from the one through its layer's path.
         shared = paths.get(at(model, path), []) if isinstance(leaf, nnx.Variable) else []
         variables |= dict.fromkeys([path, *shared], arrays)
     return Trace(program, layers, variables, dict(zip(call.arrays, invars, strict=True)))
