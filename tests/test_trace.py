@@ -289,7 +289,8 @@ class HoldsOdd(nnx.Module):
     def __call__(self, x):
         cache = {}
         y = self.odd(x, cache, self.other, unused=1)
-        return y + cache["x"] + self.other.count[...] + self.same(x, cache, self.other)
+        y = y + cache["x"] + self.other.count[...] + self.same(x, cache, self.other)
+        return y + self.same.update(x)
 
 
 def test_classes_and_arguments_of_the_user_stay_what_they_are():
@@ -299,7 +300,7 @@ def test_classes_and_arguments_of_the_user_stay_what_they_are():
     assert type(model.odd) is Odd
     assert not hasattr(model.other, "count")
     assert not [name for name in vars(model.odd) if "layer" in name]
-    assert products(program) == {("odd",): 1}
+    assert products(program) == {("odd",): 1, ("same",): 1}
     assert called(program) == [
         ((), 1, ["0"], [""]),
         (("odd",), 1, ["0"], [""]),
