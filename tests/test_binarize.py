@@ -1,7 +1,9 @@
 """An ordinary network made binary: what is replaced, what is kept, and bad arguments."""
 
+from collections import OrderedDict, namedtuple
 from functools import cache, partial
 
+import flax.core
 import flax.linen
 import jax
 import jax.numpy as jnp
@@ -220,6 +222,34 @@ def test_what_was_shared_stays_shared():
     assert type(binary.z_first) is type(binary.a_last) is nnx.Linear
 
 
+class Containers(nnx.Module):
+    """Every kind of container that Flax takes, with one layer in all of them."""
+
+    def __init__(self, rngs):
+        self.frozen = nnx.data(flax.core.FrozenDict({"x": nnx.Linear(4, 4, rngs=rngs)}))
+        self.layer = self.frozen["x"]
+        self.ordered = nnx.data(OrderedDict(z=nnx.Linear(4, 4, rngs=rngs), a=self.layer))
+        self.named = nnx.data(Pair(self.layer, nnx.Linear(4, 4, rngs=rngs)))
+        self.modules = nnx.Dict({"0": self.layer, "list": nnx.List([self.layer])})
+
+
+Pair = namedtuple("Pair", "first second")
+
+
+def test_layers_in_containers_of_every_kind():
+    model = Containers(nnx.Rngs(0))
+    asked = []
+    binary = ovsw.binarize(model, where=lambda path, _: asked.append(path) or True)
+    assert asked == [("frozen", "x"), ("ordered", "z"), ("named", "second")]
+    one = binary.layer
+    assert isinstance(one, ovsw.nn.BinaryDense)
+    assert one is binary.frozen["x"] is binary.ordered["a"] is binary.named.first
+    assert one is binary.modules["0"] is binary.modules["list"][0]
+    assert list(map(type, (binary.ordered, binary.named))) == [OrderedDict, Pair]
+    assert isinstance(binary.named.second, ovsw.nn.BinaryDense)
+    assert type(model.layer) is type(model.named.second) is nnx.Linear
+
+
 def test_abstract_models():
     shapes = jax.tree.map(jnp.shape, nnx.state(ovsw.binarize(ordinary(), scale="learned")))
     inside = nnx.eval_shape(lambda: ovsw.binarize(Net(nnx.Rngs(0)), scale="learned"))
@@ -311,7 +341,7 @@ def test_nothing_to_replace():
     with pytest.raises(
         ValueError,
         match=r"nothing in Net .* 8 nnx.Conv or nnx.Linear \(stem, blocks/0/widen.*\), "
-        r"and where= gave False for each. Give where=",
+        r"and where= returned False for each. Give where=",
     ):
         ovsw.binarize(model, where=lambda path, layer: False)
     small = nnx.eval_shape(lambda: ovsw.models.SmallResNet(rngs=nnx.Rngs(0)))
@@ -322,7 +352,7 @@ def test_nothing_to_replace():
 
 
 def test_where_must_be_a_function_that_gives_a_bool():
-    message = r"where\(\('stem',\), Conv\) gave None, which is no bool. It must say True"
+    message = r"where\(\('stem',\), Conv\) returned None, which is not a bool. It must return True"
     with pytest.raises(TypeError, match=message):
         ovsw.binarize(ordinary(), where=lambda path, layer: None)
     with pytest.raises(TypeError, match=r"where=\[\('stem',\)\] can't be called: give a function"):
@@ -331,7 +361,7 @@ def test_where_must_be_a_function_that_gives_a_bool():
 
 def test_options_that_are_none():
     model = ordinary()
-    with pytest.raises(TypeError, match=r"strides= is no option .*input_sign.*scale.*kept"):
+    with pytest.raises(TypeError, match=r"strides= is not an option .*input_sign.*scale.*stays"):
         ovsw.binarize(model, strides=2)
     sign = ovsw.nn.LearnedThresholdSign(4, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"one LearnedThresholdSign.*Give its class, input_sign="):

@@ -1,4 +1,4 @@
-"""Layers of an ordinary network that no binary layer can stand for."""
+"""Layers of an ordinary network that no binary layer can replace."""
 
 from functools import partial
 

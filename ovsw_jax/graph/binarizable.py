@@ -1,4 +1,4 @@
-"""Whether a binary layer can stand for an ordinary one, and if not, why and what to do."""
+"""Whether a binary layer can replace an ordinary one, and if not, why and what to do."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from ovsw_jax.graph.module_tree import Path, modules
 def check_layers(
     model: nnx.Module, selected: Sequence[tuple[Path, Any]], options: Mapping[str, Any]
 ) -> None:
-    """Raises ValueError at the first layer that no binary layer can stand for.
+    """Raises ValueError for the first layer that no binary layer can replace.
 
     Args:
       model: the whole network.
       selected: paths and layers, each an `nnx.Conv` or `nnx.Linear`.
       options: of the binary layers.
     """
-    chosen = {id(layer) for _, layer in selected}
+    chosen = {path for path, _ in selected}
     for path, layer in selected:
         reason = (
             _own_obstacle(layer)
@@ -32,21 +32,21 @@ def check_layers(
 
 
 def unlike(path: Path, layer: nnx.Module, reason: str) -> str:
-    """The message of an error about one layer."""
+    """The error message about one layer."""
     name = "/".join(map(str, path)) or "the model"
     return (
-        f"{name} ({type(layer).__name__}) can't be made binary: {reason} Or leave it out: give "
+        f"{name} ({type(layer).__name__}) can't be made binary: {reason} Or keep it real: give "
         f"where=, a function of path and layer that is False for {path!r}."
     )
 
 
 def _own_obstacle(layer: Any) -> str | None:
-    """What a layer does that binary layers don't, with a remedy."""
+    """What a layer has that binary layers don't, with a remedy."""
     kind = nnx.Conv if isinstance(layer, nnx.Conv) else nnx.Linear
     if type(layer).__call__ is not kind.__call__:
         return (
-            f"{type(layer).__name__} has a __call__ of its own, which would be lost. Put a binary "
-            "layer into it by hand."
+            f"{type(layer).__name__} has a __call__ of its own, which would be lost. Use a binary "
+            "layer in it by hand."
         )
     for name in ("conv_general_dilated", "dot_general", "promote_dtype", "preferred_element_type"):
         default = inspect.signature(kind.__init__).parameters.get(name)
@@ -96,14 +96,14 @@ def _without_precision(layer: Any, options: Mapping[str, Any]) -> str | None:
     )
 
 
-def _held_elsewhere(model: nnx.Module, layer: Any, chosen: set[int]) -> str | None:
-    """Who else works with the kernel of the layer, and would not know its new meaning or name."""
+def _held_elsewhere(model: nnx.Module, layer: Any, chosen: set[Path]) -> str | None:
+    """Which other layer uses the kernel, and would not know its new meaning or name."""
     for path, other in modules(model):
         name = "/".join(map(str, path)) or "the model"
         wrapped = getattr(other, "layer_instance", None)
         if isinstance(other, nnx.WeightNorm | nnx.SpectralNorm) and wrapped is layer:
-            return f"{name} ({type(other).__name__}) normalises its kernel. Take it away."
+            return f"{name} ({type(other).__name__}) normalises its kernel. Remove it."
         holds = any(value is layer.kernel for value in vars(other).values())
-        if holds and id(other) not in chosen:
+        if holds and path not in chosen:
             return f"{name} ({type(other).__name__}) shares its kernel. Give it one of its own."
     return None

@@ -3,20 +3,18 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
 from ovsw_jax.graph.binarizable import check_layers, unlike
-from ovsw_jax.graph.module_tree import Path, check_is_nnx, modules
+from ovsw_jax.graph.module_tree import Model, Path, at, check_is_nnx, modules, with_modules
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
 from ovsw_jax.nn.sharpening import SharpeningSign
 
 Where = Callable[[Path, nnx.Module], bool]
-
-Model = TypeVar("Model", bound=nnx.Module)
 
 _OF_THE_LAYER = {"self", "in_features", "out_features", "use_bias", "dtype", "param_dtype"}
 _OF_ITS_START = {"kernel_init", "bias_init", "rngs"}
@@ -25,34 +23,34 @@ _OF_ITS_START = {"kernel_init", "bias_init", "rngs"}
 def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Model:
     """Makes a binary network of an ordinary Flax NNX one.
 
-    Every `nnx.Conv` and `nnx.Linear` but the first and the last becomes an `ovsw.nn.BinaryConv` or
-    `BinaryDense`; first and last in the order in which they were assigned to their modules, which
-    is mostly that of the forward pass. Names of modules, shapes, strides, padding, dilation,
-    groups, biases and dtypes stay; a kernel becomes the start of the latent one. Modules and
-    weights that were shared stay so. The new layers are in evaluation mode if all of the model's
-    batch norms and dropouts are. `nnx.ConvTranspose`, `nnx.LinearGeneral` and other layers stay
-    as they are, and don't count as the first or the last.
+    Every `nnx.Conv` and `nnx.Linear` except the first and the last becomes an `ovsw.nn.BinaryConv`
+    or `BinaryDense`. First and last are meant in the order in which layers were assigned to their
+    modules, which is usually that of the forward pass. Names of modules, shapes, strides, padding,
+    dilation, groups, biases and dtypes stay; a kernel becomes the initial latent kernel. Modules
+    and weights that were shared stay shared. The new layers are in evaluation mode if all of the
+    model's batch norms and dropouts are. `nnx.ConvTranspose`, `nnx.LinearGeneral` and other layers
+    stay as they are, and don't count as the first or the last.
 
-    What changes beside the signs: a bias is added before the factor, so it is multiplied by it;
-    and `precision` has no effect on products of signs.
+    Two things change beside the signs: a bias is added before the factor, so it is multiplied by
+    it; and `precision` has no effect on products of signs.
 
     Args:
-      model: the network, which stays as it was; the new one shares no arrays with it. May be
+      model: the network, which does not change; the new one shares no arrays with it. May be
         abstract, as `nnx.eval_shape` makes it.
       where: which layers become binary: a function of the path, a tuple of attribute names and
-        indices, and of the layer. It is asked for every `nnx.Conv` and `nnx.Linear`, once each.
+        indices, and of the layer. It is called once for every `nnx.Conv` and `nnx.Linear`.
       **options: `scale`, `input_sign`, `kernel_sign` and `normalize_input` of the new layers. A
         sign with parameters is given by its class, as `ovsw.nn.LearnedThresholdSign`, or a
         `functools.partial` of it: each layer gets its own, made with `in_features` and `rngs`. An
-        `ovsw.nn.SharpeningSign` has none: it is given itself, and all layers share it.
+        `ovsw.nn.SharpeningSign` is given as an object, and all layers share it.
 
     Returns:
       The binary network, of the class of `model`.
 
     Raises:
-      TypeError: if `model` is no NNX module, an option is unknown, or `where` is no
-        function or gives no bool.
-      ValueError: if no layer is selected, or one that no binary layer can stand for.
+      TypeError: if `model` is not an NNX module, an option is unknown, or `where` is not a
+        function or returns no bool.
+      ValueError: if no layer is selected, or one that no binary layer can replace.
 
     >>> import optax, ovsw_jax as ovsw
     >>> rngs = nnx.Rngs(0)
@@ -87,19 +85,12 @@ def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Mod
     check_layers(model, selected, options)
     network = _copy(model)
     in_evaluation = _in_evaluation(model)
-    # Flax meets the modules of a model and of its copy in the same order.
-    pairs = zip(_flax_modules(model), _flax_modules(network), strict=True)
-    copies = {id(module): copy for module, copy in pairs}
-    for path, layer in selected:
-        copy = copies[id(layer)]
-        binary = _binary_layer(path, copy, options)
+    binary = {}
+    for path, _ in selected:
+        binary[path] = _binary_layer(path, at(network, path), options)
         if in_evaluation:
-            binary.eval()
-        # The object itself becomes binary, so that all who hold it hold a binary layer.
-        vars(copy).clear()
-        vars(copy).update(vars(binary))
-        object.__setattr__(copy, "__class__", type(binary))
-    return network
+            binary[path].eval()
+    return with_modules(network, binary)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -107,8 +98,8 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if name not in known:
             raise TypeError(
-                f"{name}= is no option of ovsw.binarize, which takes {', '.join(sorted(known))}. "
-                "Everything else is kept as the model has it."
+                f"{name}= is not an option of ovsw.binarize, which takes "
+                f"{', '.join(sorted(known))}. Everything else stays as it is in the model."
             )
         made = value.func if isinstance(value, functools.partial) else value
         if isinstance(made, type) and issubclass(made, SharpeningSign):
@@ -128,8 +119,8 @@ def _asked(where: Where, path: Path, layer: nnx.Module) -> bool:
     answer = where(path, layer)
     if not isinstance(answer, bool | np.bool_):
         raise TypeError(
-            f"where({path!r}, {type(layer).__name__}) gave {answer!r}, which is no bool. It must "
-            "say True for a layer to make binary and False for one to leave."
+            f"where({path!r}, {type(layer).__name__}) returned {answer!r}, which is not a bool. "
+            "It must return True for a layer to make binary and False for one to keep."
         )
     return bool(answer)
 
@@ -146,7 +137,7 @@ def _nothing_selected(
         )
     names = ["/".join(map(str, path)) or "the model" for path, _ in layers]
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    why = "the first and the last stay real" if where is None else "where= gave False for each"
+    why = "the first and the last stay real" if where is None else "where= returned False for each"
     return (
         f"nothing in {name} would become binary: it has {len(names)} nnx.Conv or nnx.Linear "
         f"({shown}), and {why}. Give where=, a function of path and layer that is True for some."
@@ -160,10 +151,6 @@ def _copy(model: Model) -> Model:
     return nnx.merge(graph, state)
 
 
-def _flax_modules(model: nnx.Module) -> list[nnx.Module]:
-    return [module for _, module in nnx.iter_modules(model, graph=True)]
-
-
 def _in_evaluation(model: nnx.Module) -> bool:
     """Whether all that knows of training and evaluation is set to evaluation."""
     names = ("deterministic", "use_running_average")
@@ -172,14 +159,14 @@ def _in_evaluation(model: nnx.Module) -> bool:
 
 
 def _binary_layer(path: Path, layer: Any, options: Mapping[str, Any]) -> BinaryConv | BinaryDense:
-    """The binary layer that stands for `layer`, with the same Variables."""
+    """The binary layer that replaces `layer`, with the same Variables."""
     make = functools.partial(_make, layer, options)
     kernel = layer.kernel.get_value()
     bias = None if layer.bias is None else layer.bias.get_value()
     try:
         if isinstance(kernel, jax.ShapeDtypeStruct):
             binary = nnx.eval_shape(make, kernel, bias)
-            # Not the abstract copies that this makes of signs that layers share.
+            # eval_shape makes abstract copies, but a shared sign must be the object itself.
             for name, value in options.items():
                 if isinstance(value, SharpeningSign):
                     setattr(binary, name, value)
@@ -199,7 +186,7 @@ def _binary_layer(path: Path, layer: Any, options: Mapping[str, Any]) -> BinaryC
 def _make(
     layer: Any, options: Mapping[str, Any], kernel: jax.Array, bias: jax.Array | None
 ) -> BinaryConv | BinaryDense:
-    rngs = nnx.Rngs(0)  # a layer draws its start with it, which this one is given
+    rngs = nnx.Rngs(0)  # required, but unused: the layer gets its initial values from `layer`
     arguments: dict[str, Any] = {
         **{name: _own(value, layer, rngs) for name, value in options.items()},
         "use_bias": bias is not None,
@@ -225,7 +212,7 @@ def _make(
 
 
 def _own(option: Any, layer: Any, rngs: nnx.Rngs) -> Any:
-    """A layer's own module, where the option is a class of modules; else the option."""
+    """A new module for the layer, if the option is a class of modules; else the option."""
     made = option.func if isinstance(option, functools.partial) else option
     if isinstance(made, type) and issubclass(made, nnx.Module):
         return option(layer.in_features, rngs=rngs)

@@ -1,4 +1,4 @@
-"""What a model is called with: arrays, which can be traced, and whatever goes with them."""
+"""What a model is called with: arrays, which can be traced, and everything else."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,12 +9,12 @@ import numpy as np
 
 
 class Call(NamedTuple):
-    """Arguments of a call, with their arrays apart.
+    """Arguments of a call, with the arrays separated from the rest.
 
     Attributes:
-      arrays: by their place, such as `0`, `1/image` or `mask`; a `jax.ShapeDtypeStruct` each where
-        only shape and dtype are known.
-      rest: the other leaves, with `_ARRAY` in the place of each array.
+      arrays: by their place, such as `0`, `1/image` or `mask`; a `jax.ShapeDtypeStruct` where only
+        shape and dtype are known.
+      rest: all leaves of the arguments, with `_ARRAY` in place of each array.
       structure: of positional and keyword arguments.
     """
 
@@ -22,22 +22,22 @@ class Call(NamedTuple):
     rest: tuple[Any, ...]
     structure: Any
 
-    def of(self, function: Any, arrays: Mapping[str, Any]) -> Any:
-        """Calls `function`, with `arrays` in the place of these."""
-        given = iter(arrays.values())
+    def of(self, function: Any, arrays: Iterable[Any]) -> Any:
+        """Calls `function` with `arrays` in place of its own, in the same order."""
+        given = iter(arrays)
         leaves = [next(given) if leaf is _ARRAY else leaf for leaf in self.rest]
         args, kwargs = jax.tree.unflatten(self.structure, leaves)
         return function(*args, **kwargs)
 
     @property
-    def handed_on(self) -> dict[str, Any]:
-        """Keyword arguments without an array, such as flags."""
+    def flags(self) -> dict[str, Any]:
+        """Keyword arguments without an array."""
         _, kwargs = jax.tree.unflatten(self.structure, self.rest)
         return {k: v for k, v in kwargs.items() if all(x is not _ARRAY for x in jax.tree.leaves(v))}
 
     @property
     def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shape of each array, and the dtype that JAX gives it."""
+        """Shape of each array, and the dtype that it has in JAX."""
         return {
             name: jax.ShapeDtypeStruct(x.shape, _canonical(x.dtype))
             for name, x in self.arrays.items()
@@ -48,13 +48,13 @@ _ARRAY = object()
 
 
 def call_with(args: Sequence[Any], kwargs: Mapping[str, Any], dtype: Any = jnp.float32) -> Call:
-    """A call with arrays, of which some may be given by shape alone.
+    """Makes a call of arguments, of which some may be given by shape alone.
 
     Args:
-      args: positional arguments: each a shape, which stands for one array, or a tree of nothing
-        but arrays and `jax.ShapeDtypeStruct`s.
-      kwargs: keyword arguments: arrays and `jax.ShapeDtypeStruct`s in them are arrays, and all
-        else is handed on as it is.
+      args: positional arguments. Each is a shape, which stands for one array, or a tree of arrays
+        and `jax.ShapeDtypeStruct`s alone.
+      kwargs: keyword arguments. Arrays and `jax.ShapeDtypeStruct`s in them are arrays of the call;
+        everything else is passed on unchanged.
       dtype: of arrays that are given by shape.
 
     Raises:

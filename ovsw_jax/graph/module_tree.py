@@ -1,13 +1,16 @@
-"""The modules of a Flax NNX model, in the order in which they were assigned."""
+"""The modules of a Flax NNX model, in the order in which they were assigned, and copies of them."""
 
+import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
 from flax import linen, nnx
 
 Path = tuple[str | int, ...]
+Model = TypeVar("Model", bound=nnx.Module)
+_T = TypeVar("_T")
 _ARRAYS = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
 
@@ -33,43 +36,142 @@ def check_is_nnx(model: object, function: str, remedy: str) -> None:
     raise TypeError(f"{function} takes a Flax NNX module, but got {got}. {remedy}")
 
 
-def walk(node: Any, path: Path = (), seen: set[int] | None = None) -> Iterator[tuple[Path, Any]]:
-    """Modules, Variables and arrays in none with their paths, parents first, as assigned.
+class ByIdentity(Generic[_T]):
+    """A mapping whose keys are objects, compared by identity.
 
-    Flax itself sorts by name. What is held in several places comes once, where it comes first.
-
-    Args:
-      node: a module, a Variable, an array, or a list, tuple or dict of such.
-      path: where it is.
-      seen: identities of what came before.
+    A dict can't do this: a module that is a dataclass is unhashable, and is equal to another one
+    with the same fields.
     """
-    seen = set() if seen is None else seen
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, nnx.Module | nnx.Variable | _ARRAYS):
-        yield path, node
-    for key, child in _children(node):
-        if isinstance(child, nnx.Pytree | nnx.Variable | list | tuple | dict | _ARRAYS):
-            yield from walk(child, (*path, key), seen)
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        # With the object itself: when one is deleted, another can get its id.
+        self._entries: dict[int, tuple[Any, _T]] = {}
+
+    def __setitem__(self, key: Any, value: _T) -> None:
+        self._entries[id(key)] = key, value
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value of an object, or `default`."""
+        return self._entries.get(id(key), (key, default))[1]
+
+    def items(self) -> list[tuple[Any, _T]]:
+        """Objects and their values, in the order in which they were added."""
+        return list(self._entries.values())
+
+
+def places(model: nnx.Module) -> ByIdentity[list[Path]]:
+    """All paths of each NNX object, Variable, and array in no Variable.
+
+    Parents come first, and attributes in the order of assignment, where Flax sorts by name. An
+    object has a path for each attribute or entry that holds it; the paths of what it holds itself
+    continue the first of these.
+    """
+    found: ByIdentity[list[Path]] = ByIdentity()
+
+    def visit(path: Path, node: Any) -> None:
+        if isinstance(node, nnx.Pytree | nnx.Variable | _ARRAYS):
+            known = found.get(node)
+            if known is not None:
+                known.append(path)
+                return
+            found[node] = [path]
+            if not isinstance(node, nnx.Pytree):
+                return
+        for key, child in _children(node):
+            visit((*path, key), child)
+
+    visit((), model)
+    return found
+
+
+def walk(model: nnx.Module) -> Iterator[tuple[Path, Any]]:
+    """Modules, Variables, and arrays in no Variable, each once with its first path."""
+    for node, paths in places(model).items():
+        if isinstance(node, nnx.Module | nnx.Variable | _ARRAYS):
+            yield paths[0], node
 
 
 def modules(model: nnx.Module) -> list[tuple[Path, nnx.Module]]:
-    """The modules among what `walk` gives."""
+    """The modules of a model, each once with its first path."""
     return [(path, node) for path, node in walk(model) if isinstance(node, nnx.Module)]
 
 
+def at(model: nnx.Module, path: Path) -> Any:
+    """The module, Variable, array or container at a path of a model."""
+    node: Any = model
+    for key in path:
+        node = dict(_children(node))[key]
+    return node
+
+
+def with_modules(model: Model, others: Mapping[Path, nnx.Module]) -> Model:
+    """A copy of a model in which some modules are replaced, at all paths where it holds them.
+
+    The other modules are copied. Variables and arrays are not: model and copy share them.
+
+    Args:
+      model: it does not change.
+      others: the new modules, by a path of the module that each replaces. If they hold modules of
+        the model, they get the copies of these.
+    """
+    copies: ByIdentity[Any] = ByIdentity()
+    for node, _ in places(model).items():
+        if isinstance(node, nnx.Pytree):
+            copies[node] = shallow_copy(node)
+    for path, other in others.items():
+        copies[at(model, path)] = other
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, nnx.Pytree | nnx.Variable):
+            return copies.get(value, value)
+        held = [child for _, child in _children(value)]
+        new = [copied(child) for child in held]
+        same = all(a is b for a, b in zip(held, new, strict=True))
+        return value if same else _with_children(value, new)
+
+    for _, node in copies.items():
+        vars(node).update({name: copied(vars(node)[name]) for name in _attributes(node)})
+    return copies.get(model)
+
+
+def shallow_copy(node: nnx.Pytree, cls: type | None = None, **attributes: Any) -> Any:
+    """An object with the same attributes, and those given, of the same class or of `cls`."""
+    new: Any = object.__new__(cls or type(node))
+    vars(new).update(vars(node), **attributes)
+    return new
+
+
 def _children(node: Any) -> Iterator[tuple[str | int, Any]]:
-    if isinstance(node, list | tuple):
-        yield from enumerate(node)
-    elif isinstance(node, dict):
+    if isinstance(node, nnx.Pytree):
+        for name in _attributes(node):
+            is_index = isinstance(node, nnx.List) and name.isdigit()
+            yield int(name) if is_index else name, vars(node)[name]
+    elif isinstance(node, dict):  # as it is ordered, where JAX would sort
         yield from node.items()
-    elif isinstance(node, nnx.Pytree):
-        attributes = vars(node)
-        # A model that has been split and merged, as by nnx.eval_shape, has its attributes sorted;
-        # this table of them is still in the order of assignment.
-        first = [name for name in getattr(node, "_pytree__nodes", ()) if name in attributes]
-        for name in dict.fromkeys([*first, *attributes]):
-            if not name.startswith("_pytree__"):
-                is_index = isinstance(node, nnx.List) and name.isdigit()
-                yield int(name) if is_index else name, attributes[name]
+    else:
+        entries, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+        yield from ((_key(path[0]), child) for path, child in entries if path)
+
+
+def _with_children(container: Any, children: list[Any]) -> Any:
+    """A container of the same kind with other entries: a dict, or another that JAX knows."""
+    if isinstance(container, dict):
+        new = copy.copy(container)
+        new.update(zip(container, children, strict=True))
+        return new
+    structure = jax.tree.structure(container, is_leaf=lambda x: x is not container)
+    return jax.tree.unflatten(structure, children)
+
+
+def _key(entry: Any) -> str | int:
+    """The index, key or name in an entry of a path of JAX."""
+    return next(getattr(entry, name) for name in ("idx", "key", "name") if hasattr(entry, name))
+
+
+def _attributes(node: nnx.Pytree) -> list[str]:
+    held = vars(node)
+    # Splitting and merging a model, as nnx.eval_shape does, sorts its attributes; this table of
+    # them keeps the order of assignment.
+    first = [name for name in getattr(node, "_pytree__nodes", ()) if name in held]
+    return [name for name in dict.fromkeys([*first, *held]) if not name.startswith("_pytree__")]

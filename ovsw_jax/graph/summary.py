@@ -1,7 +1,7 @@
 """What a network holds and computes: bits, bytes and multiply-accumulates of each layer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,9 +10,9 @@ from flax import nnx
 
 from ovsw_jax.graph.call import Call, call_with
 from ovsw_jax.graph.module_tree import Path, check_is_nnx, walk
-from ovsw_jax.graph.products import equations, macs, operand_dtypes
+from ovsw_jax.graph.products import macs, operand_dtypes
 from ovsw_jax.graph.summary_table import InputSummary, LayerSummary, ModelSummary
-from ovsw_jax.graph.traced_layers import layer_of, output_of, traced
+from ovsw_jax.graph.trace import Branches, Equation, Trace, trace
 from ovsw_jax.latent import LATENT_KEY
 from ovsw_jax.nn._checks import as_dtype
 from ovsw_jax.nn.filter_signs import carries_factor
@@ -24,38 +24,38 @@ def summary(
 ) -> ModelSummary:
     """Counts parameters, memory and multiply-accumulates of a Flax NNX network, layer by layer.
 
-    Nothing is computed, only traced, in evaluation mode; the model stays as it is. All modules
+    The network is traced in evaluation mode and not run; the model does not change. All modules
     count, the user's own included: a convolution or matrix product belongs to the innermost module
     whose public method makes it. The products of a layer are binary if it has both an `input_sign`
-    and a `kernel_sign`, as `ovsw.nn.BinaryConv` has unless told otherwise; parameters are 1-bit if
-    they are called `latent_kernel`.
+    and a `kernel_sign`, as `ovsw.nn.BinaryConv` has by default; parameters are 1-bit if their name
+    is `latent_kernel`.
 
     A multiply-accumulate is one product added to a sum. Only convolutions and matrix products
-    count: elements of the output times weights a filter, zeros of the padding included. A layer
-    called twice counts twice there, and once in parameters and memory. The body of a scan counts
-    once a step, that of a `while_loop` once, and of a conditional the costlier branch; what a
-    Pallas kernel does is not seen.
+    count: elements of the output times weights per filter, zeros of the padding included. A layer
+    that is called twice counts twice there, and once in parameters and memory. The body of a scan
+    counts once per step, that of a `while_loop` once, and of a conditional the costlier branch.
+    Products inside a Pallas kernel are not counted.
 
-    Memory is of what must be stored to run the network: parameters, batch statistics, Variables of
-    kinds of your own, and arrays in no Variable. Random state, caches, metrics, optimizer state
-    and what a call leaves to be looked at (`nnx.Intermediate`) have no part in it.
+    Memory is what must be stored to run the network: parameters, batch statistics, Variables of
+    your own kinds, and arrays in no Variable. Random state, caches, metrics, optimizer state and
+    intermediate values (`nnx.Intermediate`) are not included.
 
     Args:
       model: the network; may be abstract, as `nnx.eval_shape` makes it.
-      *inputs: what it is called with. A shape, batch axis first, stands for one array; it can be
-        named `input_shape=`. Inputs of another form are trees of arrays or
+      *inputs: positional arguments of the call. A shape, batch axis first, stands for one array;
+        it can be given as `input_shape=`. Other inputs are trees of arrays or
         `jax.ShapeDtypeStruct`s, as the network takes them, with their own dtypes.
       dtype: of the inputs that are given by shape.
-      **named_inputs: keyword arguments of the call: in them arrays and `jax.ShapeDtypeStruct`s are
-        inputs, and all else, such as flags, is handed on as it is, a shape too.
+      **named_inputs: keyword arguments of the call. Arrays and `jax.ShapeDtypeStruct`s in them are
+        inputs; everything else, such as a flag or a shape, is passed on unchanged.
 
     Returns:
-      A frozen dataclass with `rows`, a layer each, and `total`; see their fields for units. `str`
+      A frozen dataclass with `rows`, one per layer, and `total`; see their fields for units. `str`
       of it is a table, `to_markdown()` another, and `to_dict()` has the exact numbers.
 
     Raises:
-      TypeError: if `model` is no NNX module, or `dtype` no dtype.
-      ValueError: if an input is neither a shape nor of arrays, or the model doesn't take it.
+      TypeError: if `model` is not an NNX module, or `dtype` not a dtype.
+      ValueError: if an input is neither a shape nor made of arrays, or the model doesn't take it.
 
     >>> import ovsw_jax as ovsw
     >>> model = nnx.eval_shape(lambda: ovsw.models.SmallResNet(rngs=nnx.Rngs(0)))
@@ -79,11 +79,11 @@ def summary(
     network = nnx.clone(model, graph=True)
     nnx.pop(network, nnx.Intermediate)
     network.eval()
-    layers = _layers(network)
-    program = _program(network, layers, call, type(model).__name__)
-    for operation, scope, times in equations(program):
-        _count(operation, layer_of(scope), times, layers)
-    rows = [layer.row() for layer in layers]
+    traced = _traced(network, call)
+    layers = {path: _Layer(path, module) for path, module in traced.layers.items()}
+    _hold(network, layers)
+    _count(traced, layers)
+    rows = [layer.row() for layer in layers.values()]
     arrays = [InputSummary(n, x.shape, x.dtype.name) for n, x in call.abstract.items()]
     return ModelSummary(
         input_shape=arrays[0].shape,
@@ -99,20 +99,20 @@ _NOT_STORED = (nnx.Intermediate, nnx.RngState, nnx.Cache, nnx.metrics.MetricStat
 
 
 class _Layer:
-    """What is counted of one module, itself without the modules in it."""
+    """What is counted for one module, without the modules in it."""
 
     def __init__(self, path: Path, module: nnx.Module):
         self.path, self.module, self.kind = path, module, type(module).__name__
         self.latent: list[Any] = []
         self.real_params = self.other_bytes = 0
-        self.outputs: dict[int, tuple[int, ...]] = {}
+        self.output_shapes: tuple[tuple[int, ...], ...] | None = None
         self.macs = {"binary": 0, "float": 0}
         self.dtypes: dict[str, None] = {}
         signs = [getattr(module, name, None) for name in ("input_sign", "kernel_sign")]
         self.products = "float" if None in signs else "binary"
 
     def hold(self, variable: Any, path: Path) -> None:
-        """Counts a Variable, or an array in none, as this layer's."""
+        """Counts a Variable, or an array in no Variable, as this layer's."""
         if isinstance(variable, _NOT_STORED):
             return
         held = variable.get_raw_value() if isinstance(variable, nnx.Variable) else variable
@@ -129,7 +129,7 @@ class _Layer:
         return LayerSummary(
             name="/".join(map(str, self.path)),
             kind=self.kind,
-            output_shapes=tuple(self.outputs[i] for i in sorted(self.outputs)),
+            output_shapes=self.output_shapes or (),
             binary_params=bits,
             real_params=self.real_params,
             stored_bytes=-(-bits // 8) + self.other_bytes + self._factor_bytes(),
@@ -140,7 +140,7 @@ class _Layer:
         )
 
     def _factor_bytes(self) -> int:
-        """Memory of one factor a filter, where it is computed from latent weights."""
+        """Memory of one factor per filter, where it is computed from latent weights."""
         layer = self.module
         if not isinstance(layer, BinaryConv | BinaryDense):
             return 0
@@ -153,35 +153,36 @@ class _Layer:
         return sum(_bytes(latent) // fan_in for latent in self.latent)
 
 
-def _layers(network: nnx.Module) -> list[_Layer]:
-    """The modules of a network, with the arrays that each holds; containers are no layers."""
-    layers: dict[Path, _Layer] = {}
+def _hold(network: nnx.Module, layers: Mapping[Path, _Layer]) -> None:
+    """Gives each layer the arrays that it holds, those in its containers included."""
     for path, node in walk(network):
-        if isinstance(node, nnx.Module):
-            if not isinstance(node, nnx.List | nnx.Dict) or not path:
-                layers[path] = _Layer(path, node)
-        else:
+        if not isinstance(node, nnx.Module):
             owner = path
             while owner not in layers:
                 owner = owner[:-1]
             layers[owner].hold(node, path)
-    return list(layers.values())
 
 
-def _count(operation: Any, number: int | None, times: int, layers: Sequence[_Layer]) -> None:
-    output = output_of(operation)
-    if output is not None:
-        layers[output[0]].outputs.setdefault(output[1], operation.outvars[0].aval.shape)
-    multiplied = macs(operation)
-    if multiplied and number is not None:
-        layer = layers[number]
-        layer.macs[layer.products] += multiplied * times
-        layer.dtypes[operand_dtypes(operation)] = None
+def _count(traced: Trace, layers: Mapping[Path, _Layer]) -> None:
+    """Counts what the layers compute, and notes what the first call of each returns."""
+    for call in traced.calls(_costliest):
+        if layers[call.layer].output_shapes is None:
+            layers[call.layer].output_shapes = tuple(x.aval.shape for x in call.outputs.values())
+    for equation in traced.equations(_costliest):
+        multiplied = macs(equation.operation)
+        if multiplied and equation.layer is not None:
+            layer = layers[equation.layer]
+            layer.macs[layer.products] += multiplied * equation.times
+            layer.dtypes[operand_dtypes(equation.operation)] = None
 
 
-def _program(network: nnx.Module, layers: Sequence[_Layer], call: Call, name: str) -> Any:
+def _costliest(branches: Branches) -> Iterable[Equation]:
+    return max(branches, key=lambda branch: sum(macs(e.operation) * e.times for e in branch))
+
+
+def _traced(network: nnx.Module, call: Call) -> Trace:
     try:
-        return traced(network, [layer.module for layer in layers], call)
+        return trace(network, call)
     except Exception as error:
         given = [f"{x.dtype.name} array of shape {x.shape}" for x in call.abstract.values()]
         single = list(call.arrays) == ["0"]
@@ -190,9 +191,9 @@ def _program(network: nnx.Module, layers: Sequence[_Layer], call: Call, name: st
             if single
             else ", ".join(f"{place} ({x})" for place, x in zip(call.arrays, given, strict=True))
         )
-        flags = "".join(f", {place}={value!r}" for place, value in call.handed_on.items())
+        flags = "".join(f", {place}={value!r}" for place, value in call.flags.items())
         raise ValueError(
-            f"{name} can't be called with {inputs}{flags}: "
+            f"{type(network).__name__} can't be called with {inputs}{flags}: "
             f"{type(error).__name__}: {error}\nGive the input_shape of a whole batch, such as "
             "(1, 224, 224, 3), and the dtype that the network takes; or all of its inputs as "
             "arrays or jax.ShapeDtypeStructs, and flags by their names. Only a positional input "

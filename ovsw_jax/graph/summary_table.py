@@ -1,4 +1,4 @@
-"""What `ovsw.summary` counted, layer by layer, as numbers and as a table."""
+"""The result of `ovsw.summary`, layer by layer, as numbers and as a table."""
 
 import dataclasses
 from typing import Any
@@ -31,13 +31,13 @@ class LayerSummary:
       name: path of the module, as `ovsw.flip_metrics` names layers.
       kind: name of its class.
       output_shapes: shape of each array that its first call returns; empty if it is not called.
-      binary_params: latent weights, of which inference keeps one bit each.
+      binary_params: latent weights; inference stores one bit of each.
       real_params: other parameters.
       stored_bytes: memory of its variables as inference stores them: latent weights as bits,
-        rounded up to bytes, with one number a filter for a factor computed from them; other
+        rounded up to bytes, with one number per filter for a factor computed from them; other
         parameters and statistics in their dtype.
-      training_bytes: memory of its variables, latent weights included, in their dtype; gradients
-        and the optimizer come on top.
+      training_bytes: memory of its variables, latent weights included, in their dtype; without
+        gradients and the optimizer's state.
       binary_macs: multiply-accumulates of signs with signs.
       float_macs: other multiply-accumulates.
       dtype: dtype of the operands of its products, or None if it has none.
@@ -68,7 +68,7 @@ class InputSummary:
     """One array that the network was called with.
 
     Attributes:
-      name: its place in the call: a number or keyword, and what leads to it from there.
+      name: its place in the call: the number or keyword of the argument, and the keys inside it.
       shape: batch axis included.
       dtype: name of its dtype.
     """
@@ -85,9 +85,9 @@ class ModelSummary:
     Attributes:
       input_shape: shape of the input, or of the first, batch axis included.
       input_dtype: its dtype.
-      rows: a layer each, in the order in which they were assigned.
+      rows: one per layer, in the order in which the layers were assigned.
       total: the sums, with the output of the whole network.
-      inputs: each array that it was called with.
+      inputs: the arrays that it was called with.
     """
 
     input_shape: tuple[int, ...]
