@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.fitting import check_state
+from ovsw_jax.fitting import check_params, check_state
 from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype, mean
 
@@ -33,6 +32,13 @@ class AgsState(NamedTuple):
     rescaled_filter_ratio: Any
     grad_weight_ratio: Any
     filters: Any
+
+    def layer_metrics(self) -> dict[str, tuple[Any, Any]]:
+        """Shares and means over filters, per layer; see `ovsw_jax.ReportsMetrics`."""
+        return {
+            "rescaled_filter_ratio": (self.rescaled_filter_ratio, self.filters),
+            "grad_weight_ratio": (self.grad_weight_ratio, self.filters),
+        }
 
 
 class _Scaled(NamedTuple):
@@ -106,8 +112,7 @@ def scale_by_ags(
         updates: Any, state: AgsState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, AgsState]:
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS_MSG)
+        check_params(params, "scale_by_ags")
         check_state(state, AgsState)
         latent = LatentLeaves(params, mask)
         latent.check_only(state.filters, "state of scale_by_ags")

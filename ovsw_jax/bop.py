@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.fitting import check_state
+from ovsw_jax.fitting import check_params, check_state
 from ovsw_jax.hyperparams import FLOAT32_MAX, Hyperparameter, known_values, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype
 
@@ -104,8 +103,7 @@ def bop(
         updates: Any, state: BopState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, BopState]:
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS_MSG)
+        check_params(params, "bop")
         check_state(state, BopState)
         latent = LatentLeaves(params, mask)
         tau, gamma = value_at(threshold, state.count), value_at(adaptivity, state.count)

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.fitting import check_state
+from ovsw_jax.fitting import check_params, check_state
 from ovsw_jax.hyperparams import FLOAT32_MAX, Hyperparameter, known_values, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype
 
@@ -80,8 +79,7 @@ def clip_latent(
         updates: Any, state: Any, params: Any = None, **extra_args: Any
     ) -> tuple[Any, optax.OptState]:
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS_MSG)
+        check_params(params, "clip_latent")
         check_state(state, optax.ScaleByScheduleState if scheduled else optax.EmptyState)
         latent = LatentLeaves(params, mask)
         now = value_at(limit, state.count) if scheduled else limit

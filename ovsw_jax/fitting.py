@@ -9,6 +9,15 @@ import numpy as np
 import optax
 
 
+def check_params(params: Any, rule: str) -> None:
+    """Raises ValueError if `update` was called without params; `rule` is the public name."""
+    if params is None:
+        raise ValueError(
+            f"{rule} reads the weights, but params=None: call update(gradients, state, params), "
+            "with the params at which the gradients were taken."
+        )
+
+
 def check_state(state: Any, kind: type) -> None:
     """Raises TypeError unless an optimizer state is of the class that `init` makes."""
     if not isinstance(state, kind):
@@ -96,7 +105,7 @@ def made_with_another_mask(
     return (
         f"{what} is not of the layers that the mask selects ({'; '.join(differences)}): it was "
         "made with another mask, or of other params. Use those that the optimizer state was made "
-        "with, or initialise the optimizer anew with these."
+        "with, or initialise the optimizer again with these."
     )
 
 

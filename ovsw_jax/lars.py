@@ -5,9 +5,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.fitting import check_average, check_fits, check_state, lacks_gradient
+from ovsw_jax.fitting import check_average, check_fits, check_params, check_state, lacks_gradient
 from ovsw_jax.hyperparams import (
     FLOAT32_MAX,
     Hyperparameter,
@@ -146,8 +145,7 @@ def lars_sgd(
         updates: Any, state: LarsState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, LarsState]:
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS_MSG)
+        check_params(params, "lars_sgd")
         check_state(state, LarsState)
         latent = LatentLeaves(params, mask)
         latent.gradients(updates)  # checks that none is missing in the mask

@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.fitting import check_state
+from ovsw_jax.fitting import check_params, check_state
 from ovsw_jax.flip_state import FlipRule, FlipState, StateKind
 from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, accurate_dtype
@@ -77,8 +76,7 @@ def silence_aware_decay(
         updates: Any, state: FlipState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, FlipState]:
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS_MSG)
+        check_params(params, "silence_aware_decay")
         check_state(state, FlipState)
         latent = LatentLeaves(params, mask)
         gradients = latent.gradients(updates)

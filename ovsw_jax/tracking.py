@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.fitting import check_state
+from ovsw_jax.fitting import check_params, check_state
 from ovsw_jax.flip_state import FlipRule, FlipState, StateKind
 from ovsw_jax.hyperparams import Hyperparameter
 from ovsw_jax.latent import LatentLeaves, Mask
@@ -61,8 +60,7 @@ def track_flip_state(
         updates: Any, state: FlipState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, FlipState]:
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS_MSG)
+        check_params(params, "track_flip_state")
         check_state(state, FlipState)
         latent = LatentLeaves(params, mask)
         new_state = rule.update(state, latent)[0]

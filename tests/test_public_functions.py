@@ -60,9 +60,9 @@ def public(name):
 
 
 def public_names():
-    """All of them but the modules, and the states, which only the transforms make."""
-    states = {"AgsState", "BopState", "FlipState", "LarsState"}
-    names = {n for n in ovsw.__all__ if not inspect.ismodule(public(n))} - states
+    """All of them but the modules, the states, which only the transforms make, and protocols."""
+    names = {n for n in ovsw.__all__ if not inspect.ismodule(public(n))}
+    names -= {n for n in names if hasattr(public(n), "_fields") or n == "ReportsMetrics"}
     for module in ("nn", "linen", "models"):
         names |= {f"{module}.{n}" for n in public(module).__all__}
     return names
