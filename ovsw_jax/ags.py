@@ -17,7 +17,7 @@ MIN_WEIGHT_NORM = 1e-3
 
 
 class AgsState(NamedTuple):
-    """State of `scale_by_ags`: what the latest update saw, one scalar a latent kernel.
+    """State of `scale_by_ags`: what the latest update saw, one scalar per latent kernel.
 
     The trees are structured like the params, with `optax.MaskedNode` outside the mask.
 

@@ -23,8 +23,8 @@ def check_state(state: Any, kind: type) -> None:
     if not isinstance(state, kind):
         raise TypeError(
             f"the optimizer state is of type {type(state).__name__}, not {kind.__name__}. Pass the "
-            "state that this transform's init or latest update gave. Of a checkpoint that holds "
-            "plain dicts and lists, restore into tx.init(params), which has the structure."
+            "state that this transform's init or latest update gave. Restore a checkpoint of plain "
+            "dicts and lists into tx.init(params), which has the structure."
         )
     axes = np.shape(getattr(state, "count", 0))
     if axes:
@@ -40,13 +40,13 @@ def is_masked(x: Any) -> bool:
 
 
 def lacks_gradient(gradient: Any) -> bool:
-    """Whether it says that there is none: None (as filtered ones hold), or float0 (of integers)."""
+    """Whether there is no gradient: None (in filtered gradients), or float0 (of integers)."""
     dtype = getattr(gradient, "dtype", None)
     return gradient is None or is_masked(gradient) or dtype == jax.dtypes.float0
 
 
 def canonical(x: Any) -> Any:
-    """A number or array of NumPy as JAX has it: its float64 is float32 unless 64 bits are on."""
+    """A NumPy number or array as JAX converts it: float64 to float32 unless 64 bits are on."""
     return jnp.asarray(x) if isinstance(x, float | np.ndarray | np.generic) else x
 
 
@@ -84,7 +84,7 @@ def check_entry(name: str, entry: Any, weight: Any, what: str) -> None:
 
 
 def check_average(name: str, entry: Any, weight: Any, what: str) -> None:
-    """As `check_entry`, of an average of gradients: it must be floating-point too."""
+    """Like `check_entry`, and raises unless the dtype can hold an average of gradients."""
     check_entry(name, entry, weight, what)
     if not jnp.issubdtype(entry.dtype, jnp.floating):
         raise ValueError(
@@ -96,7 +96,7 @@ def check_average(name: str, entry: Any, weight: Any, what: str) -> None:
 def made_with_another_mask(
     what: str, lacking: Collection[str], surplus: Collection[str] = ()
 ) -> str:
-    """What to say of a state that is of other layers than the mask selects now."""
+    """The message about a state of other layers than the mask selects."""
     differences = [
         f"{verb} {', '.join(map(repr, sorted(names)))}"
         for verb, names in (("lacks", lacking), ("has in excess", surplus))

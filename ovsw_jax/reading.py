@@ -1,4 +1,4 @@
-"""How states are found in an optimizer state, and what to say of one that can't be read."""
+"""Finds states in an optimizer state, and words the errors about those that can't be read."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def check_unbatched(state: Any, reader: str) -> None:
 
 
 def ambiguous(name: str, what: str) -> str:
-    """What to say where an optimizer state holds two answers for one layer."""
+    """The message about an optimizer state that holds two answers for one layer."""
     return (
         f"{what} of {name!r} is ambiguous: the optimizer tracks that layer twice, or two layers "
         "have that name ('total' is the name of the totals). Chain either ovsw.sad() or "
@@ -56,7 +56,7 @@ def ambiguous(name: str, what: str) -> str:
 
 
 def no_flip_state(opt_state: Any) -> str:
-    """What to say of an optimizer state in which nothing is tracked."""
+    """The message about an optimizer state in which nothing is tracked."""
     return (
         f"the optimizer state ({type(opt_state).__name__}) holds no flip state of any layer. Chain "
         "ovsw.track_flip_state() with the optimizer to observe it, or ovsw.sad() to act on it."

@@ -1,4 +1,4 @@
-"""Flip state: when each latent weight last changed sign, updated once a step (Eq. 15).
+"""Flip state: when each latent weight last changed sign, updated at every step (Eq. 15).
 
 `kinds.py` names the kinds of flip state. Each is a class with the methods of
 `protocol.FlipStateKind`, in a file of its own: it says what is stored of a weight.

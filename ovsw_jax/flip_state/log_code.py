@@ -25,14 +25,14 @@ from ovsw_jax.hyperparams import Hyperparameter, known_values
 
 @dataclass(frozen=True)
 class LogCode:
-    """The part of a `FlipStateKind` that all codes share; a subclass adds `update`.
+    """What all kinds that are codes share; a subclass adds `update` to make a `FlipStateKind`.
 
     Attributes:
       name, description: see `FlipStateKind`.
       dtype: of a code, an unsigned integer type.
       unit: nats per level.
-      middle: where in a level the log S lies that it stands for: 0.5 of a level up where a flip
-        rounds down, 0 where it rounds to the nearest level.
+      middle: level n stands for log S = (n + middle - top - phase) * unit: 0.5 where a flip is
+        rounded down to a level, 0 where it is rounded to the nearest one.
       max_momentum: the largest mu whose flips and steps the levels resolve.
       finer: the kind to use for a smaller threshold.
     """

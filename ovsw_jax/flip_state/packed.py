@@ -35,7 +35,7 @@ class Packed(LogCode):
         """The code of the module's docstring."""
         super().__init__(
             name="packed",
-            description="two bytes a weight",
+            description="two bytes per weight",
             dtype=jnp.uint16,
             unit=UNIT,
             middle=0.5,

@@ -17,7 +17,7 @@ from ovsw_jax.latent import LatentLeaves, accurate_dtype
 
 
 class FlipRule:
-    """Eq. 15 with its hyperparameters: makes a FlipState and updates it, once a step."""
+    """Eq. 15 with its hyperparameters: makes a FlipState and updates it at every step."""
 
     def __init__(self, momentum: Hyperparameter, threshold: Hyperparameter, state: StateKind):
         """Checks the hyperparameters; see `ovsw_jax.track_flip_state` for their meaning."""

@@ -21,8 +21,8 @@ class FlipState(NamedTuple):
         (`ovsw_jax.flip_state.packed8`) or a float (`ovsw_jax.flip_state.ema`).
       flip_ratio: per layer, the share of weights that flipped at the latest update, 0 to 1.
       threshold: scalar, sigma at the latest update (float64 if a history is).
-      phase: float32 scalar, what the packed countdown left over; of no meaning to the literal
-        average, which leaves it as it is.
+      phase: float32 scalar, the fraction of a level that packed countdowns left over; the literal
+        average doesn't use it and keeps it as it is.
     """
 
     count: jax.Array  # type: ignore[assignment]  # optax calls it so; tuple.count is hidden
