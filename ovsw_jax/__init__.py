@@ -14,7 +14,8 @@ from ovsw_jax.graph import binarize, summary
 from ovsw_jax.horizon import silence_horizon, threshold_for_horizon
 from ovsw_jax.lars import LarsState, lars_sgd
 from ovsw_jax.latent import latent_mask
-from ovsw_jax.metrics import flip_metrics, never_flipped_mask, silent_mask
+from ovsw_jax.masks import never_flipped_mask, silent_mask
+from ovsw_jax.metrics import ReportsMetrics, flip_metrics
 from ovsw_jax.sad import sad, silence_aware_decay
 from ovsw_jax.sgd import ovsw_sgd
 from ovsw_jax.tracking import track_flip_state
@@ -26,6 +27,7 @@ __all__ = [
     "BopState",
     "FlipState",
     "LarsState",
+    "ReportsMetrics",
     "ags",
     "binarize",
     "bop",

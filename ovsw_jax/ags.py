@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.fitting import check_state
+from ovsw_jax.fitting import check_params, check_state
 from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, mean
 from ovsw_jax.precision import accurate_dtype
@@ -19,7 +18,7 @@ MIN_WEIGHT_NORM = 1e-3
 
 
 class AgsState(NamedTuple):
-    """State of `scale_by_ags`: what the latest update saw, one scalar a latent kernel.
+    """State of `scale_by_ags`: what the latest update saw, one scalar per latent kernel.
 
     The trees are structured like the params, with `optax.MaskedNode` outside the mask.
 
@@ -34,6 +33,13 @@ class AgsState(NamedTuple):
     rescaled_filter_ratio: Any
     grad_weight_ratio: Any
     filters: Any
+
+    def layer_metrics(self) -> dict[str, tuple[Any, Any]]:
+        """Shares and means over filters, per layer; see `ovsw_jax.ReportsMetrics`."""
+        return {
+            "rescaled_filter_ratio": (self.rescaled_filter_ratio, self.filters),
+            "grad_weight_ratio": (self.grad_weight_ratio, self.filters),
+        }
 
 
 class _Scaled(NamedTuple):
@@ -107,8 +113,7 @@ def scale_by_ags(
         updates: Any, state: AgsState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, AgsState]:
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS_MSG)
+        check_params(params, "scale_by_ags")
         check_state(state, AgsState)
         latent = LatentLeaves(params, mask)
         latent.check_only(state.filters, "state of scale_by_ags")

@@ -1,13 +1,12 @@
-"""Bop: signs that flip when the mean gradient asks for it, with no latent weight behind them."""
+"""Bop: flips the signs of binary weights by their average gradient, without latent weights."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.fitting import check_state
+from ovsw_jax.fitting import check_params, check_state
 from ovsw_jax.hyperparams import FLOAT32_MAX, Hyperparameter, known_values, value_at
 from ovsw_jax.latent import LatentLeaves, Mask
 from ovsw_jax.precision import accurate_dtype
@@ -32,7 +31,7 @@ def bop(
     adaptivity: Hyperparameter = 1e-3,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Flips the signs whose average gradient asks for it: Bop, for weights of -1 and +1.
+    r"""Bop: flips weights of -1 and +1 whose average gradient is large and has their sign.
 
     .. math::
       m &\leftarrow (1-\gamma) m + \gamma G \\
@@ -43,11 +42,11 @@ def bop(
     without a gradient no threshold flips a weight. m is kept after a flip.
 
     The latent kernels then hold -1 and +1. A kernel that doesn't yet (a usual initialisation)
-    stands for its signs, with sign(0) = +1, and goes to its new signs in the first update, new - W.
+    counts as its signs, with sign(0) = +1; the first update, new - W, moves it to its new signs.
     `optax.apply_updates` then gives exactly -1 or +1 where W was -1 or +1, and where it keeps its
     sign. Where it also flips there is not always a float that added to W gives the opposite sign
-    exactly: it may land a rounding away (0.99999994), and is exact after the next update that
-    doesn't flip it, after two in any case. Begin with signs to have them exact throughout.
+    exactly: the weight may be a rounding off (0.99999994), and is exact after the next update that
+    doesn't flip it, after two in any case. Start from signs to have them exact throughout.
     Weights beyond 1 / eps (8e6 in float32, 128 in bfloat16) take a few updates.
 
     A NaN gradient makes m NaN and stays there: such a weight never flips again. Guard with
@@ -59,22 +58,22 @@ def bop(
       mask: which leaves are binary weights: a pytree of bools, a function from params to one, or
         None for `latent_mask`. Other leaves pass unchanged and cost no state: give them an
         optimizer through `optax.partition`.
-        `optax.inject_hyperparams` takes a function for a schedule unless it is told otherwise:
+        `optax.inject_hyperparams` takes a function for a schedule unless you pass it
         `static_args=("mask",)`.
 
     Both numbers may be an array or a schedule of the update count.
 
     Returns:
-      A gradient transformation with a `BopState`. Its updates are steps, not gradients: put
-      nothing behind it that scales them, and no weight decay or learning rate. They have the
-      dtype of the weights.
+      A gradient transformation with a `BopState`. Its updates are steps, not gradients: chain
+      no learning rate, weight decay or other scaling after it. They have the dtype of the
+      weights.
 
     Raises:
       ValueError: if a hyperparameter is known to be out of range (schedules and traced values are
-        not checked); at `init` if the mask selects nothing; at `update` if params are missing, or
-        shaped otherwise than the gradients.
-      TypeError: if a hyperparameter is no number, or a weight or gradient in the mask no real
-        floating-point array.
+        not checked); at `init` if the mask selects nothing; at `update` if params are missing or
+        have other shapes than the gradients.
+      TypeError: if a hyperparameter is not a number, or a weight or gradient in the mask is not a
+        real floating-point array.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, ovsw_jax as ovsw
@@ -105,8 +104,7 @@ def bop(
         updates: Any, state: BopState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, BopState]:
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS_MSG)
+        check_params(params, "bop")
         check_state(state, BopState)
         latent = LatentLeaves(params, mask)
         tau, gamma = value_at(threshold, state.count), value_at(adaptivity, state.count)

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.fitting import check_state
+from ovsw_jax.fitting import check_params, check_state
 from ovsw_jax.hyperparams import FLOAT32_MAX, Hyperparameter, known_values, value_at
 from ovsw_jax.latent import LatentLeaves, Mask
 from ovsw_jax.precision import accurate_dtype
@@ -26,12 +25,12 @@ def clip_latent(
       U \leftarrow \min(\max(U, -c - W), c - W)
 
     with the bounds rounded so that W + U, as `optax.apply_updates` rounds it, is never beyond
-    :math:`\pm c`. A weight that is already outside comes in with the next update, an update that
-    ends inside passes bit for bit, and NaN stays NaN. An infinite weight stays, as there is no
-    update that brings it back.
+    :math:`\pm c`. The next update brings in a weight that is already outside. An update that
+    ends inside passes bit for bit, and NaN stays NaN. An infinite weight stays, as no update can
+    bring it back.
 
-    Chain it last, behind the learning rate: what changes updates after it moves the bound.
-    Binary layers with batch norm don't see the size of their latent weights, and OvSW doesn't need
+    Chain it last, after the learning rate: a later transform that changes updates moves the bound.
+    The size of latent weights has no effect in binary layers with batch norm, and OvSW doesn't need
     a bound on them. It matters together with OvSW: the floor of `scale_by_ags` is relative to
     |W|, so a bound on W is one on the floor; and a weight that waits at the bound doesn't flip, so
     it falls silent, and `silence_aware_decay` pulls it inwards.
@@ -41,7 +40,7 @@ def clip_latent(
         BinaryConnect and Larq. What the dtype of the weights can't hold is rounded towards 0.
       mask: which leaves are latent weights: a pytree of bools, a function from params to one, or
         None for `latent_mask`. Other leaves pass unchanged.
-        `optax.inject_hyperparams` takes a function for a schedule unless it is told otherwise:
+        `optax.inject_hyperparams` takes a function for a schedule unless you pass it
         `static_args=("mask",)`.
 
     Returns:
@@ -51,10 +50,10 @@ def clip_latent(
 
     Raises:
       ValueError: if `limit` is known to be out of range (schedules and traced values are not
-        checked); at `init` if the mask selects nothing; at `update` if params are missing, or
-        shaped otherwise than the updates.
-      TypeError: if `limit` is no number, or a latent weight or its update no real floating-point
-        array.
+        checked); at `init` if the mask selects nothing; at `update` if params are missing or have
+        other shapes than the updates.
+      TypeError: if `limit` is not a number, or a latent weight or its update is not a real
+        floating-point array.
 
     Example:
       >>> import jax.numpy as jnp, optax, ovsw_jax as ovsw
@@ -81,8 +80,7 @@ def clip_latent(
         updates: Any, state: Any, params: Any = None, **extra_args: Any
     ) -> tuple[Any, optax.OptState]:
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS_MSG)
+        check_params(params, "clip_latent")
         check_state(state, optax.ScaleByScheduleState if scheduled else optax.EmptyState)
         latent = LatentLeaves(params, mask)
         now = value_at(limit, state.count) if scheduled else limit
@@ -102,7 +100,7 @@ def _clip(update: jax.Array, weight: jax.Array, limit: Any) -> jax.Array:
     added_in = update.dtype if update.dtype == weight.dtype else dtype
     bound, w = _bound(limit, weight.dtype, dtype), weight.astype(dtype)
     highest, lowest = _largest_step(w, bound, added_in), -_largest_step(-w, bound, added_in)
-    # The sum itself is not looked at: XLA may round it once here and otherwise where it is added.
+    # Not by the sum itself: XLA may round it differently here and where the update is added.
     return jnp.clip(update.astype(added_in), lowest, highest)
 
 
@@ -142,5 +140,5 @@ def _check_limit(limit: Hyperparameter) -> None:
         if not FLOAT32_TINY <= v <= FLOAT32_MAX:
             raise ValueError(
                 f"limit={v:g} is out of range: it must be finite and > 0, in float32 too. Use 1.0 "
-                "as BinaryConnect does, or leave clip_latent away for no bound."
+                "as BinaryConnect does, or omit clip_latent for no bound."
             )

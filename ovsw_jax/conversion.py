@@ -1,21 +1,19 @@
-"""Flip state of one kind made into another, to go on with a run that began with the first."""
+"""Flip state of one kind made into another, so that a run resumes with another `state=`."""
 
-from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ovsw_jax import ema
-from ovsw_jax.flip_state import FlipState, StateKind, kind_named, kind_of
-from ovsw_jax.metrics import check_unbatched, find_states, no_flip_state
+from ovsw_jax.flip_state import FlipState, FlipStateKind, StateKind, kind_named, kind_of
 from ovsw_jax.precision import accurate_dtype
+from ovsw_jax.reading import check_unbatched, find_states, no_flip_state
 
 
 def convert_flip_state(opt_state: Any, state: StateKind, *, dtype: Any = None) -> Any:
     """The same optimizer state with its flip state as `"packed"`, `"packed8"` or `"ema"`.
 
-    Training goes on with an optimizer made with that `state=`. Signs last seen and marks of weights
+    Training resumes with an optimizer made with that `state=`. Signs last seen and marks of weights
     that never flipped are kept. The average S is rounded to the nearest level: by up to 0.00025
     nats in `"packed"`, 0.04 in `"packed8"`. An S below the lowest level becomes that level, which
     stands for S ~ 0. What is `"packed"` or `"packed8"` comes back from `"ema"` as it was, if no
@@ -61,7 +59,7 @@ def convert_flip_state(opt_state: Any, state: StateKind, *, dtype: Any = None) -
     )
 
 
-def _converted(flips: FlipState, kind: ModuleType, dtype: Any) -> FlipState:
+def _converted(flips: FlipState, kind: FlipStateKind, dtype: Any) -> FlipState:
     # In an nnx.Optimizer a scalar is a Variable, a tree of one leaf.
     (phase,) = jax.tree.leaves(flips.phase)
     history = jax.tree.map(lambda h: _history(h, phase, kind, dtype), flips.history)
@@ -70,16 +68,12 @@ def _converted(flips: FlipState, kind: ModuleType, dtype: Any) -> FlipState:
     return flips._replace(history=history, threshold=threshold)
 
 
-def _history(history: jax.Array, phase: jax.Array, kind: ModuleType, dtype: Any) -> jax.Array:
+def _history(history: jax.Array, phase: jax.Array, kind: FlipStateKind, dtype: Any) -> jax.Array:
     before = kind_of(history)
-    average = before.average(history, phase)
-    if kind is ema and dtype is not None:
-        # An old flip must not underflow to "never flipped".
-        least = jnp.where(average > 0, float(jnp.finfo(dtype).tiny), 0).astype(dtype)
-        average = jnp.maximum(average.astype(dtype), least)
-    elif kind is before:
-        return history
-    return kind.of_average(average, before.last_sign_positive(history), phase)
+    if kind is not before:
+        average = before.average(history, phase)
+        history = kind.of_average(average, before.last_sign_positive(history), phase)
+    return history if dtype is None else kind.in_dtype(history, dtype)
 
 
 def _check_average_dtype(dtype: Any) -> None:
@@ -96,6 +90,6 @@ def _check_average_dtype(dtype: Any) -> None:
         )
     if jax.dtypes.canonicalize_dtype(known) != known:
         raise ValueError(
-            "dtype=float64 needs 64-bit types, which are switched off. Leave dtype away, as no "
+            "dtype=float64 needs 64-bit types, which are switched off. Omit dtype, as no "
             "weight is float64 then, or set jax_enable_x64."
         )

@@ -9,13 +9,22 @@ import numpy as np
 import optax
 
 
+def check_params(params: Any, rule: str) -> None:
+    """Raises ValueError if `update` was called without params; `rule` is the public name."""
+    if params is None:
+        raise ValueError(
+            f"{rule} reads the weights, but params=None: call update(gradients, state, params), "
+            "with the params at which the gradients were taken."
+        )
+
+
 def check_state(state: Any, kind: type) -> None:
     """Raises TypeError unless an optimizer state is of the class that `init` makes."""
     if not isinstance(state, kind):
         raise TypeError(
             f"the optimizer state is of type {type(state).__name__}, not {kind.__name__}. Pass the "
-            "state that this transform's init or latest update gave. Of a checkpoint that holds "
-            "plain dicts and lists, restore into tx.init(params), which has the structure."
+            "state that this transform's init or latest update gave. Restore a checkpoint of plain "
+            "dicts and lists into tx.init(params), which has the structure."
         )
     axes = np.shape(getattr(state, "count", 0))
     if axes:
@@ -31,13 +40,13 @@ def is_masked(x: Any) -> bool:
 
 
 def lacks_gradient(gradient: Any) -> bool:
-    """Whether it says that there is none: None (as filtered ones hold), or float0 (of integers)."""
+    """Whether there is no gradient: None (in filtered gradients), or float0 (of integers)."""
     dtype = getattr(gradient, "dtype", None)
     return gradient is None or is_masked(gradient) or dtype == jax.dtypes.float0
 
 
 def canonical(x: Any) -> Any:
-    """A number or array of NumPy as JAX has it: its float64 is float32 unless 64 bits are on."""
+    """A NumPy number or array as JAX converts it: float64 to float32 unless 64 bits are on."""
     return jnp.asarray(x) if isinstance(x, float | np.ndarray | np.generic) else x
 
 
@@ -75,7 +84,7 @@ def check_entry(name: str, entry: Any, weight: Any, what: str) -> None:
 
 
 def check_average(name: str, entry: Any, weight: Any, what: str) -> None:
-    """As `check_entry`, of an average of gradients: it must be floating-point too."""
+    """Like `check_entry`, and raises unless the dtype can hold an average of gradients."""
     check_entry(name, entry, weight, what)
     if not jnp.issubdtype(entry.dtype, jnp.floating):
         raise ValueError(
@@ -87,7 +96,7 @@ def check_average(name: str, entry: Any, weight: Any, what: str) -> None:
 def made_with_another_mask(
     what: str, lacking: Collection[str], surplus: Collection[str] = ()
 ) -> str:
-    """What to say of a state that is of other layers than the mask selects now."""
+    """The message about a state of other layers than the mask selects."""
     differences = [
         f"{verb} {', '.join(map(repr, sorted(names)))}"
         for verb, names in (("lacks", lacking), ("has in excess", surplus))
@@ -96,7 +105,7 @@ def made_with_another_mask(
     return (
         f"{what} is not of the layers that the mask selects ({'; '.join(differences)}): it was "
         "made with another mask, or of other params. Use those that the optimizer state was made "
-        "with, or initialise the optimizer anew with these."
+        "with, or initialise the optimizer again with these."
     )
 
 

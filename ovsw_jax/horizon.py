@@ -4,7 +4,7 @@ import math
 
 from ovsw_jax.hyperparams import check_state_momentum, check_threshold, known_number
 
-SMALLEST = 1e-300  # a float64, like all here; what a flip state can hold it says itself
+SMALLEST = 1e-300  # in float64, like all here; each kind of flip state checks its own range
 
 
 def silence_horizon(momentum: float, threshold: float) -> int:
@@ -22,7 +22,7 @@ def silence_horizon(momentum: float, threshold: float) -> int:
 
     Raises:
       ValueError: if either is out of range.
-      TypeError: if either is no real number.
+      TypeError: if either is not a real number.
 
     >>> silence_horizon(0.999, 1e-4)
     2302
@@ -35,7 +35,7 @@ def silence_horizon(momentum: float, threshold: float) -> int:
     check_threshold(threshold, momentum)
     nats = math.log(1 - momentum) - math.log(threshold)
     steps = math.floor(nats / -math.log(momentum)) + 1
-    # The logarithms may land a step off where (1 - mu) mu^n is all but equal to sigma.
+    # The logarithms may be a step off where (1 - mu) mu^n is nearly equal to sigma.
     while steps > 1 and (1 - momentum) * momentum ** (steps - 1) < threshold:
         steps -= 1
     while (1 - momentum) * momentum**steps >= threshold:
@@ -51,13 +51,13 @@ def threshold_for_horizon(momentum: float, steps: int) -> float:
       steps: the horizon in optimizer steps (epochs x steps per epoch), at least 1.
 
     Returns:
-      A threshold in (0, 1 - mu], with `silence_horizon(momentum, threshold) == steps`; of more
-      than 1e12 steps, where float64 ends, nearly.
+      A threshold in (0, 1 - mu], with `silence_horizon(momentum, threshold) == steps`; only
+      nearly so above 1e12 steps, where the precision of float64 ends.
 
     Raises:
-      ValueError: if `momentum` is out of range, `steps` is no whole number >= 1, or the threshold
-        underflows.
-      TypeError: if either is no real number.
+      ValueError: if `momentum` is out of range, `steps` is not a whole number >= 1, or the
+        threshold underflows.
+      TypeError: if either is not a real number.
 
     >>> silence_horizon(0.999, threshold_for_horizon(0.999, 5 * 391))  # five CIFAR epochs
     1955

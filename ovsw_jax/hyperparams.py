@@ -19,7 +19,7 @@ def value_at(hyperparameter: Hyperparameter, count: jax.Array) -> jax.Array | fl
 
 
 def known_values(name: str, hyperparameter: Hyperparameter) -> np.ndarray:
-    """Its values as float64, or an empty array where they are only known while running.
+    """Its values as float64, or an empty array if they are known only at runtime.
 
     Raises:
       TypeError: if it is no real number, array of them or schedule.
@@ -102,7 +102,7 @@ def check_threshold(threshold: Hyperparameter, momentum: Hyperparameter) -> None
                 "ever be silent. threshold_for_horizon(momentum, steps) gives one from steps."
             )
     momenta = known_values("momentum", momentum)
-    # 1 - mu of a float32 mu is known to a thousandth only; that much above it is let pass.
+    # 1 - mu of a float32 mu is known to a thousandth only; that much above it is allowed.
     if thresholds.size and momenta.size and thresholds.max() > (1 - momenta).min() * 1.001:
         raise ValueError(
             f"threshold={thresholds.max():g} can never be reached by a flip: one flip lifts S to "

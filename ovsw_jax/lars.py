@@ -5,9 +5,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.fitting import check_average, check_fits, check_state, lacks_gradient
+from ovsw_jax.fitting import check_average, check_fits, check_params, check_state, lacks_gradient
 from ovsw_jax.hyperparams import (
     FLOAT32_MAX,
     Hyperparameter,
@@ -64,9 +63,10 @@ def lars_sgd(
     with one 2-norm over each layer (leaf). :math:`\lambda` has no epsilon, and multiplies the
     whole momentum. Parameters outside the mask take :math:`\lambda = 1`.
 
-    Where the fraction says nothing, the layer waits: its momentum goes on, its weights don't move.
+    Where the fraction is 0 or not defined, the layer waits: its momentum is updated, its weights
+    aren't.
 
-    - W = 0: :math:`\lambda = 0`, as the fraction has it while G is not 0. A layer of zeros
+    - W = 0: :math:`\lambda = 0`, the value of the fraction while G is not 0. A layer of zeros
       never moves, so keep what starts at zero (biases) out of the mask.
     - G = 0 and :math:`\varphi = 0`: :math:`\lambda = 0`. Its limit is infinite, and would throw
       the layer along its old momentum, though nothing was learnt in this step.
@@ -104,9 +104,9 @@ def lars_sgd(
     Raises:
       ValueError: if a hyperparameter is known to be out of range (schedules and traced values are
         not checked) or `variant` is unknown; at `init` if the mask selects nothing; at `update` if
-        params are missing, or shaped otherwise than the gradients.
-      TypeError: if a hyperparameter is no number, a weight or gradient in the mask no real
-        floating-point array, or any parameter complex.
+        params are missing or have other shapes than the gradients.
+      TypeError: if a hyperparameter is not a number, a weight or gradient in the mask is not a real
+        floating-point array, or any parameter is complex.
 
     Example:
       >>> import jax.numpy as jnp, optax, ovsw_jax as ovsw
@@ -146,8 +146,7 @@ def lars_sgd(
         updates: Any, state: LarsState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, LarsState]:
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS_MSG)
+        check_params(params, "lars_sgd")
         check_state(state, LarsState)
         latent = LatentLeaves(params, mask)
         latent.gradients(updates)  # checks that none is missing in the mask
@@ -166,7 +165,7 @@ def lars_sgd(
                 strict=True,
             )
         ):
-            if lacks_gradient(gradient):  # optax lets a parameter be without one
+            if lacks_gradient(gradient):  # Optax allows parameters without one
                 moved.append((gradient, velocity))
                 continue
             check_average(name, velocity, weight, "momentum")

@@ -1,22 +1,59 @@
-"""What the flip state says of each layer and of the whole network."""
+"""What the states of an optimizer report of each layer and of the whole network."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
-from ovsw_jax.ags import AgsState
-from ovsw_jax.fitting import is_masked
-from ovsw_jax.flip_state import (
-    FlipState,
-    never_flipped_share,
-    never_flipped_tree,
-    silent_share,
-    silent_tree,
-)
-from ovsw_jax.latent import layer_name, named_leaves
+from ovsw_jax.flip_state import FlipState
+from ovsw_jax.latent import named_leaves
+from ovsw_jax.reading import ambiguous, check_unbatched, find_states, no_flip_state
 
 Metrics = dict[str, dict[str, jax.Array]]
+
+
+@runtime_checkable
+class ReportsMetrics(Protocol):
+    """A state of a transform that `flip_metrics` reads.
+
+    A state reports by having the method `layer_metrics`; it inherits from nothing, and its fields
+    and structure as a pytree are its own. `FlipState` and `AgsState` report so. In a chain, a
+    wrapper or another state it is found like them.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, ovsw_jax as ovsw
+      >>> from typing import Any, NamedTuple
+      >>> class SizeState(NamedTuple):
+      ...     mean_size: Any  # per param, the mean of |W|
+      ...     weights: Any  # per param, how many weights it has
+      ...     def layer_metrics(self):
+      ...         return {"mean_size": (self.mean_size, self.weights)}
+      >>> def observe(params):
+      ...     return SizeState(
+      ...         jax.tree.map(lambda w: jnp.mean(jnp.abs(w)), params),
+      ...         jax.tree.map(jnp.size, params),
+      ...     )
+      >>> track_size = optax.GradientTransformation(
+      ...     observe, lambda updates, state, params: (updates, observe(params))
+      ... )
+      >>> params = {"a": jnp.ones((2, 3)), "b": 3 * jnp.ones(2)}
+      >>> state = optax.chain(track_size, optax.sgd(0.1)).init(params)
+      >>> float(ovsw.flip_metrics(state)["total"]["mean_size"])  # of eight weights
+      1.5
+
+    Source: ours.
+    """
+
+    def layer_metrics(self) -> Mapping[str, tuple[Any, Any]]:
+        """What the state says of each layer.
+
+        Returns:
+          From the name of each metric to two trees. The first has a real scalar per layer, at the
+          place of the layer's params; what is outside the transform's mask is an
+          `optax.MaskedNode`. The second has the weight of that layer in the total, a scalar >= 0,
+          at the same places: the total is the weighted mean, and 0 if all weights are 0.
+        """
 
 
 def flip_metrics(opt_state: Any) -> Metrics:
@@ -25,18 +62,23 @@ def flip_metrics(opt_state: Any) -> Metrics:
     Args:
       opt_state: state of any optimizer that contains `scale_by_ags`, `silence_aware_decay` or
         `track_flip_state`, however nested (chain, masked, partition, MultiSteps,
-        inject_hyperparams, `nnx.Optimizer.opt_state`). Under `vmap`, call it inside.
+        inject_hyperparams, `nnx.Optimizer.opt_state`), or a state of your own that reports
+        (`ReportsMetrics`). Under `vmap`, call it inside.
 
     Returns:
       A dict from layer name (its path, as `layer1/0/conv1`), and from `"total"`, to float32
       scalars. With a flip state: `flip_ratio`, `silent_ratio`, `never_flipped_ratio`, shares of
       weights (0 to 1) at the latest update. With AGS: `rescaled_filter_ratio`, the share of
       filters below the floor, and `grad_weight_ratio`, the mean over filters of |G_i| / |W_i|.
-      Totals weigh every weight, or every filter, alike.
+      Totals weigh every weight, or every filter, alike. With a state of your own: its metrics.
 
     Raises:
-      ValueError: if `opt_state` contains neither, holds a leading axis of `vmap`, tracks a layer
-        twice, or has two layers of one name or one called `total`.
+      ValueError: if `opt_state` contains none of them, holds a leading axis of `vmap`, tracks a
+        layer twice, has two layers of one name or one called `total`, or if two states report a
+        metric of one name for a layer; or if a state reports anything but scalars, or other layers
+        in its values than in their weights.
+      TypeError: if `layer_metrics` of a state returns no mapping from names to two trees of
+        numbers.
 
     Example:
       >>> import jax.numpy as jnp, optax, ovsw_jax as ovsw
@@ -48,146 +90,97 @@ def flip_metrics(opt_state: Any) -> Metrics:
     Source: Eqs. 14 to 16 of OvSW (Xiang et al., ECCV 2024).
     """
     layers: Metrics = {}
-    weights: dict[str, dict[str, Any]] = {}  # what one layer counts in the totals
+    weights: Metrics = {}  # what one layer counts in the totals
+    reporter: dict[tuple[str, str], str] = {}
 
-    def add(name: str, metric: str, value: Any, count: Any) -> None:
-        if name == "total" or metric in layers.get(name, {}):
-            raise ValueError(_ambiguous(name, metric))
-        layers.setdefault(name, {})[metric] = jnp.asarray(value, jnp.float32)
-        weights.setdefault(name, {})[metric] = count
-
-    for state in (*find_states(opt_state, FlipState), *find_states(opt_state, AgsState)):
+    # Those of the flip state come first, wherever it is in a chain.
+    states = find_states(opt_state, ReportsMetrics)
+    states.sort(key=lambda state: not isinstance(state, FlipState))
+    for state in states:
         check_unbatched(state, "flip_metrics")
-    for flips in find_states(opt_state, FlipState):
-        sizes = {name: h.size for name, h in named_leaves(flips.history)}
-        for metric, tree in (
-            ("flip_ratio", flips.flip_ratio),
-            ("silent_ratio", silent_share(flips)),
-            ("never_flipped_ratio", never_flipped_share(flips)),
-        ):
-            for name, value in named_leaves(tree):
-                add(name, metric, value, sizes[name])
-    for scaled in find_states(opt_state, AgsState):
-        filters = dict(named_leaves(scaled.filters))
-        for metric in ("rescaled_filter_ratio", "grad_weight_ratio"):
-            for name, value in named_leaves(getattr(scaled, metric)):
-                add(name, metric, value, filters[name])
+    for state in states:
+        source = type(state).__name__
+        for metric, report in _checked(state.layer_metrics(), source).items():
+            values, counts = _named_numbers(report, f"{metric!r} of {source}")
+            for (name, value), (_, count) in zip(values, counts, strict=True):
+                if name == "total" or metric in layers.get(name, {}):
+                    first = reporter.get((name, metric), source)
+                    raise ValueError(_clash(name, metric, {first, source}))
+                reporter[name, metric] = source
+                layers.setdefault(name, {})[metric] = value
+                weights.setdefault(name, {})[metric] = count
     if not layers:
         raise ValueError(no_flip_state(opt_state))
     layers["total"] = _totals(layers, weights)
     return layers
 
 
-def silent_mask(opt_state: Any) -> Any:
-    """Which latent weights are silent: S below the threshold.
-
-    Args:
-      opt_state: as for `flip_metrics`.
-
-    Returns:
-      A tree like the params with a bool array at every latent kernel and `optax.MaskedNode`
-      elsewhere. Before the first update every weight is silent.
-
-    Raises:
-      ValueError: if `opt_state` contains no flip state, or one with a leading axis of `vmap`.
-
-    Example:
-      >>> import jax.numpy as jnp, ovsw_jax as ovsw
-      >>> params = {"conv": {"latent_kernel": jnp.ones((2, 1)), "bias": jnp.zeros(1)}}
-      >>> ovsw.silent_mask(ovsw.sad().init(params))["conv"]["latent_kernel"].tolist()
-      [[True], [True]]
-
-    Source: Eq. 16 of OvSW (Xiang et al., ECCV 2024).
-    """
-    states = find_states(opt_state, FlipState)
-    for state in states:
-        check_unbatched(state, "silent_mask")
-    return _merged([silent_tree(s) for s in states], opt_state)
-
-
-def never_flipped_mask(opt_state: Any) -> Any:
-    """Which latent weights have kept the sign of their initialisation.
-
-    Args:
-      opt_state: as for `flip_metrics`.
-
-    Returns:
-      A tree like the params with a bool array at every latent kernel and `optax.MaskedNode`
-      elsewhere.
-
-    Raises:
-      ValueError: if `opt_state` contains no flip state.
-
-    Example:
-      >>> import jax.numpy as jnp, ovsw_jax as ovsw
-      >>> tx = ovsw.track_flip_state()
-      >>> start = {"latent_kernel": jnp.array([[0.5], [-0.5]])}
-      >>> later = {"latent_kernel": jnp.array([[0.5], [0.5]])}
-      >>> _, state = tx.update(start, tx.init(start), start)
-      >>> _, state = tx.update(start, state, later)
-      >>> ovsw.never_flipped_mask(state)["latent_kernel"].tolist()
-      [[True], [False]]
-
-    Source: what Figs. 5 and 6 of OvSW (Xiang et al., ECCV 2024) plot.
-    """
-    return _merged([never_flipped_tree(s) for s in find_states(opt_state, FlipState)], opt_state)
-
-
-def find_states(opt_state: Any, kind: type) -> list[Any]:
-    """All states of one kind in `opt_state`, in tree order."""
-
-    def is_kind(x: Any) -> bool:
-        return isinstance(x, kind)
-
-    return [s for s in jax.tree.leaves(opt_state, is_leaf=is_kind) if is_kind(s)]
-
-
-def _totals(layers: Metrics, weights: dict[str, dict[str, Any]]) -> dict[str, jax.Array]:
+def _totals(layers: Metrics, weights: Metrics) -> dict[str, jax.Array]:
     totals = {}
     for metric in dict.fromkeys(m for values in layers.values() for m in values):
         names = [name for name in layers if metric in layers[name]]
-        count = jnp.stack([jnp.asarray(weights[n][metric], jnp.float32) for n in names])
-        value = jnp.stack([layers[n][metric] for n in names])
-        totals[metric] = jnp.sum(value * count) / jnp.maximum(jnp.sum(count), 1)
+        weight = jnp.stack([weights[name][metric] for name in names])
+        value = jnp.stack([layers[name][metric] for name in names])
+        whole = jnp.sum(weight)
+        totals[metric] = jnp.sum(value * weight) / jnp.where(whole > 0, whole, 1)
     return totals
 
 
-def _merged(trees: list[Any], opt_state: Any) -> Any:
-    """One tree from those of several transforms (optax.partition), each with its own leaves."""
-    if not trees:
-        raise ValueError(no_flip_state(opt_state))
-    merged = trees[0]
-    for tree in trees[1:]:
-        merged = jax.tree_util.tree_map_with_path(_either, merged, tree, is_leaf=is_masked)
-    return merged
-
-
-def _either(path: Any, a: Any, b: Any) -> Any:
-    if not (is_masked(a) or is_masked(b)):
-        raise ValueError(_ambiguous(layer_name(path), "flip state"))
-    return b if is_masked(a) else a
-
-
-def check_unbatched(state: FlipState | AgsState, reader: str) -> None:
-    """Raises ValueError if `state` has an axis of `vmap`; `reader` is the public name called."""
-    if jnp.ndim(state.count):
-        raise ValueError(
-            f"the optimizer state has a leading axis of {jnp.shape(state.count)}, as vmap makes "
-            f"it. Call {reader} inside: jax.vmap(ovsw.{reader})(opt_state)."
-        )
-
-
-def _ambiguous(name: str, metric: str) -> str:
+def _clash(name: str, metric: str, sources: set[str]) -> str:
+    if len(sources) == 1:
+        return ambiguous(name, metric)
     return (
-        f"{metric} of {name!r} is ambiguous: the optimizer tracks that layer twice, or two layers "
-        "have that name ('total' is the name of the totals). Chain either ovsw.sad() or "
-        "ovsw.track_flip_state(), or look at one part of the optimizer state at a time."
+        f"{metric} of {name!r} is ambiguous: {' and '.join(sorted(sources))} both report it. Give "
+        "the metric another name in layer_metrics of one of them."
     )
 
 
-def no_flip_state(opt_state: Any) -> str:
-    """What to say of an optimizer state in which nothing is tracked."""
+def _checked(report: Any, source: str) -> Mapping[str, tuple[Any, Any]]:
+    """What `layer_metrics` returned; TypeError unless it maps names to pairs."""
+    named = isinstance(report, Mapping) and all(isinstance(name, str) for name in report)
+    if not named or not all(isinstance(x, tuple) and len(x) == 2 for x in report.values()):
+        raise TypeError(
+            f"layer_metrics() of {source} returned {report!r}. It must be a dict from the name of "
+            "each metric to a tuple of two trees: a scalar per layer, and its weight in the total."
+        )
+    return report
+
+
+def _named_numbers(report: tuple[Any, Any], what: str) -> list[list[tuple[str, jax.Array]]]:
+    """The values and weights of one metric as float32, with the names of their layers."""
+    values, weights = map(named_leaves, report)
+    places, weight_places = ([name for name, _ in leaves] for leaves in (values, weights))
+    if places != weight_places:
+        raise ValueError(
+            f"layer_metrics() reports {what} for the layers {places}, with weights for "
+            f"{weight_places}; they must be the same. Build both trees from the same params."
+        )
+    return [
+        [(name, _number(x, f"{part} {what} for the layer {name!r}")) for name, x in leaves]
+        for part, leaves in (("value", values), ("weight", weights))
+    ]
+
+
+def _number(x: Any, what: str) -> jax.Array:
+    try:
+        number = jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(_no_number(what, repr(x))) from error
+    if jnp.issubdtype(number.dtype, jnp.complexfloating) or not jnp.issubdtype(
+        number.dtype, jnp.number
+    ):
+        raise TypeError(_no_number(what, f"of dtype {number.dtype}"))
+    if number.shape:
+        raise ValueError(
+            f"layer_metrics() reports a {what} of shape {number.shape}; it must be a scalar, such "
+            "as a mean over the layer. A state made by vmap is read inside: "
+            "jax.vmap(ovsw.flip_metrics)(opt_state)."
+        )
+    return number.astype(jnp.float32)
+
+
+def _no_number(what: str, value: str) -> str:
     return (
-        f"the optimizer state ({type(opt_state).__name__}) holds no flip state of any layer. Chain "
-        "ovsw.track_flip_state() with the optimizer to observe it, or ovsw.sad() to act on it."
+        f"layer_metrics() reports a {what} that is {value}; it must be a real number. Return "
+        "optax.MaskedNode() for layers of which there is nothing to say."
     )

@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.fitting import check_state
+from ovsw_jax.fitting import check_params, check_state
 from ovsw_jax.flip_state import FlipRule, FlipState, StateKind
 from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
 from ovsw_jax.latent import LatentLeaves, Mask
@@ -36,12 +35,12 @@ def silence_aware_decay(
       momentum: :math:`\mu`, in (0, 1); at most 0.9995 for packed state, 0.9999 for packed8.
       threshold: :math:`\sigma`, in (0, 1 - mu]. With the defaults one flip keeps a weight from
         being silent for 2,302 steps; see `silence_horizon` and `threshold_for_horizon`.
-      state: `"packed"`, two bytes a weight; `"packed8"`, one byte, with which a weight falls
+      state: `"packed"`, two bytes per weight; `"packed8"`, one byte, with which a weight falls
         silent up to 40 steps early or late of those 2,302, more if it flips a lot; or `"ema"`,
         the literal S in float32 (float64 for float64 weights).
       mask: which leaves are latent weights: a pytree of bools, a function from params to one, or
         None for `latent_mask`. Other leaves pass unchanged and cost no state.
-        `optax.inject_hyperparams` takes a function for a schedule unless it is told otherwise:
+        `optax.inject_hyperparams` takes a function for a schedule unless you pass it
         `static_args=("mask",)`.
 
     Any of the four numbers may be an array or a schedule of the update count.
@@ -53,8 +52,8 @@ def silence_aware_decay(
     Raises:
       ValueError: if a hyperparameter is known to be out of range or its horizon not to fit the
         state (schedules and traced values are not checked); at `init` if the mask selects
-        nothing; at `update` if params are missing, or shaped otherwise than the gradients.
-      TypeError: if a hyperparameter is no number, or a latent weight or gradient no real
+        nothing; at `update` if params are missing or have other shapes than the gradients.
+      TypeError: if a hyperparameter is not a number, or a latent weight or gradient is not a real
         floating-point array.
 
     Example:
@@ -78,8 +77,7 @@ def silence_aware_decay(
         updates: Any, state: FlipState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, FlipState]:
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS_MSG)
+        check_params(params, "silence_aware_decay")
         check_state(state, FlipState)
         latent = LatentLeaves(params, mask)
         gradients = latent.gradients(updates)

@@ -6,10 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
 from ovsw_jax.ags import AgsState, scale_by_ags
-from ovsw_jax.fitting import check_entry, check_fits, check_state, lacks_gradient
+from ovsw_jax.fitting import check_entry, check_fits, check_params, check_state, lacks_gradient
 from ovsw_jax.flip_state import StateKind
 from ovsw_jax.hyperparams import (
     Hyperparameter,
@@ -101,8 +100,7 @@ def ovsw_sgd(
     def update_fn(
         updates: Any, state: Any, params: Any = None, **extra_args: Any
     ) -> tuple[Any, Any]:
-        if params is None:
-            raise ValueError(NO_PARAMS_MSG)
+        check_params(params, "ovsw_sgd")
         check_state(state[0] if type(state) in (tuple, list) and state else state, AgsState)
         named = named_leaves(params)
         treedef: Any = jax.tree.structure(params)

@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
-from ovsw_jax.fitting import check_state
+from ovsw_jax.fitting import check_params, check_state
 from ovsw_jax.flip_state import FlipRule, FlipState, StateKind
 from ovsw_jax.hyperparams import Hyperparameter
 from ovsw_jax.latent import LatentLeaves, Mask
@@ -28,7 +27,7 @@ def track_flip_state(
     Args:
       momentum: mu of Eq. 15, in (0, 1); at most 0.9995 for packed state, 0.9999 for packed8.
       threshold: sigma of Eq. 16, in (0, 1 - mu].
-      state: `"packed"`, two bytes a weight, `"packed8"`, one byte and coarser, or `"ema"`, the
+      state: `"packed"`, two bytes per weight, `"packed8"`, one byte and coarser, or `"ema"`, the
         literal average.
       mask: which leaves are latent weights; see `silence_aware_decay`.
 
@@ -36,7 +35,7 @@ def track_flip_state(
       A gradient transformation whose state is a `FlipState` and whose updates are its input.
 
     Raises:
-      ValueError: as `silence_aware_decay`, but for the gradients, which it doesn't read.
+      ValueError: as `silence_aware_decay`, except about gradients, which it doesn't read.
       TypeError: at `init` if a latent weight is not a real floating-point array.
 
     Example:
@@ -61,8 +60,7 @@ def track_flip_state(
         updates: Any, state: FlipState, params: Any = None, **extra_args: Any
     ) -> tuple[Any, FlipState]:
         del extra_args
-        if params is None:
-            raise ValueError(NO_PARAMS_MSG)
+        check_params(params, "track_flip_state")
         check_state(state, FlipState)
         latent = LatentLeaves(params, mask)
         new_state = rule.update(state, latent)[0]
@@ -74,11 +72,11 @@ def track_flip_state(
 
 
 def _once(written: jax.Array, gradient: Any) -> Any:
-    """The gradient as it is, but not before the flip state is written.
+    """The gradient unchanged, but available only once the flip state is written.
 
-    Flips are seen in the weights, which the optimizer overwrites. Where nothing says which comes
-    first, XLA copies all weights and their history: three times the time on a CPU.
+    Flips are read off the weights, which the optimizer overwrites. Without this order XLA copies
+    all weights and their history, which takes three times as long on a CPU.
     """
     if getattr(gradient, "shape", None) != written.shape:
-        return gradient  # for whoever reads it to complain of
+        return gradient  # the transform that reads it raises the error
     return jnp.where(written, gradient, 0)

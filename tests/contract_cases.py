@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 import ovsw_jax as ovsw
+from ovsw_jax.flip_state import KINDS
 
 STEPS = 12
 # A horizon of 7 steps, so that weights fall silent and wake up within a test.
@@ -74,9 +75,7 @@ class Case:
 
 CASES = {
     "ags": Case(ags),
-    "sad packed": Case(sad("packed")),
-    "sad packed8": Case(sad("packed8")),
-    "sad ema": Case(sad("ema")),
+    **{f"sad {state}": Case(sad(state)) for state in KINDS},
     "track packed": Case(track("packed")),
     "ovsw_sgd": Case(ovsw_sgd, only_latent=False),
     "lars_sgd": Case(lars_sgd, only_latent=False),

@@ -11,6 +11,7 @@ from flax import linen, nnx
 from hypothesis import strategies as st
 
 import ovsw_jax as ovsw
+from ovsw_jax.flip_state import KINDS
 
 # What is no number, array or tree that anything here takes, or a number that fits badly.
 NUMBERS = [0, 1, 2, -1, 3, 7, 10**30, 10**400, True, 0.5, -0.5, 0.0, -0.0, 1.0, 1e-3, 5e-4, 1e308]
@@ -85,7 +86,7 @@ params_trees = st.one_of(
     st.sampled_from([None, {}, "text", 3, [None], {"latent_kernel": None}, {"latent_kernel": "x"}]),
 )
 masks = st.sampled_from([None, True, False, {"latent_kernel": True}, {"b": True}, lambda p: True])
-kinds = st.sampled_from(["packed", "packed8", "ema"])
+kinds = st.sampled_from(list(KINDS))
 
 OPTIONS = {
     "lam": coefficients,

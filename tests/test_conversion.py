@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import ovsw_jax as ovsw
+from ovsw_jax.flip_state import KINDS
 
 strict = pytest.mark.usefixtures("strict_promotion")
 quick = pytest.mark.usefixtures("compile_quickly")
 
-KINDS = ["packed", "packed8", "ema"]
 CODES = {"packed": np.arange(2**16, dtype=np.uint16), "packed8": np.arange(2**8, dtype=np.uint8)}
 # Nats: of one level, and where the middle of the top one lies at phase 0.
 UNIT = {"packed": 0.0005, "packed8": 0.08}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_masks import TRANSFORMS
+from public_transforms import TRANSFORMS
 
 import ovsw_jax as ovsw
 
@@ -120,7 +120,7 @@ def test_momentum_waits_while_there_is_no_gradient():
     def step(state):
         _, after = tx.update({**params, "b": None}, state, params)
         assert after[-1][0].trace["b"] is state[-1][0].trace["b"]
-        return tx.update(params, after, params)  # goes on
+        return tx.update(params, after, params)  # resumes
 
     jax.eval_shape(step, tx.init(params))
 

@@ -7,18 +7,9 @@ import jax.numpy as jnp
 import optax
 import pytest
 from flax import nnx
+from public_transforms import TRANSFORMS
 
 import ovsw_jax as ovsw
-
-TRANSFORMS = {
-    "scale_by_ags": ovsw.scale_by_ags,
-    "silence_aware_decay": ovsw.silence_aware_decay,
-    "track_flip_state": ovsw.track_flip_state,
-    "ovsw_sgd": functools.partial(ovsw.ovsw_sgd, 0.1),
-    "lars_sgd": functools.partial(ovsw.lars_sgd, 0.1),
-    "bop": ovsw.bop,
-    "clip_latent": functools.partial(ovsw.clip_latent, 0.5),
-}
 
 
 @pytest.fixture(params=TRANSFORMS)

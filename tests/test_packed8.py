@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import ovsw_jax as ovsw
-from ovsw_jax import packed8
+from ovsw_jax.flip_state import KINDS
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
+packed8 = KINDS["packed8"]
 UNIT = 0.08  # nats a level
 TOP = 127
 LOWEST = math.exp(-126 * UNIT)
@@ -91,7 +92,7 @@ def test_a_flip_rounds_every_code_to_a_neighbouring_level(momentum, phase):
     assert np.all(error <= 1 + 1e-3)
 
 
-@given(phases, st.floats(math.log(packed8.MIN_THRESHOLD), 0))
+@given(phases, st.floats(math.log(packed8.min_threshold), 0))
 def test_every_code_is_silent_below_the_threshold(phase, log_threshold):
     threshold = _float32(math.exp(log_threshold))
     silent = packed8.silent(jnp.asarray(CODES), jnp.float32(threshold), jnp.float32(phase))
@@ -246,7 +247,7 @@ def test_many_small_gains_add_up(momentum, chance):
 
 @pytest.mark.parametrize("momentum", [0.5, 0.9, 0.99])
 def test_the_smallest_threshold_it_takes(momentum):
-    threshold = np.float32(packed8.MIN_THRESHOLD * 1.0001)
+    threshold = np.float32(packed8.min_threshold * 1.0001)
     assert ovsw.track_flip_state(momentum=momentum, threshold=threshold, state="packed8")
     positive = np.tile(np.arange(STEPS)[:, None] >= 3, (1, len(CHANCES)))
     silent, never_flipped = observe(positive, momentum, threshold)

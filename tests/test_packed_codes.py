@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ovsw_jax as ovsw
-from ovsw_jax import packed
-from ovsw_jax.counting import share
+from ovsw_jax.flip_state import KINDS
+from ovsw_jax.flip_state.shares import share
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
+packed = KINDS["packed"]
 GRID, TOP = 0.0005, 32767
 CODES = np.arange(2**16, dtype=np.uint16)
 momenta = st.floats(np.log(5.01e-4), np.log(0.9)).map(lambda x: np.float32(1 - np.exp(x)))
@@ -82,7 +83,7 @@ def test_share_of_all(shape):
     assert share(lambda x: x == 0, jnp.zeros(shape)) == 1
 
 
-@pytest.mark.parametrize("state", ["packed", "packed8", "ema"])
+@pytest.mark.parametrize("state", KINDS)
 @pytest.mark.parametrize("acts", [True, False])
 def test_a_compiled_step_makes_no_copy_of_what_it_overwrites(acts, state):
     """What must be read of weights and history is read before they are written, also to count."""
@@ -104,7 +105,7 @@ def test_a_compiled_step_makes_no_copy_of_what_it_overwrites(acts, state):
 
 
 @pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -0.0, 1e-40])
-@pytest.mark.parametrize("state", ["packed", "packed8", "ema"])
+@pytest.mark.parametrize("state", KINDS)
 def test_an_observer_passes_every_gradient_bit_for_bit(state, value):
     tx = ovsw.track_flip_state(state=state)
     params = {"latent_kernel": jnp.array([[1.0, -2.0]])}

@@ -16,6 +16,7 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import public_transforms
 import pytest
 from flax import nnx
 from hypothesis import given
@@ -24,6 +25,7 @@ from strange_arguments import (
     MODULE_OPTIONS,
     OPTIONS,
     arrays,
+    coefficients,
     dtypes,
     inputs,
     junk,
@@ -60,9 +62,9 @@ def public(name):
 
 
 def public_names():
-    """All of them but the modules, and the states, which only the transforms make."""
-    states = {"AgsState", "BopState", "FlipState", "LarsState"}
-    names = {n for n in ovsw.__all__ if not inspect.ismodule(public(n))} - states
+    """All of them but the modules, the states, which only the transforms make, and protocols."""
+    names = {n for n in ovsw.__all__ if not inspect.ismodule(public(n))}
+    names -= {n for n in names if hasattr(public(n), "_fields") or n == "ReportsMetrics"}
     for module in ("nn", "linen", "models"):
         names |= {f"{module}.{n}" for n in public(module).__all__}
     return names
@@ -109,15 +111,15 @@ def assert_finite(tree):
 # ---- transforms
 
 
-@covers("ags", "scale_by_ags", "sad", "silence_aware_decay", "track_flip_state")
-@covers("ovsw_sgd", "lars_sgd", "bop", "clip_latent")
+@covers(*public_transforms.NAMES)
 def a_transform(data, make):
     names = list(inspect.signature(make).parameters)
     naming = [n.removeprefix("flip_") for n in names]
     drawn = data.draw(st.sets(st.sampled_from(names), max_size=3).filter(set), label="given")
-    keywords = {n: data.draw(OPTIONS[n], label=n) for n in sorted(drawn)}
-    if make in (ovsw.ovsw_sgd, ovsw.lars_sgd):
-        keywords.setdefault("learning_rate", 0.1)
+    keywords = {n: data.draw(OPTIONS.get(n, coefficients), label=n) for n in sorted(drawn)}
+    for name, value in public_transforms.REQUIRED.items():
+        if name in names:
+            keywords.setdefault(name, value)
     try:
         tx = attempt(make, naming=naming, **keywords)
         params = data.draw(params_trees, label="params")

@@ -1,15 +1,12 @@
-"""Flip state: when each latent weight last changed sign, updated once a step (Eq. 15)."""
-
-from types import ModuleType
-from typing import Any, Literal, NamedTuple
+"""Eq. 15 on all latent weights of a tree: makes a flip state and updates it."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ovsw_jax import ema, packed, packed8
-from ovsw_jax.counting import share
-from ovsw_jax.fitting import is_masked
+from ovsw_jax.flip_state.kinds import StateKind, kind_named
+from ovsw_jax.flip_state.shares import share
+from ovsw_jax.flip_state.state import FlipState
 from ovsw_jax.hyperparams import (
     Hyperparameter,
     check_state_momentum,
@@ -19,50 +16,9 @@ from ovsw_jax.hyperparams import (
 from ovsw_jax.latent import LatentLeaves
 from ovsw_jax.precision import accurate_dtype
 
-StateKind = Literal["packed", "packed8", "ema"]
-
-_KINDS: dict[str, ModuleType] = {"packed": packed, "packed8": packed8, "ema": ema}
-
-
-def kind_named(state: StateKind) -> ModuleType:
-    """The module of one kind of flip state; ValueError if there is none."""
-    if not isinstance(state, str) or state not in _KINDS:
-        raise ValueError(
-            f"state={state!r} is not a kind of flip state: use 'packed' (two bytes a weight), "
-            "'packed8' (one byte, coarser) or 'ema' (the literal float average)."
-        )
-    return _KINDS[state]
-
-
-def kind_of(history: jax.Array) -> ModuleType:
-    """The module of the kind that a history is of, which its dtype tells."""
-    return {"uint16": packed, "uint8": packed8}.get(history.dtype.name, ema)
-
-
-class FlipState(NamedTuple):
-    """Flip history of all latent weights; the state of `silence_aware_decay` and its observer.
-
-    The trees are structured like the params, with `optax.MaskedNode` outside the mask.
-
-    Attributes:
-      count: int32 scalar, updates made.
-      history: per latent weight, a uint16 code (`ovsw_jax.packed`), a uint8 code
-        (`ovsw_jax.packed8`) or a float (`ovsw_jax.ema`).
-      flip_ratio: per layer, the share of weights that flipped at the latest update, 0 to 1.
-      threshold: scalar, sigma at the latest update (float64 if a history is).
-      phase: float32 scalar, what the packed countdown left over; of no meaning to the literal
-        average, which leaves it as it is.
-    """
-
-    count: jax.Array  # type: ignore[assignment]  # optax calls it so; tuple.count is hidden
-    history: Any
-    flip_ratio: Any
-    threshold: jax.Array
-    phase: jax.Array
-
 
 class FlipRule:
-    """Eq. 15 with its hyperparameters: makes a FlipState and moves it on by one step."""
+    """Eq. 15 with its hyperparameters: makes a FlipState and updates it at every step."""
 
     def __init__(self, momentum: Hyperparameter, threshold: Hyperparameter, state: StateKind):
         """Checks the hyperparameters; see `ovsw_jax.track_flip_state` for their meaning."""
@@ -84,7 +40,7 @@ class FlipRule:
         )
 
     def update(self, state: FlipState, latent: LatentLeaves) -> tuple[FlipState, list[jax.Array]]:
-        """Compares signs with the last ones and moves S on.
+        """Compares signs with the last ones and updates S.
 
         Args:
           state: as `init` or the previous `update` gave it.
@@ -135,33 +91,3 @@ class FlipRule:
                     "dtype of the params that the optimizer state was made with."
                 )
         return history
-
-
-def silent_tree(state: FlipState) -> Any:
-    """Per latent weight, whether S < sigma (bool), or MaskedNode outside the mask."""
-    return _over_history(lambda h: _silent(h, state), state)
-
-
-def never_flipped_tree(state: FlipState) -> Any:
-    """Per latent weight, whether it never flipped (bool), or MaskedNode outside the mask."""
-    return _over_history(lambda h: kind_of(h).never_flipped(h), state)
-
-
-def silent_share(state: FlipState) -> Any:
-    """Per layer, the share of weights that are silent, or MaskedNode outside the mask."""
-    return _over_history(lambda h: share(lambda x: _silent(x, state), h), state)
-
-
-def never_flipped_share(state: FlipState) -> Any:
-    """Per layer, the share of weights that never flipped, or MaskedNode outside the mask."""
-    return _over_history(lambda h: share(kind_of(h).never_flipped, h), state)
-
-
-def _over_history(f: Any, state: FlipState) -> Any:
-    return jax.tree.map(lambda h: h if is_masked(h) else f(h), state.history, is_leaf=is_masked)
-
-
-def _silent(history: jax.Array, state: FlipState) -> jax.Array:
-    is_silent = kind_of(history).silent(history, state.threshold, state.phase)
-    # Before the first update sigma is not known, and every weight is silent.
-    return is_silent | (state.count == 0)
