@@ -44,7 +44,8 @@ def axes_of_kernels(
     """
     if axes is None:
         return None
-    entries = _entries(axes(params) if is_function(axes) else axes)
+    given: Any = axes
+    entries = _entries(given(params) if is_function(given) else given)
     if not latent.indices:  # optax.tree_utils.tree_map_params calls init so
         return []
     _check_surplus(entries, params)
@@ -105,20 +106,25 @@ def _is_integer(x: Any) -> bool:
 
 
 def _check_surplus(entries: dict[tuple[str, ...], Sequence[int]], params: Any) -> None:
-    """Raises ValueError at an entry for no parameters; they may be masked, or None."""
-    leaves = jax.tree_util.tree_leaves_with_path(
-        params, is_leaf=lambda x: x is None or is_masked(x)
-    )
+    """Raises ValueError at an entry for no parameters."""
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_hole)
     paths = [tuple(keys_of(path)) for path, _ in leaves]
     known = {path[:n] for path in paths for n in range(len(path) + 1)}
+    holes = {path for path, (_, leaf) in zip(paths, leaves, strict=True) if _is_hole(leaf)}
     for path, entry in entries.items():
-        if path not in known and entry:  # () may be an empty part of the params
+        in_hole = any(path[:n] in holes for n in range(len(path)))
+        if entry and path not in known and not in_hole:  # () may be an empty part of the params
             raise ValueError(
                 f"axes has an entry {tuple(entry)} at {_place(path)}, where there are no params; "
                 f"they are at {', '.join(map(_place, paths[:5]))}{', ...' * (len(paths) > 5)}. "
                 "Structure it like the params, as ovsw.filter_axes(model) is like "
                 "nnx.state(model, nnx.Param)."
             )
+
+
+def _is_hole(x: Any) -> bool:
+    """Whether `optax.masked` or a filter has taken away the params that were there."""
+    return x is None or is_masked(x)
 
 
 def _checked(entry: Sequence[int], name: str, weight: jax.Array) -> tuple[int, ...]:

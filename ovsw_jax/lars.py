@@ -91,7 +91,7 @@ def lars_sgd(
       eta: :math:`\eta > 0`, about the relative step of a layer for a learning rate of 1.
       momentum: m, in [0, 1).
       weight_decay: :math:`\varphi \ge 0`, on every parameter in the mask, and on the others of two
-        or more axes.
+        or more axes, as stacked biases have.
       variant: which momentum moves the weights of layers in the mask: `"updated"`, the one made in
         this step, as SGD implementations do; `"literal"`, the one before it, as Algorithm 2
         prints: its first step moves nothing.
