@@ -42,7 +42,7 @@ def said_by_attribute(layer: Any, shape: Sequence[int] | None, name: str) -> Ker
     Args:
       layer: a module of Flax.
       shape: of one layer's kernel; None if the layer doesn't say.
-      name: of the layer, for errors.
+      name: of the kernel, its path, for errors.
 
     Raises:
       ValueError: if the attribute is no tuple of axes of a kernel of that shape.
@@ -52,14 +52,16 @@ def said_by_attribute(layer: Any, shape: Sequence[int] | None, name: str) -> Ker
         return None
     if shape is None:
         raise ValueError(
-            f"{_of(name, layer)} has filter_axes={axes!r} and no kernel_shape, so a stack of its "
-            "kernels can't be told from one. Set kernel_shape to the shape of one layer's kernel."
+            f"the layer of {_of(name, layer)} has filter_axes={axes!r} and no kernel_shape, so a "
+            "stack of kernels can't be told from one. Set kernel_shape to the shape of one "
+            "layer's kernel."
         )
     integers = isinstance(axes, Sequence) and all(isinstance(a, int | np.integer) for a in axes)
     if not integers or not axes or not all(-len(shape) <= a < len(shape) for a in axes):
         raise ValueError(
-            f"{_of(name, layer)} has filter_axes={axes!r}, which must be a tuple of axes of its "
-            f"kernel of shape {tuple(shape)}: those over which the norm of one filter is taken."
+            f"the layer of {_of(name, layer)} has filter_axes={axes!r}, which must be a tuple of "
+            f"axes of a kernel of shape {tuple(shape)}: those over which the norm of one filter is "
+            "taken."
         )
     return Kernel(tuple(shape), tuple(sorted({int(a) % len(shape) for a in axes})))
 
@@ -77,8 +79,8 @@ def in_stack(
       kernel: what its layer says.
       shape: of the array.
       stacked: axes of the array along which layers are stacked, for shapes that don't tell.
-      name: of the layer, for errors.
-      layer: for errors.
+      name: of the kernel, its path, for errors.
+      layer: that holds it, for errors.
 
     Raises:
       ValueError: if the array is no stack of such kernels, or the shape doesn't tell along which
@@ -91,8 +93,8 @@ def in_stack(
     ]
     if not places:
         raise ValueError(
-            f"the kernel of {_of(name, layer)} has shape {shape}, which is no stack of kernels of "
-            f"shape {kernel.shape}, as the layer says it has. Give it one of that shape, and stack "
+            f"{_of(name, layer)} have shape {shape}, which is no stack of kernels of shape "
+            f"{kernel.shape}, as the layer says it has. Give it one of that shape, and stack "
             "layers by nnx.vmap or linen.vmap."
         )
     # An axis of size 1 makes no difference to a norm, wherever it is.
@@ -102,7 +104,7 @@ def in_stack(
         first = min(rest)
         if given not in rest:
             raise ValueError(
-                f"the kernel of {_of(name, layer)} has shape {shape}, which may be kernels of "
+                f"{_of(name, layer)} have shape {shape}, which may be kernels of "
                 f"shape {kernel.shape} stacked along {' or '.join(map(_axis, sorted(rest)))}"
                 + (f", but stacked={stacked!r}. " if given else ": the shape doesn't tell. ")
                 + f"Give stacked={first[0] if len(first) == 1 else first} if they are stacked in "
@@ -117,7 +119,7 @@ def in_stack(
 def check_stacked(stacked: int | Sequence[int] | None) -> None:
     """Raises TypeError unless `stacked` is None, an integer or a tuple of integers."""
     given = stacked if isinstance(stacked, Sequence) else (stacked,)
-    if stacked is not None and not all(isinstance(a, int) for a in given):
+    if stacked is not None and not all(isinstance(a, int | np.integer) for a in given):
         raise TypeError(
             f"stacked={stacked!r} must be an axis or a tuple of axes along which layers are "
             "stacked, such as 0, or None."
@@ -127,10 +129,10 @@ def check_stacked(stacked: int | Sequence[int] | None) -> None:
 def unknown(name: str, layer: Any, shape: tuple[int, ...]) -> str:
     """What to say of a layer that doesn't say what its filters are."""
     return (
-        f"the kernel of {_of(name, layer)} has shape {shape}, and the layer doesn't say which axes "
-        "make up one filter. Give the layer two attributes: kernel_shape, the shape of one layer's "
-        "kernel, and filter_axes, a tuple of those of its axes over which the norm of one filter "
-        "is taken, such as (0,) for (in, heads, out)."
+        f"{_of(name, layer)} have shape {shape}, and the layer doesn't say which axes make up one "
+        "filter. Give the layer two attributes: kernel_shape, the shape of one layer's kernel, and "
+        "filter_axes, a tuple of those of its axes over which the norm of one filter is taken, "
+        "such as (0,) for (in, heads, out). What has no filters must not be selected by mask=."
     )
 
 
@@ -146,4 +148,4 @@ def _axis(axes: tuple[int, ...]) -> str:
 
 
 def _of(name: str, layer: Any) -> str:
-    return f"{name or 'the model'} ({type(layer).__name__})"
+    return f"latent weights at {name!r} ({type(layer).__name__})"

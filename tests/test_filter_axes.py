@@ -173,8 +173,8 @@ def square():
 
 def test_a_stack_that_its_shape_does_not_tell():
     message = (
-        r"kernel of the model \(BinaryDense\) has shape \(4, 4, 4\), which may be kernels of shape "
-        r"\(4, 4\) stacked along axis 0 or axis 1 or axis 2.*Give stacked=0 if"
+        r"latent weights at 'latent_kernel' \(BinaryDense\) have shape \(4, 4, 4\), which may be "
+        r"kernels of shape \(4, 4\) stacked along axis 0 or axis 1 or axis 2.*Give stacked=0 if"
     )
     with pytest.raises(ValueError, match=message + r".*attribute stacked_axes"):
         ovsw.filter_axes(square())
@@ -209,11 +209,11 @@ def only(shape):
 REFUSED = {
     "no say": (
         lambda: nnx.Dict(a=only((2, 3, 4))),
-        r"kernel of a \(Dict\) has shape \(2, 3, 4\), and the layer doesn't say.*two attributes",
+        r"at 'a/latent_kernel' \(Dict\) have shape \(2, 3, 4\), and the layer doesn't.*two attri",
     ),
     "no stack": (
         lambda: changed(dense(nnx.Rngs(0)), latent_kernel=nnx.Param(jnp.ones((5, 4)))),
-        r"has shape \(5, 4\), which is no stack of kernels of shape \(4, 5\), as the layer says",
+        r"have shape \(5, 4\), which is no stack of kernels of shape \(4, 5\), as the layer says",
     ),
     "no kernel_shape": (
         lambda: changed(only((2, 3, 4)), filter_axes=(0,)),
@@ -221,11 +221,11 @@ REFUSED = {
     ),
     "other axes": (
         lambda: changed(Own(nnx.Rngs(0)), filter_axes=(2,)),
-        r"filter_axes=\(2,\), which must be a tuple of axes of its kernel of shape \(6, 4\)",
+        r"filter_axes=\(2,\), which must be a tuple of axes of a kernel of shape \(6, 4\)",
     ),
     "shared": (
         lambda: shared_by(ovsw.nn.BinaryDense(6, 4, rngs=nnx.Rngs(0)), Own(nnx.Rngs(0))),
-        r"share the kernel at 0/latent_kernel take other axes .*: \(0,\) by 0, \(1,\) by 1",
+        r"share .* at '0/latent_kernel' and take other .* \(0,\) by 0/late.*, \(1,\) by 1/late",
     ),
     "nothing": (lambda: nnx.Linear(2, 3, rngs=nnx.Rngs(0)), r"Linear has no latent weights among"),
 }
@@ -339,7 +339,7 @@ class Unknown(linen.Module):
 
 
 def test_linen_layers_that_do_not_say():
-    with pytest.raises(ValueError, match=r"kernel of the model \(Unknown\) has shape \(2, 4, 3\)"):
+    with pytest.raises(ValueError, match=r"at 'latent_kernel' \(Unknown\) have shape \(2, 4, 3\)"):
         ovsw.linen.filter_axes(Unknown(), (1, 4))
     with pytest.raises(ValueError, match=r"Dense has no latent weights among its 2 parameters"):
         ovsw.linen.filter_axes(linen.Dense(3), (1, 4))

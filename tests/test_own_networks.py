@@ -303,7 +303,7 @@ REFUSED = {
     ),
     "stacked": (
         of_base(blocks=stacked(4)),
-        r"kernel of blocks/dense \(BinaryDense\) has shape \(4, 4, 4\).*an attribute stacked_axes",
+        r"at 'blocks/dense/latent_kernel' \(BinaryDense\) have shape \(4, 4, 4\).* stacked_axes",
     ),
     "two results": (of_base(call=two_results), r"it gives a tuple, and must give one array of"),
     "integer logits": (

@@ -162,16 +162,16 @@ def _agreed(path: Path, variable: Any, holders: Any, stacked: Any) -> KernelAxes
     shape = tuple(variable.get_value().shape)
     said = {}
     for place, layer, attribute in holders[id(variable)]:
-        name = "/".join(map(str, place))
+        name = "/".join(map(str, (*place, attribute)))
         kernel = _kernel(layer, attribute, name) or conventional(shape)
         if kernel is None:
             raise ValueError(unknown(name, layer, shape))
-        said[name or "the model"] = in_stack(kernel, shape, stacked, name, layer)
+        said[name] = in_stack(kernel, shape, stacked, name, layer)
     if len(set(said.values())) > 1:
         different = ", ".join(f"{axes.filter} by {name}" for name, axes in said.items())
         raise ValueError(
-            f"the layers that share the kernel at {'/'.join(map(str, path))} take other axes of it "
-            f"as one filter: {different}. Give each layer a kernel of its own."
+            f"layers share the latent weights at {'/'.join(map(str, path))!r} and take other axes "
+            f"of them as one filter: {different}. Give each layer weights of its own."
         )
     return next(iter(said.values()))
 

@@ -95,6 +95,11 @@ def layer_axes(
     Raises:
       TypeError, ValueError: as `filter_axes`.
 
+    Example:
+      >>> import ovsw_jax as ovsw
+      >>> ovsw.linen.layer_axes(ovsw.linen.BinaryDense(16, train=True), (4, 8))
+      {'latent_kernel': (0, 1)}
+
     Source: ours.
     """
     found = _asked("layer_axes", module, args, kwargs, mask, stacked)
@@ -142,7 +147,7 @@ def _asked(
     found = {}
     for path in chosen:
         layer, own = layers.get(path, (module, flat[path]))
-        name = "/".join(path[:-1])
+        name = "/".join(path)
         kernel = _kernel(layer, path[-1], own, name) or conventional(own)
         if kernel is None:
             raise ValueError(unknown(name, layer, flat[path]))
