@@ -144,8 +144,8 @@ def _prepare(config: Config) -> _Prepared:
                 start = weights.find(config.start, member.optimizer, member.seed)
                 weights.check_same_data(config.start, weights.data_of(start), data)
                 weights.load(start, *networks[program.config.network].shapes)
-            at_point = program.config.at(member.point)
-            make_optimizer(program.optimizer, at_point, 1)
+            axes = networks[program.config.network].axes
+            make_optimizer(program.optimizer, program.config.at(member.point), 1, axes)
     return _Prepared(planned, networks, dataset, teacher)
 
 

@@ -10,7 +10,7 @@ from ovsw_jax.bop import BopState, bop
 from ovsw_jax.clip import clip_latent
 from ovsw_jax.conversion import convert_flip_state
 from ovsw_jax.flip_state import FlipState
-from ovsw_jax.graph import binarize, summary
+from ovsw_jax.graph import binarize, filter_axes, layer_axes, summary
 from ovsw_jax.horizon import silence_horizon, threshold_for_horizon
 from ovsw_jax.lars import LarsState, lars_sgd
 from ovsw_jax.latent import latent_mask
@@ -33,9 +33,11 @@ __all__ = [
     "bop",
     "clip_latent",
     "convert_flip_state",
+    "filter_axes",
     "flip_metrics",
     "lars_sgd",
     "latent_mask",
+    "layer_axes",
     "linen",
     "models",
     "never_flipped_mask",

@@ -1,12 +1,12 @@
 """Adaptive Gradient Scaling: a floor under each filter's gradient, relative to its weights."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from ovsw_jax.axes import Axes, axes_of_kernels, check_axes, warn_if_unclear
 from ovsw_jax.fitting import check_params, check_state
 from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, mean
@@ -50,7 +50,7 @@ class _Scaled(NamedTuple):
 
 
 def scale_by_ags(
-    lam: Hyperparameter = 0.04, *, axes: Sequence[int] | None = None, mask: Mask | None = None
+    lam: Hyperparameter = 0.04, *, axes: Axes | None = None, mask: Mask | None = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Scales each filter's gradient up to `lam` times the norm of its latent weights (Eq. 14).
 
@@ -66,14 +66,21 @@ def scale_by_ags(
     Args:
       lam: the floor :math:`\lambda \ge 0` of |G_i| / |W_i|: a number, an array or a schedule.
         Authors' code: 0.04 for CIFAR, 0.01 for ImageNet.
-      axes: axes that make up one filter. None: all but the last, which fits Flax kernels (HWIO
-        and (in, out)). Kernels stacked along a leading layer axis (`nnx.vmap`, `nnx.scan`) need
-        their own: `(1, 2, 3)` for convolutions, `(1,)` for (layers, in, out). The same axes hold
-        for every latent kernel; for mixed ranks use `optax.partition`.
+      axes: axes that make up one filter. `ovsw.filter_axes(model)` gives them for any network.
+
+        - A tuple of integers: the same for every latent kernel, such as `(1, 2, 3)` for
+          convolutions stacked along a leading axis of layers.
+        - A tree of such tuples with one for each latent kernel, structured like the params or
+          like their upper levels, or a function from params to one.
+        - None: all but the last, which is right for kernels (in, out) and HWIO. Kernels of 3, 5
+          or more axes are taken so too, with a warning at `init`: a 1-D convolution, a stack of
+          dense layers and attention look alike. A kernel of 4 axes is taken as HWIO without one,
+          so 1-D convolutions stacked once, dense layers stacked twice, and attention stacked once
+          must be given their axes.
       mask: which leaves are latent weights: a pytree of bools, a function from params to one, or
         None for `latent_mask`. Other leaves pass unchanged and cost no state.
         `optax.inject_hyperparams` takes a function for a schedule unless it is told otherwise:
-        `static_args=("mask",)`.
+        `static_args=("mask",)`; likewise for a function as `axes`.
 
     Returns:
       A gradient transformation with an `AgsState`. Norms are taken in float32 (float64 for
@@ -81,9 +88,11 @@ def scale_by_ags(
 
     Raises:
       ValueError: if `lam` is known to be negative or not finite (schedules and traced values are
-        not checked); at `init` if the mask selects nothing; at `update` if params are missing, or
-        shaped otherwise than the gradients.
-      TypeError: if `lam` is no number, or a latent weight or gradient no real floating-point array.
+        not checked); at `init` if the mask selects nothing, or `axes` lack a latent kernel, are of
+        no params, don't exist, or are named twice; at `update` if params are missing, or shaped
+        otherwise than the gradients.
+      TypeError: if `lam` is no number, `axes` hold anything but integers, or a latent weight or
+        gradient is no real floating-point array.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
@@ -97,12 +106,12 @@ def scale_by_ags(
     Source: OvSW (Xiang et al., ECCV 2024), Eq. 14 and Algorithm 3.
     """
     check_coefficient("lam", lam)
-    axes = _checked_axes(axes)
+    check_axes(axes)
 
     def init_fn(params: Any) -> AgsState:
         latent = LatentLeaves(params, mask)
-        for name, weight in zip(latent.names, latent.weights, strict=True):
-            _filter_axes(weight, axes, name)
+        if axes_of_kernels(axes, params, latent) is None:
+            warn_if_unclear(latent)
 
         def zeros() -> Any:  # a tree of its own for each field: buffers may be donated
             return latent.only_scalars(jnp.zeros((), jnp.float32) for _ in latent.names)
@@ -119,10 +128,13 @@ def scale_by_ags(
         latent.check_only(state.filters, "state of scale_by_ags")
         floor = value_at(lam, state.count)
         latent.check_fits(lam=floor)
+        filters = axes_of_kernels(axes, params, latent)
+        if filters is None:
+            filters = [tuple(range(w.ndim - 1)) for w in latent.weights]
         scaled = [
-            _scale(g, w, floor, _filter_axes(w, axes, name))
-            for name, g, w in zip(
-                latent.names, latent.gradients(updates), latent.weights, strict=True
+            _scale(g, w, floor, filter_axes)
+            for g, w, filter_axes in zip(
+                latent.gradients(updates), latent.weights, filters, strict=True
             )
         ]
         return latent.put(updates, (s.gradient for s in scaled)), AgsState(
@@ -161,27 +173,3 @@ def _scale(
 
 def _norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
-
-
-def _checked_axes(axes: Sequence[int] | None) -> tuple[int, ...] | None:
-    if axes is None:
-        return None
-    if isinstance(axes, Sequence) and all(isinstance(a, int) for a in axes):
-        return tuple(axes)
-    raise TypeError(
-        f"axes={axes!r} must be a sequence of integers, such as (0, 1, 2), or None for all but "
-        "the last axis."
-    )
-
-
-def _filter_axes(weight: jax.Array, axes: tuple[int, ...] | None, name: str) -> tuple[int, ...]:
-    if axes is None:
-        return tuple(range(weight.ndim - 1))
-    for axis in axes:
-        if not -weight.ndim <= axis < weight.ndim:
-            raise ValueError(
-                f"axes={axes} do not fit the latent weights of {name!r} with shape "
-                f"{weight.shape}: axis {axis} does not exist. Use axes=None (all but the last), "
-                "or give layers of other ranks their own transform through optax.partition."
-            )
-    return axes

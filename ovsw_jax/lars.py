@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ovsw_jax.axes import Axes, axes_of_kernels, check_axes
 from ovsw_jax.fitting import check_average, check_fits, check_params, check_state, lacks_gradient
 from ovsw_jax.hyperparams import (
     FLOAT32_MAX,
@@ -35,7 +36,9 @@ class LarsState(NamedTuple):
       count: int32 scalar, updates made.
       velocity: tree like the params, momentum V in their dtypes.
       local_rate: tree like the params with `optax.MaskedNode` outside the mask: lambda of each
-        layer at the latest update, a float32 scalar (float64 for float64 layers).
+        layer at the latest update, a float32 scalar (float64 for float64 layers); of a stack of
+        layers as `axes` names them, an array with all axes of the kernel, those of a layer of
+        size 1.
     """
 
     count: jax.Array  # type: ignore[assignment]  # optax calls it so; tuple.count is hidden
@@ -50,6 +53,7 @@ def lars_sgd(
     momentum: Hyperparameter = 0.9,
     weight_decay: Hyperparameter = 5e-4,
     variant: LarsVariant = "updated",
+    axes: Axes | None = None,
     mask: Mask | None = None,
     decay_1d: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
@@ -87,10 +91,13 @@ def lars_sgd(
       eta: :math:`\eta > 0`, about the relative step of a layer for a learning rate of 1.
       momentum: m, in [0, 1).
       weight_decay: :math:`\varphi \ge 0`, on every parameter in the mask, and on the others of two
-        or more axes.
+        or more axes, as stacked biases have.
       variant: which momentum moves the weights of layers in the mask: `"updated"`, the one made in
         this step, as SGD implementations do; `"literal"`, the one before it, as Algorithm 2
         prints: its first step moves nothing.
+      axes: axes that make up one layer, where one array holds several, as `nnx.vmap` stacks them:
+        a tuple of integers for every leaf in the mask, or a tree as of `scale_by_ags`, such as
+        `ovsw.layer_axes(model)`. None: all of them, one rate for the array.
       mask: which leaves take the layer's rate: a pytree of bools, a function from params to one,
         or None for `latent_mask`. `True` is LARS everywhere.
       decay_1d: also decay parameters outside the mask with fewer than two axes.
@@ -103,10 +110,11 @@ def lars_sgd(
 
     Raises:
       ValueError: if a hyperparameter is known to be out of range (schedules and traced values are
-        not checked) or `variant` is unknown; at `init` if the mask selects nothing; at `update` if
-        params are missing or have other shapes than the gradients.
-      TypeError: if a hyperparameter is not a number, a weight or gradient in the mask is not a real
-        floating-point array, or any parameter is complex.
+        not checked) or `variant` is unknown; at `init` if the mask selects nothing, or `axes` don't
+        fit, as for `scale_by_ags`; at `update` if params are missing or have other shapes than the
+        gradients.
+      TypeError: if a hyperparameter is not a number, `axes` hold anything but integers, a weight or
+        gradient in the mask is not a real floating-point array, or any parameter is complex.
 
     Example:
       >>> import jax.numpy as jnp, optax, ovsw_jax as ovsw
@@ -132,14 +140,19 @@ def lars_sgd(
         )
 
     check_flag("decay_1d", decay_1d)
+    check_axes(axes)
 
     def init_fn(params: Any) -> LarsState:
         latent = LatentLeaves(params, mask)
         _check_real(params)
+        shapes = map(_rate_shape, latent.weights, _layers(axes, params, latent))
         return LarsState(
             jnp.zeros((), jnp.int32),
             optax.tree.zeros_like(params),
-            latent.only_scalars(jnp.zeros((), accurate_dtype(w)) for w in latent.weights),
+            latent.only_scalars(
+                jnp.zeros(shape, accurate_dtype(w))
+                for shape, w in zip(shapes, latent.weights, strict=True)
+            ),
         )
 
     def update_fn(
@@ -155,6 +168,7 @@ def lars_sgd(
             value_at(h, state.count) for h in (learning_rate, eta, momentum, weight_decay)
         )
         latent.check_fits(eta=eta_now)
+        layers = dict(zip(latent.indices, _layers(axes, params, latent), strict=True))
         moved: list[tuple[Any, Any]] = []
         rates = []
         for i, ((name, weight), gradient, velocity) in enumerate(
@@ -174,7 +188,7 @@ def lars_sgd(
             check_fits([(name, weight)], learning_rate=beta, momentum=m, weight_decay=decay)
             rate = beta
             if i in latent.indices:
-                rates.append(_local_rate(gradient, weight, eta_now, phi))
+                rates.append(_local_rate(gradient, weight, eta_now, phi, layers[i]))
                 rate = _capped(jnp.asarray(beta, rates[-1].dtype) * rates[-1])
             literal = i in latent.indices and variant == "literal"
             moved.append(_step(gradient, weight, velocity, rate, m, decay, literal))
@@ -198,22 +212,46 @@ def _check_real(params: Any) -> None:
             )
 
 
-def _local_rate(gradient: jax.Array, weight: jax.Array, eta: Any, phi: Any) -> jax.Array:
+def _layers(axes: Axes | None, params: Any, latent: LatentLeaves) -> list[tuple[int, ...] | None]:
+    """The axes of one layer in each leaf; None where the leaf is one."""
+    given = axes_of_kernels(axes, params, latent)
+    if given is None:
+        return [None] * len(latent.weights)
+    return [
+        None if len(layer) == weight.ndim else layer
+        for layer, weight in zip(given, latent.weights, strict=True)
+    ]
+
+
+def _rate_shape(weight: jax.Array, layer: tuple[int, ...] | None) -> tuple[int, ...]:
+    return (
+        () if layer is None else tuple(1 if i in layer else n for i, n in enumerate(weight.shape))
+    )
+
+
+def _local_rate(
+    gradient: jax.Array, weight: jax.Array, eta: Any, phi: Any, layer: tuple[int, ...] | None
+) -> jax.Array:
     """Line 5, as eta / (|G| / |W| + phi), which no size of G and W overflows."""
     dtype = accurate_dtype(gradient, weight)
-    g_size, w_size = (_root_mean_square(x.astype(dtype)) for x in (gradient, weight))
+    g_size, w_size = (_root_mean_square(x.astype(dtype), layer) for x in (gradient, weight))
     relative = g_size / jnp.where(w_size == 0, 1, w_size) + jnp.asarray(phi, dtype)
     waits = (w_size == 0) | (relative == 0)
     rate = _capped(jnp.asarray(eta, dtype) / jnp.where(waits, 1, relative))
     return jnp.where(waits, 0, rate)
 
 
-def _root_mean_square(x: jax.Array) -> jax.Array:
-    """The 2-norm over sqrt(size): never beyond the largest element, so it can't overflow."""
-    largest = jnp.max(jnp.abs(x), initial=0)
+def _root_mean_square(x: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
+    """The 2-norm over sqrt(size): never beyond the largest element, so it can't overflow.
+
+    Over `axes`, which stay with size 1; None: over all, to a scalar.
+    """
+    keep = axes is not None
+    largest = jnp.max(jnp.abs(x), axis=axes, initial=0, keepdims=keep)
     usable = (largest >= jnp.finfo(x.dtype).tiny) & jnp.isfinite(largest)
     unit = jnp.where(usable, largest, 1)
-    return unit * jnp.sqrt(jnp.sum(jnp.square(x / unit)) / max(x.size, 1))
+    squares = jnp.sum(jnp.square(x / unit), axis=axes, keepdims=keep)
+    return unit * jnp.sqrt(squares / max(x.size // max(squares.size, 1), 1))
 
 
 def _capped(rate: jax.Array) -> jax.Array:

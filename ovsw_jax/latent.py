@@ -40,10 +40,10 @@ def latent_mask(params: Any) -> Any:
 
     Source: ours; the authors' code marks layers instead of parameters.
     """
-    return jax.tree_util.tree_map_with_path(lambda path, _: LATENT_KEY in _keys(path), params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: LATENT_KEY in keys_of(path), params)
 
 
-def _keys(path: Sequence[Any]) -> list[str]:
+def keys_of(path: Sequence[Any]) -> list[str]:
     """The keys of a tree path as text; an nnx.Variable's own `.value` is no part of a name."""
     keys = [str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path]
     return keys[:-1] if len(keys) > 1 and _is_variable_value(path[-1]) else keys
@@ -55,7 +55,7 @@ def _is_variable_value(key: Any) -> bool:
 
 def layer_name(path: Sequence[Any]) -> str:
     """Name of the layer that owns the leaf at `path`: the keys before `latent_kernel`, or all."""
-    keys = _keys(path)
+    keys = keys_of(path)
     if LATENT_KEY in keys[1:]:
         keys = keys[: keys.index(LATENT_KEY, 1)]
     return "/".join(keys)
@@ -121,11 +121,9 @@ class LatentLeaves:
         """
         paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
         self.treedef: Any = treedef
-        if mask is None:
-            mask = latent_mask
-        given = mask(params) if _is_function(mask) else mask
-        flags = _flags(given, params, _if_injected(mask))
-        self.indices = [i for i, flag in enumerate(flags) if flag]
+        mask = latent_mask if mask is None else mask
+        self.indices = [i for i, flag in enumerate(selected(params, mask)) if flag]
+        self.paths = [tuple(keys_of(paths_and_leaves[i][0])) for i in self.indices]
         self.names = [layer_name(paths_and_leaves[i][0]) for i in self.indices]
         self.weights = [
             _array(name, paths_and_leaves[i][1])
@@ -242,7 +240,7 @@ def _is_variable(node: Any) -> bool:
     return hasattr(node, "get_metadata")
 
 
-def _is_function(mask: Any) -> bool:
+def is_function(mask: Any) -> bool:
     """Whether a mask is a function of the params, and no callable pytree of bools.
 
     A model is callable, and so is the mask that `jax.tree.map` makes of it: as for `optax.masked`,
@@ -262,10 +260,14 @@ def _if_injected(mask: Any) -> str:
     )
 
 
-def _flags(mask: Any, params: Any, remedy: str) -> list[bool]:
-    """The mask as one bool for each leaf of `params`."""
+def selected(params: Any, mask: Mask | None) -> list[bool]:
+    """The mask, as `LatentLeaves` takes it, as one bool for each leaf of `params`."""
+    if mask is None:
+        mask = latent_mask
+    remedy = _if_injected(mask)
+    given = mask(params) if is_function(mask) else mask
     try:
-        flags = jax.tree.leaves(jax.tree.broadcast(mask, params))
+        flags = jax.tree.leaves(jax.tree.broadcast(given, params))
     except ValueError as error:
         raise ValueError(
             f"mask does not fit the params: {error}. Give a pytree of bools with the structure of "

@@ -70,7 +70,8 @@ def flip_metrics(opt_state: Any) -> Metrics:
       scalars. With a flip state: `flip_ratio`, `silent_ratio`, `never_flipped_ratio`, shares of
       weights (0 to 1) at the latest update. With AGS: `rescaled_filter_ratio`, the share of
       filters below the floor, and `grad_weight_ratio`, the mean over filters of |G_i| / |W_i|.
-      Totals weigh every weight, or every filter, alike. With a state of your own: its metrics.
+      Totals weigh every weight, or every filter, alike. A stack of layers in one kernel, as
+      `nnx.vmap` makes it, counts as one layer. With a state of your own: its metrics.
 
     Raises:
       ValueError: if `opt_state` contains none of them, holds a leading axis of `vmap`, tracks a

@@ -1,6 +1,5 @@
 """Algorithm 3 as one optimizer."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,6 +7,7 @@ import numpy as np
 import optax
 
 from ovsw_jax.ags import AgsState, scale_by_ags
+from ovsw_jax.axes import Axes
 from ovsw_jax.fitting import check_entry, check_fits, check_params, check_state, lacks_gradient
 from ovsw_jax.flip_state import StateKind
 from ovsw_jax.hyperparams import (
@@ -31,7 +31,7 @@ def ovsw_sgd(
     flip_momentum: Hyperparameter = 0.999,
     threshold: Hyperparameter = 1e-4,
     state: StateKind = "packed",
-    axes: Sequence[int] | None = None,
+    axes: Axes | None = None,
     mask: Mask | None = None,
     decay_1d: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
@@ -44,13 +44,15 @@ def ovsw_sgd(
     Args:
       learning_rate: number or schedule.
       momentum: of SGD, m in :math:`V \leftarrow m V + G + \varphi W`.
-      weight_decay: :math:`\varphi \ge 0`, on every parameter of two or more axes.
+      weight_decay: :math:`\varphi \ge 0`, on every parameter of two or more axes. Biases stacked
+        by `nnx.vmap` have two: keep the decay from them by a chain of your own.
       lam: floor of |G_i| / |W_i|; see `scale_by_ags`.
       tau: decay of silent weights; see `silence_aware_decay`.
       flip_momentum: mu of the flip state.
       threshold: sigma of the flip state.
       state: kind of flip state, `"packed"`, `"packed8"` or `"ema"`; see `silence_aware_decay`.
-      axes: axes that make up one filter; None for all but the last.
+      axes: axes that make up one filter, such as `ovsw.filter_axes(model)`; None for all but the
+        last; see `scale_by_ags`.
       mask: which leaves are latent weights; None for `latent_mask`.
       decay_1d: also decay parameters with fewer than two axes (biases, batch norm), as the
         authors' code does for CIFAR and not for ImageNet.

@@ -144,6 +144,7 @@ def test_a_filter_exactly_at_the_floor_is_not_rescaled():
     assert ratio == 4.5 / 16
 
 
+@pytest.mark.filterwarnings("ignore:all axes but the last are taken as one filter")
 @pytest.mark.parametrize("shape", [(7,), (5, 6), (3, 4, 5), (3, 3, 2, 4), (2, 3, 3, 2, 4)])
 def test_kernels_of_one_to_five_axes(shape):
     rng = np.random.default_rng(len(shape))

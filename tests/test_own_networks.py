@@ -7,6 +7,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from tiny_networks import Tiny
@@ -17,6 +18,8 @@ from experiments.config import Config
 from experiments.data import Dataset
 from experiments.data.batches import feed_of
 from experiments.run import weights
+from experiments.training.chain import make_optimizer
+from experiments.training.initialisation import initialise_latent
 from experiments.training.networks import Network, find_network
 from experiments.training.step import Steps
 from experiments.training.trained import Trained, load_trained
@@ -151,8 +154,98 @@ def test_logits_in_bfloat16_are_compared_in_float32():
     assert network.evaluate(*state, IMAGES).dtype == jnp.float32
 
 
-def stacked():
-    return nnx.vmap(lambda rngs: ovsw.nn.BinaryDense(4, 4, rngs=rngs))(nnx.Rngs(0).split(2))
+class Block(nnx.Module):
+    def __init__(self, rngs):
+        self.dense = ovsw.nn.BinaryDense(4, 4, use_bias=True, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+
+    def __call__(self, x):
+        return x + self.norm(self.dense(x))
+
+
+def stacked(count):
+    return lambda: nnx.vmap(Block)(nnx.Rngs(0).split(count))
+
+
+def scan(self, x):
+    @nnx.scan(in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+    def through(x, block):
+        return block(x)
+
+    return self.head(through(self.body(x), self.blocks))
+
+
+def loop(self, x):
+    x = self.body(x)
+    for block in self.blocks:
+        x = block(x)
+    return self.head(x)
+
+
+def listed():
+    return nnx.List([Block(nnx.Rngs(i)) for i in range(3)])
+
+
+def as_list(tree):
+    """The blocks of a stack one by one, as an nnx.List holds them."""
+    blocks = {i: jax.tree.map(lambda x, i=i: x[i], tree["blocks"]) for i in range(3)}
+    return {**tree, "blocks": blocks}
+
+
+@pytest.mark.parametrize("optimizer", ["ovsw", "lars"])
+def test_stacked_layers_are_trained_as_a_list_of_them(optimizer):
+    stack = network_of(of_base(blocks=stacked(3), call=scan))
+    blocks = network_of(of_base(blocks=listed, call=loop))
+    assert stack.axes.stacked == ("blocks/dense/latent_kernel",)
+    params, statistics = state_of(stack)
+    # Layers of other sizes, so that a norm over several is another one.
+    sizes = 10.0 ** jnp.arange(-1, 2)[:, None, None]
+    params["blocks"]["dense"]["latent_kernel"] *= sizes
+    ends = []
+    for network, state in (
+        (stack, (params, statistics)),
+        (blocks, (as_list(params), as_list(statistics))),
+    ):
+        tx = make_optimizer(optimizer, Config(lam=1.0, epochs=1, warmup_epochs=0), 9, network.axes)
+
+        @jax.jit
+        def step(params, statistics, opt_state, network=network, tx=tx):
+            def loss(params):
+                logits, after = network.train(params, statistics, IMAGES)
+                return jnp.sum(logits[:, 0] ** 2), after
+
+            gradients, after = jax.grad(loss, has_aux=True)(params)
+            updates, opt_state = tx.update(gradients, opt_state, params)
+            return optax.apply_updates(params, updates), after, opt_state
+
+        state = *state, tx.init(state[0])
+        for _ in range(2):
+            state = step(*state)
+        ends.append((state[0], ovsw.flip_metrics(state[2])["total"]))
+    (of_stack, metrics), (of_list, expected) = ends
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, as_list(of_stack), of_list)
+    jax.tree.map(close, metrics, expected)
+
+
+def test_stacked_layers_start_with_the_fan_in_of_one():
+    network = network_of(of_base(blocks=stacked(300)))
+    params = network.init(jax.random.key(0)[None])[0]
+    made = jax.vmap(
+        lambda p: initialise_latent(p, jax.random.key(1), "uniform", 1.0, network.axes)
+    )(params)
+    weight = made["blocks"]["dense"]["latent_kernel"]
+    assert float(weight.std()) == pytest.approx(np.sqrt(2 / 4), rel=0.05)
+
+
+def test_stacked_vectors_are_no_matrices_to_decay():
+    axes = network_of(of_base(blocks=stacked(3))).axes
+    for optimizer in ("sgd", "lars", "ovsw"):
+        with pytest.raises(
+            ValueError, match=r"decay_1d=False.*blocks/dense/latent.*\(--decay-1d\)"
+        ):
+            make_optimizer(optimizer, Config(decay_1d=False), 1, axes)
+    make_optimizer("adam", Config(decay_1d=False), 1, axes)
 
 
 def assign(self, x):
@@ -209,8 +302,8 @@ REFUSED = {
         r"its parameter shift is int32, which has no gradient",
     ),
     "stacked": (
-        of_base(blocks=stacked),
-        r"latent kernel of blocks has shape \(2, 4, 4\): it is stacked.*Hold .* in an nnx\.List",
+        of_base(blocks=stacked(4)),
+        r"at 'blocks/dense/latent_kernel' \(BinaryDense\) have shape \(4, 4, 4\).* stacked_axes",
     ),
     "two results": (of_base(call=two_results), r"it gives a tuple, and must give one array of"),
     "integer logits": (

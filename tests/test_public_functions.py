@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import public_transforms
 import pytest
-from flax import nnx
+from flax import linen, nnx
 from hypothesis import given
 from hypothesis import strategies as st
 from strange_arguments import (
@@ -30,7 +30,9 @@ from strange_arguments import (
     inputs,
     junk,
     kinds,
+    masks,
     models,
+    not_callable,
     opt_states,
     params_trees,
 )
@@ -74,6 +76,8 @@ def test_every_public_name_has_a_property():
     assert set(PROPERTIES) == public_names()
 
 
+# Of kernels with three axes, which are drawn too.
+@pytest.mark.filterwarnings("ignore:all axes but the last are taken as one filter")
 @pytest.mark.parametrize("name", sorted(public_names()))
 @hypothesis.settings(max_examples=CASES)
 @given(data=st.data())
@@ -411,6 +415,35 @@ def binarized(data, binarize):
     except RefusedError:
         return
     assert type(network) is type(model) or isinstance(model, nnx.Linear)
+
+
+@covers("filter_axes", "layer_axes", "linen.filter_axes", "linen.layer_axes")
+def axes_of_layers(data, function):
+    in_linen = "linen" in function.__module__
+    binary = linen_stack() if in_linen else nnx_stack()
+    model = data.draw(st.just(binary) | models, label="model")
+    keywords = {
+        "mask": data.draw(masks | not_callable, label="mask"),
+        "stacked": data.draw(st.sampled_from([None, 0, -1]) | junk, label="stacked"),
+    }
+    x = [data.draw(st.just((4, 2, 8)) | inputs | junk, label="x")] if in_linen else []
+    named = ["filter_axes", "latent weights", "module", "input"]
+    try:
+        found = attempt(function, model, *x, **keywords, naming=named)
+    except RefusedError:
+        return
+    assert all(isinstance(axis, int) for axis in jax.tree.leaves(found))
+
+
+def nnx_stack():
+    return nnx.eval_shape(
+        lambda: nnx.vmap(lambda rngs: ovsw.nn.BinaryDense(8, 3, rngs=rngs))(nnx.Rngs(0).split(4))
+    )
+
+
+def linen_stack():
+    each = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+    return linen.vmap(ovsw.linen.BinaryDense, **each)(3, train=True)
 
 
 @covers("summary")

@@ -306,7 +306,7 @@ def test_networks_that_cannot_be_trained_leave_nothing_behind(name, tmp_path):
 def test_initial_weights_of_another_scale(distribution, network):
     params = jax.tree.map(lambda x: x[0], network.init(jax.random.split(jax.random.key(0), 1))[0])
     gamma = 0.01
-    made = initialise_latent(params, jax.random.key(1), distribution, gamma)
+    made = initialise_latent(params, jax.random.key(1), distribution, gamma, network.axes)
     for name, weight in latent_weights(made).items():
         fan_in = np.prod(weight.shape[:-1])
         assert float(weight.std()) == pytest.approx(gamma * np.sqrt(2 / fan_in), rel=0.12), name

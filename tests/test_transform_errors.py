@@ -264,7 +264,14 @@ def test_an_unknown_kind_of_flip_state(make_flips):
 def test_axes_that_the_kernel_does_not_have(axes):
     assert_raises(
         ValueError,
-        [f"axes={axes}", "'conv'", "(3, 4)", "does not exist", "axes=None", "optax.partition"],
+        [
+            f"axes={axes}",
+            "'conv'",
+            "(3, 4)",
+            "does not exist",
+            "ovsw.filter_axes(model)",
+            "axes=None",
+        ],
         ovsw.scale_by_ags(axes=axes).init,
         PARAMS,
     )

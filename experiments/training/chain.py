@@ -10,15 +10,25 @@ import optax
 import ovsw_jax as ovsw
 from experiments.config import Config
 from experiments.optimizers import OPTIMIZERS
+from experiments.training.networks import KernelAxes
 
 Scheduled = Callable[[float], optax.Schedule]  # from the learning rate at the top
 
 
-def make_optimizer(name: str, config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
+def make_optimizer(
+    name: str, config: Config, steps_per_epoch: int, axes: KernelAxes | None
+) -> optax.GradientTransformation:
     """The optimizer called `name`; the numbers of `config` may be traced.
 
+    Args:
+      name: its key.
+      config: its numbers.
+      steps_per_epoch: for its schedule.
+      axes: of the network's latent kernels; None if it has none.
+
     Raises:
-      ValueError: if it acts on latent weights, and the config's network has none.
+      ValueError: if it acts on latent weights, and the config's network has none, or can't tell
+        which parameters of stacked layers to decay.
     """
     row = OPTIMIZERS[name]
     if config.binary != "both" and not row.of_real_weights:
@@ -31,7 +41,13 @@ def make_optimizer(name: str, config: Config, steps_per_epoch: int) -> optax.Gra
     def scheduled(top: float) -> optax.Schedule:
         return learning_rate(config, steps_per_epoch, top)
 
-    return optax.chain(*(_MAKERS[link](config, scheduled) for link in row.chain))
+    if axes and axes.stacked and not config.decay_1d and "weight_decay" in row.fields:
+        raise ValueError(
+            f"decay_1d=False keeps weight decay from parameters with one axis, and in a stack of "
+            f"layers, as at {axes.stacked[0]}, those have two. Decay them all (--decay-1d), or "
+            "hold the layers in an nnx.List."
+        )
+    return optax.chain(*(_MAKERS[link](config, scheduled, axes) for link in row.chain))
 
 
 def learning_rate(config: Config, steps_per_epoch: int, top: float | None = None) -> optax.Schedule:
@@ -52,21 +68,23 @@ def learning_rate(config: Config, steps_per_epoch: int, top: float | None = None
     return schedule
 
 
-def _ags(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
-    return ovsw.ags(c.lam)
+def _ags(c: Config, scheduled: Scheduled, axes: KernelAxes | None) -> optax.GradientTransformation:
+    return ovsw.ags(c.lam, axes=axes and axes.filter)
 
 
-def _sad(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
+def _sad(c: Config, scheduled: Scheduled, axes: KernelAxes | None) -> optax.GradientTransformation:
     return ovsw.sad(c.tau, **_flip_state(c))
 
 
-def _flips(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
+def _flips(
+    c: Config, scheduled: Scheduled, axes: KernelAxes | None
+) -> optax.GradientTransformation:
     if c.binary != "both":  # no signs of weights, no flips
         return optax.identity()
     return ovsw.track_flip_state(**_flip_state(c))
 
 
-def _sgd(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
+def _sgd(c: Config, scheduled: Scheduled, axes: KernelAxes | None) -> optax.GradientTransformation:
     def decayed(params: Any) -> Any:
         return jax.tree.map(lambda p: c.decay_1d or jnp.ndim(p) > 1, params)
 
@@ -76,35 +94,37 @@ def _sgd(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
     )
 
 
-def _lars(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
+def _lars(c: Config, scheduled: Scheduled, axes: KernelAxes | None) -> optax.GradientTransformation:
     return ovsw.lars_sgd(
         scheduled(c.learning_rate),
         eta=c.eta,
         momentum=c.momentum,
         weight_decay=c.weight_decay,
+        axes=axes and axes.layer,
         decay_1d=c.decay_1d,
     )
 
 
-def _adam(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
+def _adam(c: Config, scheduled: Scheduled, axes: KernelAxes | None) -> optax.GradientTransformation:
     return optax.adam(scheduled(c.adam_learning_rate))
 
 
-def _bop(c: Config, scheduled: Scheduled) -> optax.GradientTransformation:
+def _bop(c: Config, scheduled: Scheduled, axes: KernelAxes | None) -> optax.GradientTransformation:
     """Bop flips the binary weights; Adam trains the rest, as its authors do."""
 
     def kinds(params: Any) -> Any:
         return jax.tree.map(lambda m: "binary" if m else "real", ovsw.latent_mask(params))
 
     flips = ovsw.bop(c.bop_threshold, adaptivity=c.bop_adaptivity)
-    return optax.partition({"binary": flips, "real": _adam(c, scheduled)}, kinds)
+    return optax.partition({"binary": flips, "real": _adam(c, scheduled, axes)}, kinds)
 
 
 def _flip_state(c: Config) -> dict[str, Any]:
     return {"momentum": c.flip_momentum, "threshold": c.threshold, "state": c.flip_state}
 
 
-_MAKERS: dict[str, Callable[[Config, Scheduled], optax.GradientTransformation]] = {
+_Maker = Callable[[Config, Scheduled, KernelAxes | None], optax.GradientTransformation]
+_MAKERS: dict[str, _Maker] = {
     "ags": _ags,
     "sad": _sad,
     "flips": _flips,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, traverse_util
 
 import ovsw_jax as ovsw
 from experiments.config.choices import choose
@@ -80,12 +80,27 @@ def find_network(name: str) -> NetworkRow:
     return NetworkRow(made)
 
 
+class KernelAxes(NamedTuple):
+    """What the layers of a network say of their latent kernels.
+
+    Attributes:
+      filter: tree of the axes that make up one filter, as `ovsw.filter_axes` makes it.
+      layer: tree of the axes that make up one layer, as `ovsw.layer_axes` makes it.
+      stacked: paths of the kernels that hold several layers.
+    """
+
+    filter: Any
+    layer: Any
+    stacked: tuple[str, ...]
+
+
 class Network:
     """A network whose parameters and batch statistics are plain pytrees.
 
     `shapes` are those of parameters and statistics. All that is no `nnx.Param` counts as
     statistics, random keys and caches too: it is carried from step to step. What is there to be
-    looked at, `nnx.Intermediate` and its like, is not.
+    looked at, `nnx.Intermediate` and its like, is not. `axes` are those of its latent kernels, None
+    without latent kernels.
 
     Where its `__call__` has an argument that says whether it trains (train, training, is_training,
     deterministic, use_running_average), that is given to it.
@@ -132,6 +147,7 @@ class Network:
                 lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), stacked
             )
             check_params(self.shapes[0], binary)
+            self.axes = _kernel_axes(model) if binary == "both" else None
             # A network of one's own may fit one size of a batch only, and the last one is smaller.
             counts = (2, 3) if ":" in name else (2,)
             given = {count: self._logits(count, image_shape) for count in counts}
@@ -187,6 +203,17 @@ class Network:
         model = nnx.merge(self._graph, params, statistics)
         model.eval()
         return as_logits(model(images, **modes(model, training=False)))
+
+
+def _kernel_axes(model: nnx.Module) -> KernelAxes:
+    layers = ovsw.layer_axes(model)
+    params = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    stacked = [
+        "/".join(map(str, path))
+        for path, axes in traverse_util.flatten_dict(layers).items()
+        if len(axes) < params[path].ndim
+    ]
+    return KernelAxes(ovsw.filter_axes(model), layers, tuple(stacked))
 
 
 def _statistics(model: nnx.Module) -> Any:

@@ -253,13 +253,16 @@ class Steps:
 
     def _transform(self, values: Values) -> optax.GradientTransformation:
         config = self._config.at(values)
-        return make_optimizer(self._optimizer, config, self.steps_per_epoch)
+        axes = self._network.axes
+        return make_optimizer(self._optimizer, config, self.steps_per_epoch, axes)
 
     def _init_one(
         self, params: Any, statistics: Any, keys: jax.Array, values: Values
     ) -> TrainState:
         config = self._config.at(values)
-        params = initialise_latent(params, keys[0], config.init, config.init_scale)
+        params = initialise_latent(
+            params, keys[0], config.init, config.init_scale, self._network.axes
+        )
         opt_state = self._transform(values).init(params)
         return TrainState(params, statistics, opt_state, keys[1], no_skips(params))
 

@@ -55,8 +55,6 @@ def _check_module(model: nnx.Module) -> None:
             )
     for path, module in nnx.iter_modules(model):
         _check_arrays(path, module)
-        if isinstance(module, ovsw.nn.BinaryConv | ovsw.nn.BinaryDense):
-            _check_not_stacked(path, module)
 
 
 def _check_arrays(path: tuple[Any, ...], module: nnx.Module) -> None:
@@ -71,19 +69,6 @@ def _check_arrays(path: tuple[Any, ...], module: nnx.Module) -> None:
                 f"{_name((*path, name))} is an array outside any Variable, which is no part of the "
                 "network's state: make it an nnx.Variable, or a NumPy array"
             )
-
-
-def _check_not_stacked(path: tuple[Any, ...], layer: Any) -> None:
-    latent = getattr(layer, "latent_kernel", None)
-    if latent is None:
-        return
-    sizes = layer.window.kernel_size if isinstance(layer, ovsw.nn.BinaryConv) else ()
-    if latent.ndim != len(sizes) + 2:
-        raise ValueError(
-            f"the latent kernel of {_name(path)} has shape {latent.shape}: it is stacked, as "
-            "nnx.vmap does for nnx.scan, and the experiments' optimizers and initialisations take "
-            "all axes but the last as one filter. Hold the layers in an nnx.List"
-        )
 
 
 def check_params(params: Any, binary: str) -> None:

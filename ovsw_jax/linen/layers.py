@@ -17,9 +17,9 @@ from ovsw_jax.nn._kernels.arithmetic import (
     result_dtype,
 )
 from ovsw_jax.nn._kernels.convolution import Padding, make_window
-from ovsw_jax.nn._sign_checks import check_signs
 from ovsw_jax.nn.layers import kaiming_normal
 from ovsw_jax.nn.scale import Scale, check_scale, factor, initial_scale
+from ovsw_jax.nn.sign_checks import check_signs
 from ovsw_jax.nn.signs import Sign, approx_sign, ste_sign
 
 Initializer = Callable[..., jax.Array]
