@@ -10,11 +10,14 @@ import numpy as np
 from flax import nnx
 
 from ovsw_jax.hyperparams import check_sharpness, known_number
+from ovsw_jax.nn.sign_kinds import delegates_to_sign, keeping_flips
 from ovsw_jax.nn.signs import tanh_sign
 
 SharpenedBy = Callable[[jax.Array, jax.typing.ArrayLike], jax.Array]
 
 
+@delegates_to_sign
+@keeping_flips
 class SharpeningSign(nnx.Module):
     r"""Sign whose pseudo-gradient has a sharpness that is set between steps.
 
@@ -39,9 +42,6 @@ class SharpeningSign(nnx.Module):
 
     Source: Qin et al. 2020, IR-Net (error decay estimator).
     """
-
-    hands_on_to_sign = True  # so its results are +1 and -1 if those of `sign` are
-    keeps_flips = True  # its state moves no sign, so flips are those of the latent weight
 
     def __init__(
         self,
