@@ -1,4 +1,4 @@
-"""A sign whose pseudo-gradient sharpens as training goes on, for Flax linen."""
+"""A sign whose pseudo-gradient sharpens as training proceeds, for Flax linen."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,8 @@ class SharpeningSign(linen.Module):
 
     Attributes:
       sharpness: at first, above 0.
-      sign: a function of x and the sharpness, `tanh_sign` or `swish_sign`.
+      sign: a function of x and the sharpness: `tanh_sign`, `swish_sign`, or one of your own from
+        `sign_with_gradient`.
 
     Example:
       >>> import jax, jax.numpy as jnp, ovsw_jax as ovsw

@@ -1,4 +1,4 @@
-"""A sign whose pseudo-gradient sharpens as training goes on, by a number in the model."""
+"""A sign whose pseudo-gradient sharpens as training proceeds, by a number in the model."""
 
 import inspect
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class SharpeningSign(nnx.Module):
       this sharpness}
 
     The sharpness is an array of the model, so a compiled step takes it as it is. A Python number,
-    as in `partial(tanh_sign, sharpness=0.1)`, would compile the step anew for each value. It is no
+    as in `partial(tanh_sign, sharpness=0.1)`, would compile the step again for each value. It is no
     `nnx.Param`: optimizers leave it alone. Give all layers the same object, as their `input_sign`
     or `kernel_sign`, and one assignment reaches them all.
 
@@ -54,7 +54,8 @@ class SharpeningSign(nnx.Module):
 
         Args:
           sharpness: at first, above 0.
-          sign: a function of x and the sharpness, `tanh_sign` or `swish_sign`.
+          sign: a function of x and the sharpness: `tanh_sign`, `swish_sign`, or one of your own
+            from `sign_with_gradient`.
           rngs: not drawn from, as nothing starts at random; layers are made with one.
 
         Raises:
@@ -90,8 +91,8 @@ def check_sharpening(sharpness: float, sign: object) -> None:
     check_sharpness("sharpness", known_number("sharpness", sharpness))
     if not _takes_two(sign):
         raise TypeError(
-            f"sign={sign!r} is no function of x and the sharpness: use ovsw.nn.tanh_sign or "
-            "ovsw.nn.swish_sign."
+            f"sign={sign!r} is no function of x and the sharpness: use ovsw.nn.tanh_sign, "
+            "ovsw.nn.swish_sign, or one from ovsw.nn.sign_with_gradient."
         )
 
 

@@ -93,7 +93,7 @@ def sign_with_gradient(
     @signed.defjvp
     def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
         x, *constants = jnp.asarray(primals[0]), *map(lax.stop_gradient, primals[1:])
-        # By `signed`, not by sign: whoever differentiates again finds the same pseudo-gradient.
+        # Not by `sign`: whoever differentiates again finds the same pseudo-gradient.
         y = signed(x, *constants)
         arguments = inspect.BoundArguments(
             signature, dict(zip(signature.parameters, (x, *constants), strict=True))
@@ -129,7 +129,12 @@ def _signature(derivative: Any) -> inspect.Signature:
             f"derivative={derivative!r} is a sign already: use it as it is, or give the function "
             "that takes the place of its derivative."
         )
-    signature = inspect.signature(derivative)
+    try:
+        signature = inspect.signature(derivative)
+    except ValueError as error:  # of a builtin
+        raise TypeError(
+            f"derivative={derivative!r} has no known parameters: call it in a function of x."
+        ) from error
     kinds = [p.kind for p in signature.parameters.values()]
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     by_name = (*by_position, inspect.Parameter.KEYWORD_ONLY)
@@ -267,7 +272,7 @@ def swish_sign(x: jax.Array, beta: jax.typing.ArrayLike = 5.0) -> jax.Array:
 
 @functools.partial(sign_with_gradient, check=_check_sharpness)
 def tanh_sign(x: jax.Array, sharpness: jax.typing.ArrayLike = 1.0) -> jax.Array:
-    r"""Sign with the gradient of a tanh, which sharpens as training goes on.
+    r"""Sign with the gradient of a tanh, which sharpens as training proceeds.
 
     Forward sign(x); pseudo-gradient that of :math:`k \tanh(t x)`,
 
