@@ -38,6 +38,7 @@ from strange_arguments import (
 )
 
 import ovsw_jax as ovsw
+from ovsw_jax.nn.sign_kinds import is_two_valued
 
 LIBRARY = Path(ovsw.__file__).parent
 CASES = max(5, hypothesis.settings().max_examples // 4)
@@ -231,8 +232,11 @@ def threshold(data, threshold_for_horizon):
 # ---- signs, factors and activations
 
 
-@covers("nn.sign", "nn.ste_sign", "nn.clipped_ste_sign", "nn.approx_sign")
-@covers("nn.swish_sign", "nn.tanh_sign", "models.hardtanh")
+ELEMENTWISE = [n for n in ovsw.nn.__all__ if is_two_valued(public(f"nn.{n}"))]
+ELEMENTWISE.remove("standardized_sign")
+
+
+@covers(*[f"nn.{name}" for name in ELEMENTWISE], "models.hardtanh")
 def elementwise(data, function):
     x = data.draw(arrays() | junk, label="x")
     keywords = {}
@@ -256,6 +260,18 @@ def elementwise(data, function):
     same_as(x, slope[0])
     if well_behaved(x, keywords):
         assert_finite(slope)
+
+
+@covers("nn.sign_with_gradient")
+def a_sign_of_the_users(data, make):
+    derivatives = [lambda x: 2 * x, lambda x, a=2.0: x / a, lambda x: None, lambda x: x[None]]
+    drawn = st.sampled_from(derivatives) | not_callable
+    derivative = data.draw(drawn, label="derivative")
+    try:
+        sign = attempt(make, derivative, naming=["derivative"])
+        elementwise(data, sign)
+    except RefusedError:
+        pass
 
 
 def same_as(x, y):

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import ovsw_jax as ovsw
-from ovsw_jax.nn.two_valued import is_two_valued
+from ovsw_jax.nn.sign_kinds import is_two_valued
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
 VALUES = (0.1, 1.0, 10.0)

@@ -18,7 +18,7 @@ from ovsw_jax.nn._kernels import popcount
 from ovsw_jax.nn._kernels.convolution import Window, multiply
 from ovsw_jax.nn._kernels.sign_convolution import convolve_signs
 from ovsw_jax.nn._kernels.words import pack, unpack
-from ovsw_jax.nn.two_valued import is_two_valued
+from ovsw_jax.nn.sign_kinds import is_two_valued
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

@@ -54,7 +54,9 @@ def main(out: Path = Path("runs") / NAME) -> None:
 def curves() -> list[Curve]:
     """All blocks in the order of their panels; a block with two settings has two curves.
 
-    Without `standardized_sign`, whose gradient at one weight depends on the whole filter.
+    They are chosen by hand, with settings that show what a constant does, so a new sign of the
+    library has no curve by itself. `standardized_sign` has none: its gradient at one weight depends
+    on the whole filter.
     """
     import jax.numpy as jnp
 

@@ -15,8 +15,8 @@ from ovsw_jax.graph.summary_table import InputSummary, LayerSummary, ModelSummar
 from ovsw_jax.graph.trace import Branches, Equation, Trace, trace
 from ovsw_jax.latent import LATENT_KEY
 from ovsw_jax.nn._checks import as_dtype
-from ovsw_jax.nn.filter_signs import carries_factor
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
+from ovsw_jax.nn.sign_kinds import carries_factor
 
 
 def summary(

@@ -1,13 +1,16 @@
-"""A sign whose pseudo-gradient sharpens as training goes on, for Flax linen."""
+"""A sign whose pseudo-gradient sharpens as training proceeds, for Flax linen."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen
 
 from ovsw_jax.nn.sharpening import SharpenedBy, check_sharpening, sharpened
+from ovsw_jax.nn.sign_kinds import delegates_to_sign, keeping_flips
 from ovsw_jax.nn.signs import tanh_sign
 
 
+@delegates_to_sign
+@keeping_flips
 class SharpeningSign(linen.Module):
     """Sign whose pseudo-gradient has a sharpness that is set between steps.
 
@@ -16,7 +19,8 @@ class SharpeningSign(linen.Module):
 
     Attributes:
       sharpness: at first, above 0.
-      sign: a function of x and the sharpness, `tanh_sign` or `swish_sign`.
+      sign: a function of x and the sharpness: `tanh_sign`, `swish_sign`, or one of your own from
+        `sign_with_gradient`.
 
     Example:
       >>> import jax, jax.numpy as jnp, ovsw_jax as ovsw
@@ -29,9 +33,6 @@ class SharpeningSign(linen.Module):
 
     Source: Qin et al. 2020, IR-Net (error decay estimator).
     """
-
-    hands_on_to_sign = True  # so its results are +1 and -1 if those of `sign` are
-    keeps_flips = True  # its state moves no sign, so flips are those of the latent weight
 
     sharpness: float = 1.0
     sign: SharpenedBy = tanh_sign

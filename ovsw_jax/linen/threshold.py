@@ -5,10 +5,12 @@ import jax.numpy as jnp
 from flax import linen
 
 from ovsw_jax.nn._checks import channels, check_floating_dtype
-from ovsw_jax.nn.signs import Sign, approx_sign
+from ovsw_jax.nn.sign_kinds import Sign, delegates_to_sign
+from ovsw_jax.nn.signs import approx_sign
 from ovsw_jax.nn.threshold import threshold_sign
 
 
+@delegates_to_sign
 class LearnedThresholdSign(linen.Module):
     """Sign with a learned threshold for each channel (ReActNet's RSign).
 
@@ -28,8 +30,6 @@ class LearnedThresholdSign(linen.Module):
 
     Source: Liu et al. 2020, ReActNet.
     """
-
-    hands_on_to_sign = True  # so its results are +1 and -1 if those of `sign` are
 
     sign: Sign = approx_sign
     param_dtype: jax.typing.DTypeLike = jnp.float32

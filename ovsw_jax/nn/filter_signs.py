@@ -1,14 +1,14 @@
 """Signs of kernels that look at a whole filter: its magnitude, or its mean."""
 
-import functools
-
 import jax
 
 from ovsw_jax.nn._kernels.features import along_features
 from ovsw_jax.nn.scale import mean_magnitude, standardize_kernel
-from ovsw_jax.nn.signs import Sign, clipped_ste_sign, ste_sign
+from ovsw_jax.nn.sign_kinds import Sign, delegates_to_sign, with_factor
+from ovsw_jax.nn.signs import clipped_ste_sign, ste_sign
 
 
+@with_factor
 def magnitude_aware_sign(kernel: jax.Array) -> jax.Array:
     r"""Sign of latent weights times the mean magnitude of their filter.
 
@@ -34,13 +34,7 @@ def magnitude_aware_sign(kernel: jax.Array) -> jax.Array:
     return along_features(mean_magnitude(kernel), kernel) * clipped_ste_sign(kernel)
 
 
-def carries_factor(kernel_sign: object) -> bool:
-    """Whether a sign of kernels multiplies each filter by a factor, which inference must store."""
-    if isinstance(kernel_sign, functools.partial):
-        return carries_factor(kernel_sign.func)
-    return kernel_sign is magnitude_aware_sign
-
-
+@delegates_to_sign
 def standardized_sign(kernel: jax.Array, sign: Sign = ste_sign) -> jax.Array:
     r"""Sign of standardised latent weights.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovsw_jax.hyperparams import check_flag
-from ovsw_jax.nn._checks import check_counts, check_floating_dtype
+from ovsw_jax.nn._checks import check_counts, check_floating_dtype, check_signs
 from ovsw_jax.nn._kernels.arithmetic import (
     binary_conv,
     binary_dense,
@@ -17,8 +17,8 @@ from ovsw_jax.nn._kernels.arithmetic import (
 )
 from ovsw_jax.nn._kernels.convolution import Padding, make_window
 from ovsw_jax.nn.scale import Scale, check_scale, factor, initial_scale
-from ovsw_jax.nn.sign_checks import check_signs
-from ovsw_jax.nn.signs import Sign, approx_sign, ste_sign
+from ovsw_jax.nn.sign_kinds import Sign
+from ovsw_jax.nn.signs import approx_sign, ste_sign
 from ovsw_jax.nn.threshold import LearnedThresholdSign
 
 kaiming_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from ovsw_jax.nn._checks import floating_array
+from ovsw_jax.nn._kernels.arithmetic import EPSILON
 from ovsw_jax.nn._kernels.finite import nan_unless_finite
 from ovsw_jax.precision import accurate_dtype
 
 Scale = Literal["standardized", "learned"] | Callable[[jax.Array], jax.Array] | None
-
-EPSILON = 1e-5
 
 
 def check_scale(scale: object, kernel_sign: object) -> None:

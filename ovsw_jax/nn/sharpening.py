@@ -1,4 +1,4 @@
-"""A sign whose pseudo-gradient sharpens as training goes on, by a number in the model."""
+"""A sign whose pseudo-gradient sharpens as training proceeds, by a number in the model."""
 
 import inspect
 from collections.abc import Callable
@@ -10,11 +10,14 @@ import numpy as np
 from flax import nnx
 
 from ovsw_jax.hyperparams import check_sharpness, known_number
+from ovsw_jax.nn.sign_kinds import delegates_to_sign, keeping_flips
 from ovsw_jax.nn.signs import tanh_sign
 
 SharpenedBy = Callable[[jax.Array, jax.typing.ArrayLike], jax.Array]
 
 
+@delegates_to_sign
+@keeping_flips
 class SharpeningSign(nnx.Module):
     r"""Sign whose pseudo-gradient has a sharpness that is set between steps.
 
@@ -23,7 +26,7 @@ class SharpeningSign(nnx.Module):
       this sharpness}
 
     The sharpness is an array of the model, so a compiled step takes it as it is. A Python number,
-    as in `partial(tanh_sign, sharpness=0.1)`, would compile the step anew for each value. It is no
+    as in `partial(tanh_sign, sharpness=0.1)`, would compile the step again for each value. It is no
     `nnx.Param`: optimizers leave it alone. Give all layers the same object, as their `input_sign`
     or `kernel_sign`, and one assignment reaches them all.
 
@@ -40,9 +43,6 @@ class SharpeningSign(nnx.Module):
     Source: Qin et al. 2020, IR-Net (error decay estimator).
     """
 
-    hands_on_to_sign = True  # so its results are +1 and -1 if those of `sign` are
-    keeps_flips = True  # its state moves no sign, so flips are those of the latent weight
-
     def __init__(
         self,
         sharpness: float = 1.0,
@@ -54,7 +54,8 @@ class SharpeningSign(nnx.Module):
 
         Args:
           sharpness: at first, above 0.
-          sign: a function of x and the sharpness, `tanh_sign` or `swish_sign`.
+          sign: a function of x and the sharpness: `tanh_sign`, `swish_sign`, or one of your own
+            from `sign_with_gradient`.
           rngs: not drawn from, as nothing starts at random; layers are made with one.
 
         Raises:
@@ -90,8 +91,8 @@ def check_sharpening(sharpness: float, sign: object) -> None:
     check_sharpness("sharpness", known_number("sharpness", sharpness))
     if not _takes_two(sign):
         raise TypeError(
-            f"sign={sign!r} is no function of x and the sharpness: use ovsw.nn.tanh_sign or "
-            "ovsw.nn.swish_sign."
+            f"sign={sign!r} is no function of x and the sharpness: use ovsw.nn.tanh_sign, "
+            "ovsw.nn.swish_sign, or one from ovsw.nn.sign_with_gradient."
         )
 
 

@@ -6,10 +6,12 @@ from flax import nnx
 
 from ovsw_jax.nn._checks import check_channels, check_counts, check_floating_dtype
 from ovsw_jax.nn._kernels.features import along_features
-from ovsw_jax.nn.signs import Sign, approx_sign
+from ovsw_jax.nn.sign_kinds import Sign, delegates_to_sign
+from ovsw_jax.nn.signs import approx_sign
 from ovsw_jax.precision import accurate_dtype
 
 
+@delegates_to_sign
 class LearnedThresholdSign(nnx.Module):
     r"""Sign with a learned threshold for each channel (ReActNet's RSign).
 
@@ -33,8 +35,6 @@ class LearnedThresholdSign(nnx.Module):
 
     Source: Liu et al. 2020, ReActNet.
     """
-
-    hands_on_to_sign = True  # so its results are +1 and -1 if those of `sign` are
 
     def __init__(
         self,

@@ -16,10 +16,10 @@ from ovsw_jax.nn._kernels.explicit_axes import without_explicit_axes
 from ovsw_jax.nn._kernels.features import along_features
 from ovsw_jax.nn._kernels.finite import nan_unless_finite, parameters_of
 from ovsw_jax.nn._kernels.sign_convolution import convolve_signs
-from ovsw_jax.nn.scale import EPSILON
-from ovsw_jax.nn.signs import Sign
-from ovsw_jax.nn.two_valued import is_two_valued
+from ovsw_jax.nn.sign_kinds import Sign, is_two_valued
 from ovsw_jax.precision import accurate_dtype
+
+EPSILON = 1e-5  # added to variances
 
 
 def check_input(x: jax.Array, in_features: int | None, min_rank: int) -> jax.Array:
