@@ -56,7 +56,7 @@ def _of_comparison(run: Run, report: Report) -> dict[str, Entry]:
 
 
 def _histograms(run: Run, report: Report) -> dict[str, Entry]:
-    """The overview and, where it shows only some of the layers, one of them all an optimizer."""
+    """The overview and, if it leaves out layers, a figure of all layers per optimizer."""
     histograms = never_flipped.read_histograms(run.folder)
     found = {
         "never_flipped": Entry(

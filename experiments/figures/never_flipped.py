@@ -91,7 +91,7 @@ def read_histograms(folder: Path) -> dict[str, dict[str, LayerHistogram]]:
 
 
 def points(run: Run, histograms: Histograms) -> list[Point]:
-    """A point a bin of every layer."""
+    """A point per bin of every layer."""
     return [
         {
             "optimizer": name,
@@ -115,7 +115,7 @@ def spread_layers(layers: Sequence[str], count: int = MOST_COLUMNS) -> list[str]
 
 
 def figure(run: Run, histograms: Histograms) -> Figure:
-    """A row an optimizer, a column for each of up to four layers."""
+    """A row per optimizer, a column for each of up to four layers."""
     names = [name for name in run.arms if name in histograms]
     if not names:
         raise style.NothingToDrawError("latent.npz holds none of the run's optimizers")
@@ -182,7 +182,7 @@ def _draw_column(panels: Sequence[tuple[Axes, LayerHistogram | None]]) -> None:
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         text = "not measured"
         if histogram is not None:
-            text = style.percent(histogram.share)
+            text = f"{100 * histogram.share:.1f} %"
             axes.stairs(histogram.initial, histogram.edges, fill=True, color=style.ALL_WEIGHTS)
             axes.stairs(
                 histogram.never_flipped,

@@ -66,7 +66,8 @@ RECIPES = {
         "2 trainings of 200 epochs of 1.28 million images, 1.1e19",
         "paper: OvSW 65.5 % top-1; peers: ReCU 65.1, AdaBin 66.4 (published). Ours: not run.",
         f"authors' code: 200 epochs, {_RULES}, {_AUTHORS}, initial weights. "
-        "Ours: 5 epochs of warm-up, known of theirs for ResNet18 only; crops of 224 pixels, of 256 in the test, the usual ones.",
+        "Ours: 5 epochs of warm-up, known of theirs for ResNet18 only; "
+        "crops of 224 pixels, of 256 in the test, the usual ones.",
         "--out runs/imagenet-resnet34    # again to resume",
         network="imagenet-resnet34",
     ),
