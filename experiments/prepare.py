@@ -55,13 +55,7 @@ def prepare(
     """Writes a CIFAR set where TFDS's stock builder finds it.
 
     The set is written beside its place, read back, and only then moved there: an error, or Ctrl-C,
-    leaves everything as it was.
-
-    Args:
-      name: 'cifar10' or 'cifar100'.
-      source: an image folder or the official binary archive.
-      data_dir: TFDS's data folder; None is TFDS's own default.
-      overwrite: replace a set that is already there.
+    leaves everything as it was. For the arguments see `Options`.
 
     Returns:
       The folder of the prepared set, and the source with its counts and notes. Superclasses

@@ -53,8 +53,8 @@ class Ended(NamedTuple):
 
     Attributes:
       path: its folder.
-      finished: whether it came to its end.
-      status: to exit with: 0, or as a shell reports the signal that stopped it.
+      finished: whether it was not stopped.
+      status: exit status: 0, or that of the signal that stopped it, as a shell reports it.
     """
 
     path: Path
@@ -68,7 +68,7 @@ def train(
     command: str | None = None,
     signals: Signals | None = None,
 ) -> Ended:
-    """Runs a config and writes its run folder, or goes on with one that was stopped.
+    """Runs a config and writes its run folder, or resumes a stopped run.
 
     Args:
       config: what to run.
@@ -77,13 +77,13 @@ def train(
       signals: what asks the run to stop; None for Ctrl-C alone, at once.
 
     Returns:
-      The run folder, and whether the run came to its end; Ctrl-C and SIGTERM end it early, with a
+      The run folder, and whether the run finished. Ctrl-C and SIGTERM end it early, with a
       checkpoint and everything measured so far written.
 
     Raises:
-      ValueError: if the config can't be run; nothing is written then. Also if data or numbers go
-        wrong while it runs; the same config goes on then.
-      OSError: if files can't be written or read while it runs; likewise.
+      ValueError: if the config can't be run, and nothing is written; or if data or numbers go wrong
+        while it runs, and the same config resumes.
+      OSError: if files can't be written or read while it runs; the same config resumes.
     """
     console = console or Console(markup=False)
     with distributed.agreed():
@@ -108,7 +108,7 @@ def train(
 
 
 class _Prepared(NamedTuple):
-    """What a config needs to run, found to fit."""
+    """A checked config with what it needs to run."""
 
     planned: Sequence[Program]
     networks: Mapping[str, Network]
@@ -150,7 +150,7 @@ def _prepare(config: Config) -> _Prepared:
 
 
 class _Run:
-    """All members of a config that are not trained yet."""
+    """All members of a config that are left to train."""
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class _Run:
 
 
 def _remembered(dataset: Dataset | StreamedDataset) -> dict[str, Any]:
-    """What a run folder keeps of the data set, to tell whether the run goes on with the same."""
+    """What data.json says of a data set, to refuse resuming with another one."""
     counts = {"train_images": dataset.train_count, "test_images": dataset.test_count}
     prints = {f"{split}_fingerprint": text for split, text in dataset.fingerprints().items()}
     return {**counts, "classes": dataset.classes, **prints}

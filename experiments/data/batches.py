@@ -1,8 +1,8 @@
-"""Where a step's images come from: all of them on the devices, or a stream from disk.
+"""The images of a step: picked from arrays on the devices, or streamed from disk.
 
-Both feeds have `batches`, which the training loop draws from; `images`, pure, which makes of one
-batch what the network sees, inside the compiled step; and `test_batches`, uint8 images of one shape
-with label -1 where the last batch is filled up.
+The training loop draws from `batches`. Inside the compiled step, the pure function `images` turns
+one batch into what the network sees. `test_batches` gives uint8 images of one shape; images that
+only fill up the last batch have label -1.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -37,10 +37,10 @@ class Feed(Protocol):
     def batches(
         self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int, rows: slice
     ) -> Generator[Batch]:
-        """The batches of an epoch, one a step, from step `start` on; `order` is the members'.
+        """The batches of an epoch from step `start` on, one per step; of streamed ones only `rows`.
 
-        Of streamed ones only `rows`.
-        Whoever stops before the end closes the generator.
+        `order` holds what `shuffle` gave for each member. A caller that stops early closes the
+        generator.
         """
 
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
@@ -51,16 +51,15 @@ class Feed(Protocol):
 
 
 class Resident:
-    """All images on the devices; a step picks its batch there, in an order of each member's own.
+    """All images are on the devices; each member picks its batches there, in an order of its own.
 
-    The last few images that fill no batch wait for another epoch's order.
+    The last few images, which fill no batch, are left out until the next epoch's order.
     """
 
     streamed = False
     axes = "ma"
 
     def __init__(self, dataset: Dataset, config: Config):
-        """Keeps the test images in batches of one size; the training images are `resident`."""
         # Data goes into compiled functions as an argument: a constant would be compiled in.
         self.resident = (dataset.train_images, dataset.train_labels)
         self.mean, self.std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
@@ -77,11 +76,10 @@ class Resident:
     def batches(
         self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int, rows: slice
     ) -> Generator[Batch]:
-        """The order and the number of each step."""
+        """The order of the epoch and the number of each step; `images` picks the batch."""
         yield from ((order, step) for step in range(start, self.steps_per_epoch))
 
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
-        """Picked, standardised and, if the config says so, cropped and flipped."""
         order, step = batch
         picked = order[step]
         images = standardise(resident[0][picked], self.mean, self.std)
@@ -90,7 +88,6 @@ class Resident:
         return images, resident[1][picked]
 
     def test_batches(self, rows: slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """In batches of at most 500."""
         return zip(*self._test, strict=True)
 
 
@@ -102,7 +99,6 @@ class Streamed:
     resident = ()
 
     def __init__(self, dataset: StreamedDataset, config: Config):
-        """Opens nothing yet."""
         self.mean, self.std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
         self.steps_per_epoch = dataset.train_count // config.batch_size
         self._dataset, self._batch_size = dataset, config.batch_size
@@ -118,12 +114,10 @@ class Streamed:
         return self._dataset.train_batches(seeds[0], epoch, self._batch_size, start, rows)
 
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
-        """Flipped, lit and standardised."""
         pixels = flip_and_light(key, batch[0].astype(jnp.float32) / 255)
         return (pixels - self.mean) / self.std, batch[1]
 
     def test_batches(self, rows: slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """In batches as large as those of training."""
         return self._dataset.test_batches(self._batch_size, rows)
 
 

@@ -69,7 +69,6 @@ class Cifar:
 
     @property
     def url(self) -> str:
-        """Where the official archive is published."""
         return f"https://www.cs.toronto.edu/~kriz/{self.archive}"
 
     def labels(self, label: int) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""ImageNet (ILSVRC 2012) as TensorFlow Datasets keeps it on disk, read without TensorFlow.
+"""ImageNet (ILSVRC 2012) as prepared by TensorFlow Datasets, read without TensorFlow.
 
-Nothing here opens a connection: where the prepared set is missing, that is said at once.
+Nothing here opens a connection: a missing set is an error at once.
 """
 
 import os
@@ -19,13 +19,9 @@ _TEST = "validation"  # TFDS's `test` has no labels
 
 
 def open_source(data_dir: Path | None, *, test: bool) -> Source:
-    """Opens the prepared set; its 1,281,167 + 50,000 images stay on disk.
+    """Opens the prepared set, with its test split or without; its images stay on disk.
 
-    The labels stand in the records beside the images, so that they are not known beforehand.
-
-    Args:
-      data_dir: TFDS's data folder; None is TFDS's own default.
-      test: whether the test split is wanted.
+    The labels are in the records beside the images, so they are not known beforehand.
 
     Raises:
       ValueError: it is not prepared there (says what to put where, and the command), it is in a

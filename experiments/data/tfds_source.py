@@ -1,6 +1,6 @@
-"""CIFAR as TensorFlow Datasets keeps it on disk (array_record), read without TensorFlow.
+"""CIFAR as prepared by TensorFlow Datasets (array_record), read without TensorFlow.
 
-Nothing here opens a connection: where a prepared set is missing, that is said at once.
+Nothing here opens a connection: a missing set is an error at once.
 """
 
 import os
@@ -32,11 +32,7 @@ def set_folder(data: Cifar, root: Path) -> Path:
 def read(
     data: Cifar, data_dir: Path | None
 ) -> tuple[dict[str, tuple[NDArray[np.uint8], NDArray[np.int32]]], tuple[str, ...]]:
-    """Reads a prepared set: for each split its images and labels; and the names of the classes.
-
-    Args:
-      data: which set.
-      data_dir: TFDS's data folder; None is TFDS's own default.
+    """Reads a prepared set from TFDS's data folder; None is TFDS's own default.
 
     Returns:
       {split: (images uint8 (n, 32, 32, 3), labels int32 (n,))}, and the class names.

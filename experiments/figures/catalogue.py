@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 def entries(run: Run, report: Report) -> dict[str, Entry]:
-    """The figures by file name without ".png", in the order a reader wants them."""
+    """The figures by file name without ".png", in the order in which they are shown."""
     return _of_sweep(run) if run.is_sweep else _of_comparison(run, report)
 
 

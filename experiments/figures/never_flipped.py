@@ -37,7 +37,6 @@ class LayerHistogram:
 
     @property
     def size(self) -> int:
-        """Number of weights."""
         return int(self.initial.sum())
 
     @property

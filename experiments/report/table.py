@@ -92,9 +92,6 @@ def table(source: Path | Summary) -> str:
 
     Of a sweep, the best top-1 of each optimizer that was compared at several settings is bold.
 
-    Args:
-      source: a run folder, or the contents of a summary.json.
-
     Raises:
       FileNotFoundError, ValueError: as `experiments.run.reader.read_run`.
     """

@@ -45,7 +45,15 @@ _FIRST = {LOCK, "versions.json", ".versions.json", "data.json", ".data.json", ".
 
 
 class RunFolder:
-    """A run folder, new or of an unfinished run, open for writing."""
+    """A run folder, new or of an unfinished run, open for writing.
+
+    `command` goes to versions.json, and `data`, which describes the data set, to data.json.
+
+    Raises:
+      ValueError: if the folder holds anything but a run of the same config and data, has links that
+        lead out of it, or can't be written.
+      WriteError: if only a part of it can be written.
+    """
 
     def __init__(
         self,
@@ -53,18 +61,6 @@ class RunFolder:
         command: str | None = None,
         data: Mapping[str, Any] | None = None,
     ):
-        """Makes the folder with config.json, data.json and versions.json, or opens it.
-
-        Args:
-          config: what is run.
-          command: the command line, for versions.json.
-          data: what the data set holds, for data.json.
-
-        Raises:
-          ValueError: if the folder holds anything but a run of the same config and data, has links
-            that lead out of it, or can't be written.
-          WriteError: if it can be written only in part.
-        """
         self.path = config.out or _new_path(config)
         self.checkpoints = Checkpoints(self.path / "checkpoints")  # of members in training
         self._command = command
@@ -112,7 +108,7 @@ class RunFolder:
         self._metrics = self._file("metrics.jsonl").open("a", encoding="utf-8")
 
     def note_continued(self) -> None:
-        """Versions may differ from those that the run began with; versions.json tells both."""
+        """Adds to versions.json the versions that the run resumes with."""
         path = self._file("versions.json")
         there = self._read_json("versions.json") if path.exists() else {}
         here = {"command": self._command, **versions()}
@@ -121,16 +117,16 @@ class RunFolder:
         self._write_json("versions.json", there)
 
     def forget_images(self) -> None:
-        """After one that can't be read: the run may go on with what is put in its place."""
+        """Drops the fingerprints: an unreadable image may be replaced before the run resumes."""
         kept = {k: v for k, v in self._data_json().items() if not k.endswith("_fingerprint")}
         self._write_json("data.json", kept)
 
     def has_lines(self) -> bool:
-        """Whether metrics.jsonl holds anything, be it a line that was cut off."""
+        """Whether metrics.jsonl holds anything, even an incomplete line."""
         return self._file("metrics.jsonl").stat().st_size > 0
 
     def rows(self) -> list[dict[str, Any]]:
-        """What metrics.jsonl holds; a last line that was cut off while it was written is not.
+        """The rows of metrics.jsonl, without an incomplete last line.
 
         Raises:
           ValueError: if another line is no row.
@@ -157,7 +153,7 @@ class RunFolder:
     def keep_rows(
         self, rows: Iterable[Mapping[str, Any]], dropped: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Replaces metrics.jsonl, whole or not at all; what goes is kept beside it."""
+        """Replaces metrics.jsonl, whole or not at all; adds dropped rows to metrics.dropped.jsonl."""
         if dropped:
             path = self._file("metrics.dropped.jsonl")
             with self._writing(path.name), path.open("a", encoding="utf-8") as file:
@@ -185,13 +181,13 @@ class RunFolder:
         writer.add(values, row["step"])
 
     def close_events(self) -> None:
-        """Closes the TensorBoard files of members that are done: a sweep has many."""
+        """Closes the TensorBoard files of finished members: a sweep has many."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
 
     def keep_latent(self, optimizer: str, kind: str, layers: dict[str, np.ndarray]) -> None:
-        """Keeps arrays a layer for latent.npz; later ones of the same kind replace them."""
+        """Keeps an array per layer for latent.npz; later ones of the same kind replace them."""
         self._latent.update({f"{optimizer}|{layer}|{kind}": x for layer, x in layers.items()})
 
     def write_latent(self) -> None:
@@ -200,16 +196,15 @@ class RunFolder:
             write_arrays(self._file("latent.npz"), self.path, self._latent, compressed=True)
 
     def __enter__(self) -> Self:
-        """It is open already."""
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Closes it; what fails in that after an error, and mostly because of it, is not raised."""
+        """Closes it; after an error, suppresses what fails in that."""
         with contextlib.suppress(OSError) if error else contextlib.nullcontext():
             self.close()
 
     def close(self) -> None:
-        """Writes latent.npz and closes every file; whatever of it fails, the lock is let go."""
+        """Writes latent.npz and closes every file; releases the lock whatever fails."""
         with contextlib.ExitStack() as closing:
             closing.callback(self._lock.release)
             closing.callback(self.close_events)
@@ -249,7 +244,7 @@ class RunFolder:
             )
 
     def _remember(self, data: Mapping[str, Any] | None) -> None:
-        """Adds what data.json lacks, as in a folder of an earlier version."""
+        """Adds what data.json of an earlier version lacks."""
         there = self._data_json()
         if data is not None and data.keys() - there.keys():
             self._write_json("data.json", {**there, **data})
@@ -294,12 +289,12 @@ class RunFolder:
 
 
 def member_of(row: Mapping[str, Any]) -> Member:
-    """Whose row of metrics.jsonl it is."""
+    """The member of a row of metrics.jsonl."""
     return Member(str(row["optimizer"]), row.get("point", {}), int(row["seed"]))
 
 
 def _changed(name: str, there: Any, here: Any) -> str:
-    """How a value of data.json has changed."""
+    """How a value of data.json has changed, in words."""
     if name.endswith("_fingerprint"):
         split = name.removesuffix("_fingerprint")
         return f"{split} images are others, or have other names or classes"

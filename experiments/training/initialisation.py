@@ -15,13 +15,13 @@ def initialise_latent(
 
     Args:
       params: parameters as the network makes them: Kaiming normal.
-      key: random key, of which uniform weights are drawn.
-      distribution: "normal" keeps the network's own weights, "uniform" draws them anew.
+      key: random key for uniform weights.
+      distribution: "normal" keeps the network's own weights, "uniform" draws new ones.
       gamma: factor.
 
     Returns:
-      The params with other latent kernels; their standard deviation is gamma sqrt(2 / fan_in)
-      for both distributions.
+      The params with other latent kernels, of standard deviation gamma sqrt(2 / fan_in) for both
+      distributions.
     """
     flat = traverse_util.flatten_dict(params)
     for number, (path, weight) in enumerate(flat.items()):

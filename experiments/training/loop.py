@@ -37,11 +37,11 @@ SHARE_OF_DRAWING = 0.01  # of the time, at most
 
 
 class GivenUpError(ValueError):
-    """The only training of a run makes no finite step any more."""
+    """The only training of a run makes no more finite steps."""
 
 
 class Training:
-    """Trains them and writes a row a member and epoch.
+    """Trains members together and writes a row per member and epoch.
 
     `on_step(steps done, means so far)` and `on_epoch(epoch, means)` report progress.
     """
@@ -58,7 +58,6 @@ class Training:
         on_epoch: Callable[[int, Mapping[str, float]], None],
         signals: Signals,
     ):
-        """Trains nothing yet."""
         self.config, self.run_folder, self.data = config, run, data
         self.together, self.steps, self.values = together, together.steps, together.values
         self.on_step, self.on_epoch, self.signals = on_step, on_epoch, signals
@@ -73,10 +72,7 @@ class Training:
         self.restored: tuple[TrainState, Epoch] | None = None
 
     def restore(self, report: Callable[[str], None]) -> None:
-        """Takes up where the newest checkpoint stands, if there is one.
-
-        Args:
-          report: told of damaged checkpoints.
+        """Resumes from the newest checkpoint, if there is one; `report` is called for damaged ones.
 
         Raises:
           ValueError: if it is of another config, network or flip state.
@@ -87,20 +83,20 @@ class Training:
 
     @property
     def epochs_done(self) -> int:
-        """Until where `restore` took it up."""
+        """Epochs before the one that `restore` resumes."""
         return 0 if self.restored is None else self.restored[1].number - 1
 
     @property
     def steps_done(self) -> int:
-        """Likewise, in the epoch then under way."""
+        """Steps of that epoch that are done."""
         return 0 if self.restored is None else self.restored[1].steps
 
     def run(self) -> None:
-        """From its start, or where `restore` took it up, to the last epoch.
+        """Trains from the start, or from where `restore` resumed, to the last epoch.
 
         Raises:
           Stopped: at a signal.
-          ValueError: if the run's only member is given up, as `Config.max_skipped` says.
+          ValueError: if the run's only member is given up, see `Config.max_skipped`.
         """
         with self.signals.waiting():
             self._train(*(self.restored or self.begin()))
@@ -160,7 +156,7 @@ class Training:
                 histograms.append(file, epoch, step, take_member(counts, i))
 
     def _files(self, file_of: Callable[[Path, str, int], Path]) -> Iterator[tuple[int, Path]]:
-        """Number and file of each member; none where another process writes them."""
+        """Number and file of each member; none in a process that does not write."""
         members = self.together.members[: self.together.count] if distributed.is_first() else ()
         for i, member in enumerate(members):
             yield i, file_of(self.run_folder.path, member.optimizer, member.seed)
@@ -180,10 +176,10 @@ class Training:
         return trained
 
     def _heed(self, state: TrainState, epoch: Epoch, pace: Pace, draw: bool) -> bool:
-        """Between two steps: stops if that was asked for, saves if it is time.
+        """Between two steps: stops if a signal asked for it, saves if it is time.
 
-        Processes that train together decide together: one that was asked to stop stops all, and
-        for the rest the first decides.
+        Processes that train together decide together: a signal to one stops all; the first one
+        decides when to save and to draw.
 
         Returns:
           Whether to draw.
@@ -201,7 +197,7 @@ class Training:
         return draw
 
     def _heed_alone(self, state: TrainState, epoch: Epoch) -> None:
-        """The same between batches that are evaluated, which processes don't reach at one time."""
+        """The same between batches of an evaluation, which processes do not reach together."""
         if distributed.alone():
             self._heed(state, epoch, Pace(), False)
 
@@ -210,11 +206,11 @@ class Training:
         self.saved = time.monotonic()
 
     def train_epoch(self, state: TrainState, epoch: Epoch) -> tuple[TrainState, dict[str, Any]]:
-        """Trains the rest of an epoch; gives means over all its steps, and how things then stand.
+        """Trains the rest of an epoch; returns the state and the means over all of its steps.
 
-        The means are over the steps that were made, not over skipped ones. Of none, what layers
-        did is 0, loss and top-1 are NaN; the loss also of members that were given up by the end.
-        What the process's first call takes, which compiles, is no part of images/s.
+        The means leave out skipped steps. If all were skipped, layer metrics are 0, and loss and
+        top-1 are NaN; the loss is NaN for given-up members too. images/s leave out the first call,
+        which compiles.
         """
         count, at_once = self.steps.steps_per_epoch, self.config.steps_per_call
         pace, draw_at = Pace(), 0.0
@@ -246,14 +242,14 @@ class Training:
         return state, {**means, "images_per_second": speed, "seconds": epoch.seconds, **total}
 
     def _next_batch(self, state: TrainState, epoch: Epoch, taken: int) -> Any:
-        """The first of the next batches, which stands for all in one call."""
+        """The next batch; with several steps in a call, the first of them stands for all."""
         with self._kept(state, epoch):
             first, *_ = itertools.islice(epoch.batches, taken)
             return first
 
     @contextlib.contextmanager
     def _kept(self, state: TrainState, epoch: Epoch) -> Iterator[None]:
-        """If an image can't be read, the steps before are not lost."""
+        """Saves a checkpoint if an image can't be read."""
         try:
             yield
         except ValueError as error:
@@ -268,7 +264,7 @@ class Training:
             ) from error
 
     def _draw(self, state: TrainState, epoch: Epoch) -> float:
-        """Shows how things stand; gives the seconds that took."""
+        """Shows the metrics so far; returns the seconds that it took."""
         started = time.perf_counter()
         means = self._means(state, epoch)
         means |= {**means["layers"].get("total", {}), "top1": means["train_top1"]}
@@ -294,7 +290,7 @@ class Training:
         }
 
     def _give_up(self, state: TrainState, epoch: Epoch, skips: Skips) -> None:
-        """Notes which members are given up by now."""
+        """Notes which members are given up."""
         step = (epoch.number - 1) * self.steps.steps_per_epoch + epoch.steps
         for i, member in enumerate(self.together.members[: self.together.count]):
             if i in self.given_up or skips.in_a_row[i] < self.config.max_skipped:
@@ -341,7 +337,7 @@ class Training:
         self.run_folder.keep_latent(self.together.members[0].optimizer, kind, first)
 
     def _shown(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-        """Means over the members, for the progress bar; of skipped steps the sum."""
+        """Means over the members, for the progress bar; skipped steps are summed."""
         count = self.together.count
         means = {
             k: float(np.mean(v if np.ndim(v) == 0 else np.asarray(v)[:count]))

@@ -1,4 +1,4 @@
-"""Where a training stands between two steps, and what a checkpoint holds of it."""
+"""The position of a training between two steps, and what a checkpoint holds of it."""
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ class Epoch:
 
     Attributes:
       number: from 1 on.
-      order_key: (members,) keys that the order of its images was drawn from.
-      signs: of latent weights at its start, by layer.
-      batches: those that are left.
+      order_key: (members,) keys from which the order of its images was drawn.
+      signs: of the latent weights at its start, by layer.
+      batches: the remaining ones.
       sums: of what its steps measured.
-      steps: how many were made.
-      images: those of steps that were timed; not while compiling.
-      seconds: that they took.
+      steps: how many are done.
+      images: of the timed steps, which leave out compilation.
+      seconds: that the timed steps took.
     """
 
     number: int
@@ -49,7 +49,7 @@ _POSITION: dict[str, Callable[[Any], Any]] = {
 
 
 class _Kept(NamedTuple):
-    """All arrays that the next step, and what is measured in this epoch, depend on."""
+    """All arrays that the next step, and the metrics of this epoch, depend on."""
 
     state: TrainState
     sums: StepMetrics
@@ -58,7 +58,7 @@ class _Kept(NamedTuple):
 
 
 def begin(together: Together, state: TrainState, number: int) -> tuple[TrainState, Epoch]:
-    """The state that an epoch's first step takes, and the epoch."""
+    """The state before an epoch's first step, and the epoch."""
     order_key, signs = state.key, signs_of(state)
     seeds = [m.seed for m in together.members]
     state, batches = together.steps.batches(state, seeds, number)
@@ -86,14 +86,10 @@ def restore(
     initial: TrainState,
     report: Callable[[str], None],
 ) -> tuple[TrainState, Epoch] | None:
-    """Where the newest undamaged checkpoint stands; None if there is none.
+    """State and epoch of the newest undamaged checkpoint; None if there is none.
 
-    Args:
-      checkpoints: where to look.
-      together: the members, which the checkpoint is of.
-      config: of the run.
-      initial: a state of the same structure, which tells shapes and places.
-      report: told of damaged checkpoints.
+    `initial` is a state of the same structure and sharding; `report` is called for damaged
+    checkpoints.
 
     Raises:
       ValueError: if it is of another config, network or flip state.
@@ -110,7 +106,7 @@ def restore(
 
 
 def _position(about: Mapping[str, Any], epochs: int, steps: int) -> dict[str, Any]:
-    """Where in the run a checkpoint says it is of; its author may be a stranger."""
+    """The position that a checkpoint states; the file may be untrusted."""
     said: Any = about.get("position")
     try:
         found = {name: kind(said[name]) for name, kind in _POSITION.items()}

@@ -1,4 +1,4 @@
-"""What is left of a run, and where the members in training go on."""
+"""The members of a run that are left to train, and where they resume."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,21 +15,14 @@ Chunk = tuple[Program, Sequence[Member]]
 
 
 class Rest:
-    """Members of a run that are not trained yet.
+    """The members of a run that are not trained yet, from what its folder holds.
 
     Attributes:
-      done: keys of those that are.
-      chunks: the others that train together, those of the checkpoint first.
+      done: keys of the trained members.
+      chunks: the others, grouped as they train together, those of the checkpoint first.
     """
 
     def __init__(self, run: RunFolder, config: Config, chunks: Iterable[Chunk]):
-        """Reads what was written.
-
-        Args:
-          run: the folder.
-          config: of the run.
-          chunks: all of its members that train together.
-        """
         self._run, self._rows, self._epochs = run, run.rows(), config.epochs
         self._has_lines = run.has_lines()
         last = {member_of(r).key for r in self._rows if r["epoch"] == config.epochs}
@@ -49,13 +42,10 @@ class Rest:
             self._in_training = []
 
     def go_on(self, first: Training, console: Console) -> None:
-        """Takes up a checkpoint, and leaves of the rows those of what is done.
+        """Resumes from a checkpoint, and keeps only the rows of finished epochs.
 
-        So no epoch is there twice. Rows that go are kept in metrics.dropped.jsonl.
-
-        Args:
-          first: the first of those that are left.
-          console: told of what is taken up.
+        So no epoch appears twice. Dropped rows go to metrics.dropped.jsonl. `first` is the first
+        training that is left.
 
         Raises:
           ValueError: if the checkpoint is of another training.

@@ -14,8 +14,8 @@ class Together:
 
     Attributes:
       steps: the compiled functions.
-      members: they, the last ones repeated where they fill no whole step.
-      count: how many of them are not repeated.
+      members: the members; the last one is repeated to fill the step.
+      count: members without repetitions.
       varying: fields that differ from member to member.
     """
 
