@@ -66,8 +66,8 @@ def prepare(
         folder cannot be written.
     """
     data = choose("data set", name, cifar.BY_NAME)
-    root = tfds_source.default_data_dir() if data_dir is None else data_dir.expanduser()
-    target = tfds_source.set_folder(data, root)
+    root = tfds_source.data_folder(data_dir)
+    target = tfds_source.set_folder(data.name, root)
     if target.exists() and not overwrite:
         raise ValueError(f"{target} is already there: add --overwrite to replace it")
     opened = open_source(data, source.expanduser())

@@ -2,7 +2,7 @@
 
 python -m experiments.train                              # digits, under a minute
 python -m experiments.train cifar10-resnet20-short       # a recipe of experiments/recipes
-python -m experiments.train gamma --out DIR              # a study; the same command goes on with it
+python -m experiments.train gamma --out DIR              # a study; the same command resumes it
 python -m experiments.train digits --grids "optimizer=sgd learning_rate=0.03,0.1,0.3"
 python -m experiments.train --help
 """
@@ -87,21 +87,23 @@ def train(
     """
     console = console or Console(markup=False)
     with distributed.agreed():
-        planned, networks, dataset, teacher = _prepare(config)
-        remembered = _remembered(dataset)
-    run = _open_folder(config, command, remembered)
+        prepared = _prepare(config)
+        dataset = prepared.dataset
+        described = _described(dataset)
+    with distributed.agreed():
+        run = RunFolder(config, command, described) if distributed.is_first() else None
+    run = run or Follower(config, command, described)
     lines = [repr(dataset), *(f"note: {n}" for n in dataset.notes), f"writing to {run.path}"]
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
     status = 0
     with run:
         try:
-            left = _Run(config, planned, networks, dataset, teacher, run, console)
-            left.train(signals or Signals())
+            _Run(config, prepared, run, console).train(signals or Signals())
         except KeyboardInterrupt as stopped:
             status = stopped.status if isinstance(stopped, Stopped) else 130
             console.print(
                 "interrupted; writing what was measured so far. The same command with "
-                f"--out {run.path} goes on",
+                f"--out {run.path} resumes the run",
                 soft_wrap=True,
             )
     return Ended(run.path, not status, status)
@@ -152,28 +154,19 @@ def _prepare(config: Config) -> _Prepared:
 class _Run:
     """All members of a config that are left to train."""
 
-    def __init__(
-        self,
-        config: Config,
-        planned: Sequence[Program],
-        networks: Mapping[str, Network],
-        dataset: Dataset | StreamedDataset,
-        teacher: Trained | None,
-        run: RunFolder,
-        console: Console,
-    ):
+    def __init__(self, config: Config, prepared: _Prepared, run: RunFolder, console: Console):
         self.config, self.run_folder, self.console = config, run, console
-        self.planned, self.teacher = planned, teacher
+        self.planned, self.networks = prepared.planned, prepared.networks
+        self.teacher, dataset = prepared.teacher, prepared.dataset
         self.feed, self.data = feed_of(dataset, config), weights.data_for(dataset)
-        self.planned_count = sum(len(p.members) for p in planned)
-        # Several points an optimizer: a sweep.
-        points = len(config.seeds) * len({p.optimizer for p in planned})
+        self.planned_count = sum(len(p.members) for p in self.planned)
+        # A sweep has several points for an optimizer.
+        points = len(config.seeds) * len({p.optimizer for p in self.planned})
         self.sweep = self.planned_count > points
-        self.networks = networks
         self.steps: dict[int, Steps] = {}
 
     def train(self, signals: Signals) -> None:
-        streamed = self.config.image_size is not None  # each with an order of its own
+        streamed = self.config.image_size is not None  # every training has its own order
         size = 1 if streamed else self.config.members_at_once or self._fitting()
         rest = Rest(self.run_folder, self.config, chunks(self.planned, size))
         done, count = len(rest.done), self.planned_count
@@ -204,14 +197,9 @@ class _Run:
         return repeated(self.steps[id(program)], members, size, program.varying)
 
     def _steps(self, program: Program, layout: Layout) -> Steps:
-        network = self.networks[program.config.network]
+        config, network = program.config, self.networks[program.config.network]
         return Steps(
-            network,
-            program.optimizer,
-            program.config,
-            self.feed,
-            layout=layout,
-            teacher=self.teacher,
+            network, program.optimizer, config, self.feed, layout=layout, teacher=self.teacher
         )
 
     def _fitting(self) -> int:
@@ -223,30 +211,19 @@ class _Run:
         return members_that_fit(steps, values, jax.devices())
 
 
-def _remembered(dataset: Dataset | StreamedDataset) -> dict[str, Any]:
+def _described(dataset: Dataset | StreamedDataset) -> dict[str, Any]:
     """What data.json says of a data set, to refuse resuming with another one."""
     counts = {"train_images": dataset.train_count, "test_images": dataset.test_count}
     prints = {f"{split}_fingerprint": text for split, text in dataset.fingerprints().items()}
     return {**counts, "classes": dataset.classes, **prints}
 
 
-def _open_folder(config: Config, command: str | None, data: Mapping[str, Any]) -> RunFolder:
-    with distributed.agreed():
-        run = RunFolder(config, command, data) if distributed.is_first() else None
-    return run or Follower(config, command, data)
-
-
 def _load(config: Config) -> Dataset | StreamedDataset:
-    chosen: dict[str, Any] = {
-        "data_dir": config.data_dir,
-        "train_images": config.train_images,
-        "held_out": config.held_out,
-    }
+    names = ["data_dir", "train_images", "held_out"]
     if config.image_size is None:
-        return load(config.data, **chosen)
-    return load_streamed(
-        config.data, image_size=config.image_size, workers=config.workers, **chosen
-    )
+        return load(config.data, **{name: getattr(config, name) for name in names})
+    names += ["image_size", "workers"]
+    return load_streamed(config.data, **{name: getattr(config, name) for name in names})
 
 
 def _check_batch(config: Config, dataset: Dataset | StreamedDataset) -> None:
@@ -265,11 +242,11 @@ def _check_batch(config: Config, dataset: Dataset | StreamedDataset) -> None:
 
 
 def read(arguments: Sequence[str], several: bool = False) -> Config:
-    """The config that a command line asks for, of one process or of several that divide batches.
+    """The config of a command line, for one process or for several that divide batches.
 
     Raises:
       ValueError: if it can't be run by so many.
-      SystemExit: if it can't be understood, which is said, or asks for help.
+      SystemExit: if it can't be parsed, after a message, or asks for help.
     """
     left = list(arguments)
     named = bool(left) and not left[0].startswith("-")
@@ -289,7 +266,7 @@ def read(arguments: Sequence[str], several: bool = False) -> Config:
         ),
     )
     if several and config.spread != "batch":
-        raise ValueError(f"spread={config.spread} divides nothing: leave --spread away.")
+        raise ValueError(f"spread={config.spread} divides nothing: omit --spread.")
     if several and config.out is None:
         raise ValueError("--out is missing: several processes need one run folder.")
     return config
@@ -314,7 +291,7 @@ def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None
         with signals.handled(), nullcontext() if distributed.alone() else signals.waiting():
             path, _, status = train(config, console, command, signals)
             if not distributed.is_first() or not (path / "metrics.jsonl").stat().st_size:
-                return status  # of no row there is nothing to show
+                return status  # without a row there is nothing to show
             drawn = figures.draw(path)  # first, since the summary shows them
             written = summary.write_summary(path)
     except (ValueError, OSError) as error:

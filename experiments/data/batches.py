@@ -6,7 +6,7 @@ only fill up the last batch have label -1.
 """
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,39 +21,17 @@ EVALUATION_BATCH = 500
 Batch = tuple[Any, Any]
 
 
-class Feed(Protocol):
-    """What `Steps` needs to know of the data."""
-
-    streamed: bool  # batches come from disk, and a process reads its own rows of them
-    axes: str  # of a batch: m for an array that each member has, a for one that all share
-    resident: Any  # arrays that stay on the devices and are an argument of every step
-    steps_per_epoch: int
-    mean: jax.Array
-    std: jax.Array
-
-    def shuffle(self, key: jax.Array) -> jax.Array:
-        """What an epoch's batches are drawn from, for one member; pure."""
-
-    def batches(
-        self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int, rows: slice
-    ) -> Generator[Batch]:
-        """The batches of an epoch from step `start` on, one per step; of streamed ones only `rows`.
-
-        `order` holds what `shuffle` gave for each member. A caller that stops early closes the
-        generator.
-        """
-
-    def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
-        """Augmented and standardised images and their labels, for one member; pure."""
-
-    def test_batches(self, rows: slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Every test image once; of streamed batches only `rows`."""
-
-
 class Resident:
     """All images are on the devices; each member picks its batches there, in an order of its own.
 
     The last few images, which fill no batch, are left out until the next epoch's order.
+
+    Attributes, which `Streamed` has too:
+      streamed: whether batches come from disk, of which a process reads its own rows.
+      axes: of a batch: m for an array that each member has, a for one that all share.
+      resident: arrays that stay on the devices and are an argument of every step.
+      steps_per_epoch: batches in an epoch.
+      mean: of the channels; std likewise.
     """
 
     streamed = False
@@ -68,7 +46,7 @@ class Resident:
         self._test = _padded_batches(dataset.test_images, dataset.test_labels)
 
     def shuffle(self, key: jax.Array) -> jax.Array:
-        """(steps_per_epoch, batch) indices."""
+        """What one member's epoch is drawn from: (steps_per_epoch, batch) indices; pure."""
         order = jax.random.permutation(key, len(self.resident[1]))
         used = order[: self.steps_per_epoch * self._batch_size]
         return used.reshape(self.steps_per_epoch, self._batch_size)
@@ -76,10 +54,15 @@ class Resident:
     def batches(
         self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int, rows: slice
     ) -> Generator[Batch]:
-        """The order of the epoch and the number of each step; `images` picks the batch."""
+        """The batches of an epoch from step `start` on, one per step.
+
+        Here a batch is the members' `order` from `shuffle` and the number of the step. A
+        caller that stops early closes the generator.
+        """
         yield from ((order, step) for step in range(start, self.steps_per_epoch))
 
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
+        """Augmented and standardised images and their labels, for one member; pure."""
         order, step = batch
         picked = order[step]
         images = standardise(resident[0][picked], self.mean, self.std)
@@ -88,6 +71,7 @@ class Resident:
         return images, resident[1][picked]
 
     def test_batches(self, rows: slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Every test image once; of streamed batches only `rows`."""
         return zip(*self._test, strict=True)
 
 
@@ -121,10 +105,14 @@ class Streamed:
         return self._dataset.test_batches(self._batch_size, rows)
 
 
+Feed = Resident | Streamed
+
+
 def feed_of(dataset: Dataset | StreamedDataset, config: Config) -> Feed:
     """The feed for a data set."""
-    kind: Any = Resident if isinstance(dataset, Dataset) else Streamed
-    return kind(dataset, config)
+    if isinstance(dataset, Dataset):
+        return Resident(dataset, config)
+    return Streamed(dataset, config)
 
 
 def _padded_batches(

@@ -72,6 +72,6 @@ def _drawn(run: Run, report: Callable[[str], object]) -> Iterator[tuple[str, Fig
             report(f"{arm} is in no figure: it has not finished an epoch")
     for name, entry in catalogue.entries(run, report).items():
         try:
-            yield name, entry.figure(), entry.points()
+            yield name, entry.figure(*entry.arguments), entry.points(*entry.arguments)
         except style.NothingToDrawError as reason:
             report(f"{name}.png left out: {reason}")

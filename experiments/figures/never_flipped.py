@@ -137,8 +137,9 @@ def figure(run: Run, histograms: Histograms) -> Figure:
     return fig
 
 
-def figure_all_layers(run: Run, optimizer: str, layers: Mapping[str, LayerHistogram]) -> Figure:
-    """Every layer of one optimizer as small multiples, from input to output."""
+def figure_all_layers(run: Run, histograms: Histograms) -> Figure:
+    """Every layer of the only optimizer as small multiples, from input to output."""
+    ((optimizer, layers),) = histograms.items()
     rows = math.ceil(len(layers) / MOST_COLUMNS)
     fig = style.new_figure(1.2 + 1.45 * rows)
     style.set_title(fig, f"{display_name(optimizer)}: {_title(run)}")

@@ -119,25 +119,19 @@ class Checkpoints:
         """Moves all of them beside the folder; returns their new place."""
         names = (f"{self._folder.name}.unused{i or ''}" for i in itertools.count())
         place = next(p for n in names if not (p := self._folder.with_name(n)).exists())
-        self.close()
-        distributed.wait("closing of checkpoints")
-        if distributed.is_first():
-            with self._writing():
+        with self._moving() as mover:
+            if mover:
                 self._folder.rename(place)
-        distributed.wait("moving of checkpoints")
         return place
 
     def remove(self) -> None:
         """Removes all of them; a kill in the middle leaves no incomplete one."""
-        self.close()
-        distributed.wait("closing of checkpoints")
-        if self._folder.is_dir() and distributed.is_first():
-            going = self._folder.with_name(f".{self._folder.name}")
-            shutil.rmtree(going, ignore_errors=True)
-            with self._writing():
+        going = self._folder.with_name(f".{self._folder.name}")
+        with self._moving() as mover:
+            if mover and self._folder.is_dir():
+                shutil.rmtree(going, ignore_errors=True)
                 self._folder.rename(going)
                 shutil.rmtree(going)
-        distributed.wait("removal of checkpoints")
 
     def close(self) -> None:
         """Ends writing.
@@ -162,17 +156,26 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns whatever Orbax and TensorStore raise, also of an earlier write, into a WriteError."""
+        """Turns all that Orbax and TensorStore raise, now or of an earlier write, into one kind."""
         try:
             yield
         except Exception as error:
             raise WriteError(self._folder, self._folder.parent, error) from error
 
+    @contextlib.contextmanager
+    def _moving(self) -> Iterator[bool]:
+        """Whether this process moves the files; the others wait until it has."""
+        self.close()
+        distributed.wait("closing of checkpoints")
+        with self._writing():
+            yield distributed.is_first()
+        distributed.wait("moving of checkpoints")
+
     def _abouts(self, damaged: Callable[[int], None]) -> Iterator[tuple[int, About]]:
         for number in self.numbers():
             try:
                 about = self._read_about(number)
-            except Exception as error:  # of many kinds, as above
+            except Exception as error:  # many kinds, as above
                 self._check_damaged(number, error)
                 damaged(number)
             else:
@@ -208,8 +211,8 @@ class Checkpoints:
         if (cause := _passing(error)) is not None:
             raise ValueError(
                 f"checkpoint {self._folder / str(number)} can't be read: {cause}. Nothing is lost: "
-                "mend that, and the same command goes on; or move that checkpoint away, and the "
-                "one before is taken."
+                "fix that, and the same command resumes the run; or move that checkpoint away to "
+                "use the one before."
             ) from error
 
     def _check_fits(self, number: int, about: About, expected: Mapping[str, Any]) -> None:
@@ -222,23 +225,20 @@ class Checkpoints:
             more = f" and {len(different) - _MOST_NAMED} more" * (len(different) > _MOST_NAMED)
             raise ValueError(
                 f"checkpoint {self._folder / str(number)} is of another training: "
-                f"{'; '.join(different[:_MOST_NAMED])}{more}. Go on with what it was made with, or "
-                "move it away: those in training then begin anew. A flip state of another kind is "
-                "made by ovsw_jax.convert_flip_state."
+                f"{'; '.join(different[:_MOST_NAMED])}{more}. Resume with the settings it was "
+                "made with, or move it away: its trainings then start again. "
+                "ovsw_jax.convert_flip_state converts a flip state to another kind."
             )
 
     def _put_aside(self, number: int, report: Callable[[str], None]) -> None:
         aside = self._folder.with_name(f"{self._folder.name}.damaged")
         place = aside / str(number)
-        self.close()
-        distributed.wait("closing of checkpoints")
-        if distributed.is_first():
-            with self._writing():
+        with self._moving() as mover:
+            if mover:
                 aside.mkdir(exist_ok=True)
                 shutil.rmtree(place, ignore_errors=True)
                 (self._folder / str(number)).rename(place)
-        distributed.wait("moving of a checkpoint")
-        then = "Taking the one before" if self.numbers() else "There is none before"
+        then = "The one before is used" if self.numbers() else "There is none before"
         report(f"checkpoint {number} is damaged; it is now {place}. {then}")
 
 

@@ -153,7 +153,7 @@ class RunFolder:
     def keep_rows(
         self, rows: Iterable[Mapping[str, Any]], dropped: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Replaces metrics.jsonl, whole or not at all; adds dropped rows to metrics.dropped.jsonl."""
+        """Replaces metrics.jsonl, whole or not at all; metrics.dropped.jsonl gets dropped rows."""
         if dropped:
             path = self._file("metrics.dropped.jsonl")
             with self._writing(path.name), path.open("a", encoding="utf-8") as file:

@@ -45,7 +45,7 @@ def file_of(run: Path, optimizer: str, seed: int) -> Path:
 
 
 def save(path: Path, state: tuple[Any, Any], data: Data) -> None:
-    """Writes parameters and batch statistics of one training, whole or not at all; no random keys."""
+    """Writes parameters and batch statistics of one training, whole or not at all; no keys."""
     run = path.parent.parent
     with writing(path.parent, run):
         path.parent.mkdir(exist_ok=True)

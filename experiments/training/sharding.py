@@ -5,7 +5,7 @@ several processes; every process then runs the same program.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,36 +18,6 @@ LARGE = 2**16  # weights of a kernel that is worth dividing
 Tree = TypeVar("Tree")
 
 
-class Layout(Protocol):
-    """What `Steps` needs of a layout."""
-
-    def members(self, tree: Tree) -> Tree:
-        """Places arrays that have a leading axis of members."""
-
-    def shared(self, tree: Tree) -> Tree:
-        """Places arrays that all members share, whole on every device."""
-
-    def images(self, tree: Tree) -> Tree:
-        """Places arrays with a leading axis of all training images."""
-
-    def batch(self, tree: Tree) -> Tree:
-        """Places this process's rows of a streamed batch."""
-
-    def rows(self, batch: int) -> slice:
-        """This process's rows of a streamed batch."""
-
-    def spread(self, tree: Tree) -> Tree:
-        """Inside a compiled function, for one member: divides the images of a batch."""
-
-    def compiled(
-        self, function: Callable[..., Any], axes: str, donate: tuple[int, ...] = ()
-    ) -> Any:
-        """`function` of one member, compiled for all; `axes`: m is an argument per member, a shared."""
-
-    def on_host(self, tree: Tree) -> Tree:
-        """Returns NumPy arrays, in every process."""
-
-
 class MembersApart:
     """Members on different devices of this process, as many on each; all data on every device."""
 
@@ -55,28 +25,33 @@ class MembersApart:
         self._mesh = Mesh(np.array(devices), ("members",), axis_types=(AxisType.Auto,))
 
     def members(self, tree: Tree) -> Tree:
+        """Places arrays that have a leading axis of members."""
         return jax.device_put(tree, NamedSharding(self._mesh, P("members")))
 
     def shared(self, tree: Tree) -> Tree:
+        """Places arrays that all members share, whole on every device."""
         return jax.device_put(tree, NamedSharding(self._mesh, P()))
 
     def images(self, tree: Tree) -> Tree:
+        """Places arrays with a leading axis of all training images: here whole on every device."""
         return self.shared(tree)
 
     def batch(self, tree: Tree) -> Tree:
-        """Returns the batch unchanged; the step places it."""
+        """Places this process's rows of a streamed batch: here the step does."""
         return tree
 
     def rows(self, batch: int) -> slice:
+        """This process's rows of a streamed batch: here all."""
         return slice(0, batch)
 
     def spread(self, tree: Tree) -> Tree:
-        """Returns the batch unchanged; members are not split."""
+        """Divides the images of a batch, inside a compiled function: here not."""
         return tree
 
     def compiled(
         self, function: Callable[..., Any], axes: str, donate: tuple[int, ...] = ()
     ) -> Any:
+        """`function` of one member for all; `axes` has m for arguments of each member, else a."""
         together = _vmapped(function, axes)
         if self._mesh.size == 1:  # JAX's search for NaN never ends in a shard_map
             return jax.jit(together, donate_argnums=donate)
@@ -90,6 +65,7 @@ class MembersApart:
         return jax.jit(mapped, donate_argnums=donate)
 
     def on_host(self, tree: Tree) -> Tree:
+        """NumPy arrays, in every process."""
         return jax.device_get(tree)
 
 
@@ -175,6 +151,9 @@ class BatchApart:
         if divided and x.shape[-1] % self._mesh.shape["model"] == 0:
             return NamedSharding(self._mesh, P(*[None] * (x.ndim - 1), "model"))
         return self._whole
+
+
+Layout = MembersApart | BatchApart
 
 
 def _vmapped(function: Callable[..., Any], axes: str) -> Callable[..., Any]:
