@@ -146,7 +146,7 @@ def _write(data: Cifar, source: Source, root: Path) -> None:
         builder._split_generators = lambda _: {
             split: _records(source, split, bars[split]) for split in source.counts
         }
-        # It announces a download of unknown size, and draws bars of its own.
+        # It announces a download of unknown size, and draws its own bars.
         with contextlib.redirect_stdout(io.StringIO()), _no_bars(tfds):
             builder.download_and_prepare(
                 file_format="array_record",

@@ -35,16 +35,16 @@ from experiments.report import summary
 from experiments.report.progress import Bars
 from experiments.run import weights
 from experiments.run.folder import RunFolder
-from experiments.run.read_only import Follower
+from experiments.run.read_only import ReadOnlyRunFolder
 from experiments.sweep.members import Member, Program, chunks, programs
 from experiments.training.chain import make_optimizer
 from experiments.training.devices import layout_for, members_that_fit, one_device_a_core
 from experiments.training.loop import Training
 from experiments.training.networks import Network
-from experiments.training.resume import Rest
+from experiments.training.resume import Unfinished
 from experiments.training.sharding import Layout, MembersApart
 from experiments.training.step import Steps
-from experiments.training.step_group import Together, repeated
+from experiments.training.step_group import StepGroup, filled_group
 from experiments.training.trained import Trained, load_teacher
 
 
@@ -92,7 +92,7 @@ def train(
         described = _described(dataset)
     with distributed.agreed():
         run = RunFolder(config, command, described) if distributed.is_first() else None
-    run = run or Follower(config, command, described)
+    run = run or ReadOnlyRunFolder(config, command, described)
     lines = [repr(dataset), *(f"note: {n}" for n in dataset.notes), f"writing to {run.path}"]
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
     status = 0
@@ -168,17 +168,17 @@ class _Run:
     def train(self, signals: Signals) -> None:
         streamed = self.config.image_size is not None  # every training has its own order
         size = 1 if streamed else self.config.members_at_once or self._fitting()
-        rest = Rest(self.run_folder, self.config, chunks(self.planned, size))
-        done, count = len(rest.done), self.planned_count
+        unfinished = Unfinished(self.run_folder, self.config, chunks(self.planned, size))
+        done, count = len(unfinished.done), self.planned_count
         if done:
             self.console.print(f"{done} of {count} trainings are done")
         with Bars(self.console, self.sweep, done=done, count=count) as bars:
-            for number, (program, members) in enumerate(rest.chunks):
-                together = self._together(program, members, size)
-                with bars.training(together, self.config.epochs) as (on_step, on_epoch):
+            for number, (program, members) in enumerate(unfinished.chunks):
+                group = self._group(program, members, size)
+                with bars.training(group, self.config.epochs) as (on_step, on_epoch):
                     training = Training(
                         self.config,
-                        together,
+                        group,
                         self.run_folder,
                         data=self.data,
                         keep_weights=not self.sweep,
@@ -187,14 +187,14 @@ class _Run:
                         signals=signals,
                     )
                     if number == 0:
-                        rest.go_on(training, self.console)
+                        unfinished.resume(training, self.console)
                     training.run()
 
-    def _together(self, program: Program, members: Sequence[Member], size: int) -> Together:
+    def _group(self, program: Program, members: Sequence[Member], size: int) -> StepGroup:
         size = min(size, len(program.members))
         if id(program) not in self.steps:  # compiled once a program
             self.steps[id(program)] = self._steps(program, layout_for(self.config, size))
-        return repeated(self.steps[id(program)], members, size, program.varying)
+        return filled_group(self.steps[id(program)], members, size, program.varying)
 
     def _steps(self, program: Program, layout: Layout) -> Steps:
         config, network = program.config, self.networks[program.config.network]

@@ -115,7 +115,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _read_to_end(tar: tarfile.TarFile) -> None:
-    """Gzip's checksum stands behind the last member, where a reader of members never comes."""
+    """Reads past the last member, to gzip's checksum."""
     assert tar.fileobj is not None  # only of a closed archive
     while tar.fileobj.read(1 << 20):
         pass

@@ -182,7 +182,7 @@ def load_streamed(
         ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
       train_images: as for `load`; of imagenet2012, whose labels are not known before an image is
         read, the draw is one over all images instead of one class by class.
-      held_out: as for `load`, drawn likewise; the test split is then not looked at.
+      held_out: as for `load`, drawn in the same way; the test split is then ignored.
       workers: threads that decode; None is one for every core this process may run on. They change
         nothing but the speed.
     """
@@ -214,8 +214,8 @@ def _open(name: str, data_dir: Path | None, *, test: bool) -> Source:
         return open_folder(root, test=test)
     if name in _IN_MEMORY:
         raise ValueError(
-            f"{name!r} is held in memory, as it is: leave --image-size away. Streamed are "
-            f"{imagenet.NAME} and image folders"
+            f"{name!r} is held in memory, uncropped: omit --image-size. Only "
+            f"{imagenet.NAME} and image folders are streamed"
         )
     near = difflib.get_close_matches(name.lower(), [imagenet.NAME, "imagenet"])
     hint = f"; did you mean {imagenet.NAME}?" if near else ""

@@ -176,7 +176,7 @@ def _draw_column(panels: Sequence[tuple[Axes, LayerHistogram | None]]) -> None:
         axes.set_xlim(-1.05 * reach, 1.05 * reach)
         axes.set_ylim(0, 1.42 * tallest)  # the room above is for the share
         axes.xaxis.set_major_locator(MaxNLocator(nbins=3, symmetric=True))
-        # Not the default "1e-5" at the end of the axis, where the label stands.
+        # Not the default "1e-5" at the end of the axis, where the label is.
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:.3g}".replace("-", "−"))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))

@@ -1,6 +1,6 @@
 """The numbers behind a figure: what is drawn is what NAME.csv beside NAME.png holds.
 
-Every figure is drawn from a list of points, each a dict of what it stands for (optimizer, field of
+Every figure is drawn from a list of points, each a dict of its coordinates (optimizer, field of
 the sweep, epoch, layer, metric) with n, mean and sample std over the seeds. Ratios are in percent.
 """
 

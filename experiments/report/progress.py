@@ -15,7 +15,7 @@ from rich.progress import (
 )
 
 from experiments.optimizers import display_name
-from experiments.training.step_group import Together
+from experiments.training.step_group import StepGroup
 
 Report = Callable[[int, Mapping[str, float]], None]
 
@@ -52,28 +52,28 @@ class Bars:
         self._progress.stop()
 
     @contextmanager
-    def training(self, together: Together, epochs: int) -> Iterator[tuple[Report, Report]]:
+    def training(self, group: StepGroup, epochs: int) -> Iterator[tuple[Report, Report]]:
         """Callbacks for members that train together: after steps, and after epochs."""
-        steps = epochs * together.steps.steps_per_epoch
-        name = display_name(together.members[0].optimizer)
+        steps = epochs * group.steps.steps_per_epoch
+        name = display_name(group.members[0].optimizer)
         task, start = self._task(name, steps)
-        seeds = sorted({m.seed for m in together.members})
+        seeds = sorted({m.seed for m in group.members})
         label = f"{name} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
 
         def on_step(step: int, numbers: Mapping[str, float]) -> None:
-            done = start + step * together.count if self._sweep else step
+            done = start + step * group.count if self._sweep else step
             self._progress.update(task, completed=done, numbers=describe(numbers))
 
         def on_epoch(epoch: int, numbers: Mapping[str, float]) -> None:
-            on_step(epoch * together.steps.steps_per_epoch, numbers)
+            on_step(epoch * group.steps.steps_per_epoch, numbers)
             if not self._sweep:
                 self._line(f"{label}  epoch {epoch}/{epochs}  {describe(numbers)}")
             elif epoch == epochs:
-                done = self._done + together.count
+                done = self._done + group.count
                 self._line(f"{done}/{self._count}  {label}  {describe(numbers)}")
 
         yield on_step, on_epoch
-        self._done += together.count
+        self._done += group.count
         if self._sweep:
             self._progress.update(task, description=f"{self._done}/{self._count}")
 

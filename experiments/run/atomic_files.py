@@ -16,8 +16,7 @@ class WriteError(OSError):
     def __init__(self, path: Path, run: Path, error: Exception):
         super().__init__(
             f"{path} can't be written: {reason(error)}. Nothing written before is lost: make "
-            "room, or mend what is wrong there, and the command of the run goes on with --out "
-            f"{run}."
+            f"room, or fix the cause, and the command of the run with --out {run} resumes it."
         )
 
 
@@ -44,11 +43,11 @@ def written_whole(path: Path, run: Path) -> Iterator[Path]:
         with writing(path, run):
             yield unfinished
             with unfinished.open("rb") as file:
-                os.fsync(file.fileno())  # else a machine that is cut off may keep an empty one
+                os.fsync(file.fileno())  # else a power failure may leave an empty file
             unfinished.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            unfinished.unlink()  # it takes room where there may be none
+            unfinished.unlink()  # the disk may be full
         raise
 
 
@@ -80,5 +79,5 @@ def system_error(error: Exception) -> int | None:
     """The errno, if there is one."""
     if isinstance(error, OSError):
         return error.errno
-    told = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore tells it
-    return int(told[1]) if told else None
+    found = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore tells it
+    return int(found[1]) if found else None

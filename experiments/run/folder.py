@@ -2,7 +2,7 @@
 
 config.json    every field of the Config         versions.json  packages, code, device
 data.json      number of images, classes, and fingerprints of the images
-metrics.jsonl  a line a member and epoch         tensorboard/   the same as events
+metrics.jsonl  a line per member and epoch       tensorboard/   the same as events
 latent.npz     initial latent weights and never-flipped masks of the first seed, where each
                optimizer has one point           checkpoints/   of members in training
 weights/       trained weights, likewise (see experiments.run.weights); so are histograms/ of latent
@@ -38,9 +38,9 @@ from experiments.sweep.members import Member
 
 PACKAGES = ("ovsw-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 LOCK = ".lock"
-# What parsing a line raises that is no row of a run.
+# Raised by parsing a line that is no row of a run.
 _NO_ROW = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-# Written before config.json, or with a dot while they are: with no more the run has not begun.
+# Written before config.json, first with a dot: a folder with no more has no run yet.
 _FIRST = {LOCK, "versions.json", ".versions.json", "data.json", ".data.json", ".config.json"}
 
 
@@ -64,7 +64,7 @@ class RunFolder:
         self.path = config.out or _new_path(config)
         self.checkpoints = Checkpoints(self.path / "checkpoints")  # of members in training
         self._command = command
-        self._lock = FileLock(self.path / LOCK)  # let go when the process ends, however it does
+        self._lock = FileLock(self.path / LOCK)  # released at any end of the process
         self._latent: dict[str, np.ndarray] = {}
         self._writers: dict[str, EventFile] = {}
         try:
@@ -80,8 +80,8 @@ class RunFolder:
         except OSError as error:
             self._lock.release()
             raise ValueError(
-                f"run folder {self.path} cannot be written: {error.strerror or error}. Mend that, "
-                "or give an --out that does not exist yet, where you may write and there is room."
+                f"run folder {self.path} cannot be written: {error.strerror or error}. Fix that, "
+                "or give another --out, where you may write and there is room."
             ) from error
 
     def _open(self, config: Config, data: Mapping[str, Any] | None) -> None:
@@ -91,7 +91,7 @@ class RunFolder:
         if there and not begun and "config.json" not in there:
             raise ValueError(
                 f"run folder {self.path} is not empty and holds no run; a run overwrites "
-                "nothing. Give another --out, or leave --out away for a new folder under runs/."
+                "nothing. Give another --out, or omit --out for a new folder under runs/."
             )
         check_links(self.path)
         self._lock.acquire(timeout=0)
@@ -144,7 +144,7 @@ class RunFolder:
                     break
                 raise ValueError(
                     f"line {number} of {self._file('metrics.jsonl')} is no row of a run "
-                    f"({type(error).__name__}: {error}): the run can't go on. Mend the line, or "
+                    f"({type(error).__name__}: {error}): the run can't resume. Fix the line, or "
                     "give another --out."
                 ) from error
             rows.append(row)
@@ -167,7 +167,7 @@ class RunFolder:
         with self._writing("metrics.jsonl"):
             self._metrics.write("".join(json.dumps(row) + "\n" for row in rows))
             self._metrics.flush()
-            os.fsync(self._metrics.fileno())  # before the checkpoint goes that made them
+            os.fsync(self._metrics.fileno())  # before their checkpoint is removed
         with self._writing("tensorboard"):
             for row in rows:
                 self._write_events(row)
@@ -218,7 +218,7 @@ class RunFolder:
         return self._writers[name]
 
     def _check_same(self, config: Config) -> None:
-        # A folder of an earlier version lacks fields that it then had no choice in.
+        # A folder of an earlier version lacks newer fields, which have their defaults.
         there = {**settings(Config()), **self._read_json("config.json")}
         here = dataclasses.asdict(config)
         for name in here.keys() - settings(config).keys():
@@ -227,7 +227,7 @@ class RunFolder:
         if different:
             raise ValueError(
                 f"run folder {self.path} holds another run; a run never overwrites another: "
-                f"{'; '.join(different)}. Give another --out, or leave --out away for a new folder "
+                f"{'; '.join(different)}. Give another --out, or omit --out for a new folder "
                 "under runs/."
             )
 
@@ -238,9 +238,8 @@ class RunFolder:
             changes = "; ".join(_changed(name, there[name], here[name]) for name in different)
             raise ValueError(
                 f"the data set has changed since run folder {self.path} was begun: {changes}. A "
-                "run does not go on with other images. Put them back as they were, or give "
-                f"another --out; or, if only what could not be read was mended, remove "
-                f"{self._file('data.json')}."
+                "run does not resume with other images. Restore them, or give another --out; or, "
+                f"if only unreadable images were replaced, remove {self._file('data.json')}."
             )
 
     def _remember(self, data: Mapping[str, Any] | None) -> None:
@@ -258,7 +257,7 @@ class RunFolder:
             return dict(json.loads(path.read_bytes()))
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(
-                f"{path} is no JSON object ({error}): the run can't go on. Mend it, or give "
+                f"{path} is no JSON object ({error}): the run can't resume. Fix it, or give "
                 "another --out."
             ) from error
 
@@ -270,8 +269,8 @@ class RunFolder:
                     self._latent = dict(arrays)
             except Exception as error:  # zipfile, zlib and NumPy raise many kinds
                 raise ValueError(
-                    f"{path} is damaged ({type(error).__name__}): the run can't go on. Remove it "
-                    "to go on without its histograms, or give another --out."
+                    f"{path} is damaged ({type(error).__name__}): the run can't resume. Remove it "
+                    "to resume without its histograms, or give another --out."
                 ) from error
 
     def _file(self, name: str) -> Path:

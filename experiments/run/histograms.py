@@ -1,4 +1,4 @@
-"""Histograms of the latent weights by epoch: which weights wake up, and where they stand.
+"""Histograms of the latent weights by epoch: which weights wake up, and how large they are.
 
 RUN/histograms/OPTIMIZER-seedSEED.jsonl holds a line per epoch at which the training was evaluated,
 and one for the initial weights, epoch 0:

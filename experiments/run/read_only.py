@@ -9,7 +9,7 @@ from experiments.config import Config
 from experiments.run.folder import RunFolder
 
 
-class Follower(RunFolder):
+class ReadOnlyRunFolder(RunFolder):
     """Reads what the first process wrote, and takes part in checkpoints.
 
     It writes nothing but data.json, after an image that it could not read.

@@ -8,7 +8,7 @@ import jax
 SECONDS_AHEAD = 0.25
 
 
-class Pace:
+class DispatchLimit:
     """Waits for the devices once in a while, so that the host knows where they are.
 
     JAX returns before a step is done. Without waits, long steps would let the host run ahead by

@@ -11,7 +11,7 @@ from experiments.config.config_diff import settings
 from experiments.data.batches import Batch
 from experiments.run.checkpoint import Checkpoints
 from experiments.training.step import StepMetrics, TrainState, latent_weights
-from experiments.training.step_group import Together
+from experiments.training.step_group import StepGroup
 
 
 @dataclass
@@ -57,16 +57,16 @@ class _Kept(NamedTuple):
     signs: dict[str, jax.Array]
 
 
-def begin(together: Together, state: TrainState, number: int) -> tuple[TrainState, Epoch]:
+def begin(group: StepGroup, state: TrainState, number: int) -> tuple[TrainState, Epoch]:
     """The state before an epoch's first step, and the epoch."""
     order_key, signs = state.key, signs_of(state)
-    seeds = [m.seed for m in together.members]
-    state, batches = together.steps.batches(state, seeds, number)
-    return state, Epoch(number, order_key, signs, batches, together.steps.no_metrics(state))
+    seeds = [m.seed for m in group.members]
+    state, batches = group.steps.batches(state, seeds, number)
+    return state, Epoch(number, order_key, signs, batches, group.steps.no_metrics(state))
 
 
 def save(
-    checkpoints: Checkpoints, together: Together, config: Config, state: TrainState, epoch: Epoch
+    checkpoints: Checkpoints, group: StepGroup, config: Config, state: TrainState, epoch: Epoch
 ) -> None:
     """Writes a checkpoint in the background.
 
@@ -74,14 +74,14 @@ def save(
       WriteError: if this one or the one before can't be written.
     """
     position = {name: getattr(epoch, name) for name in _POSITION}
-    about = {"config": settings(config), "members": together.keys, "position": position}
-    number = (epoch.number - 1) * (together.steps.steps_per_epoch + 1) + epoch.steps
+    about = {"config": settings(config), "members": group.keys, "position": position}
+    number = (epoch.number - 1) * (group.steps.steps_per_epoch + 1) + epoch.steps
     checkpoints.save(number, _Kept(state, epoch.sums, epoch.order_key, epoch.signs), about)
 
 
 def restore(
     checkpoints: Checkpoints,
-    together: Together,
+    group: StepGroup,
     config: Config,
     initial: TrainState,
     report: Callable[[str], None],
@@ -94,14 +94,14 @@ def restore(
     Raises:
       ValueError: if it is of another config, network or flip state.
     """
-    like = _Kept(initial, together.steps.no_metrics(initial), initial.key, signs_of(initial))
+    like = _Kept(initial, group.steps.no_metrics(initial), initial.key, signs_of(initial))
     found = checkpoints.restore(like, {"config": settings(config)}, report)
     if found is None:
         return None
     (state, sums, order_key, signs), about = found
-    position = _position(about, config.epochs, together.steps.steps_per_epoch)
-    seeds = [m.seed for m in together.members]
-    batches = together.steps.batches_from(order_key, seeds, position["number"], position["steps"])
+    position = _position(about, config.epochs, group.steps.steps_per_epoch)
+    seeds = [m.seed for m in group.members]
+    batches = group.steps.batches_from(order_key, seeds, position["number"], position["steps"])
     return state, Epoch(order_key=order_key, signs=signs, batches=batches, sums=sums, **position)
 
 
@@ -116,7 +116,7 @@ def _position(about: Mapping[str, Any], epochs: int, steps: int) -> dict[str, An
     if not holds:
         raise ValueError(
             f"the checkpoint is at {said}, which is nowhere in {epochs} epochs of {steps} steps. "
-            "Move it away: those in training then begin anew."
+            "Move it away: its trainings then start again."
         )
     return found
 

@@ -14,7 +14,7 @@ from experiments.training.loop import Training
 Chunk = tuple[Program, Sequence[Member]]
 
 
-class Rest:
+class Unfinished:
     """The members of a run that are not trained yet, from what its folder holds.
 
     Attributes:
@@ -30,7 +30,7 @@ class Rest:
         members = None if about is None else about.get("members")
         self._in_training = members if isinstance(members, list) else []
         self._only_damaged = about is None and bool(run.checkpoints.numbers())
-        whole = list(chunks)  # a kill may leave last rows of some that train together
+        whole = list(chunks)  # a kill may leave the last rows of only some of a group
         in_training = {m.key for _, ms in whole if self._is_in_training(ms) for m in ms}
         stopped = in_training if in_training - last else set()
         self.done = last - stopped
@@ -38,10 +38,10 @@ class Rest:
         self.chunks: list[Chunk] = [(program, members) for program, members in left if members]
         distributed.wait("reading of what was written")  # before the first process trims it
         if not self.chunks or (in_training and not stopped):
-            run.checkpoints.remove()  # a kill came before their training did that
+            run.checkpoints.remove()  # a kill came before the training removed them
             self._in_training = []
 
-    def go_on(self, first: Training, console: Console) -> None:
+    def resume(self, first: Training, console: Console) -> None:
         """Resumes from a checkpoint, and keeps only the rows of finished epochs.
 
         So no epoch appears twice. Dropped rows go to metrics.dropped.jsonl. `first` is the first
@@ -52,8 +52,8 @@ class Rest:
         """
         if not (self._has_lines or self._in_training or self._only_damaged):
             return
-        started = {m.key for m in first.together.members}
-        if self._only_damaged or self._in_training == first.together.keys:
+        started = {m.key for m in first.group.members}
+        if self._only_damaged or self._in_training == first.group.keys:
             first.restore(lambda text: console.print(text, soft_wrap=True))
             fits = first.restored is None or self._has_epochs(started, first.epochs_done)
         else:
@@ -62,9 +62,9 @@ class Rest:
             first.restored = None
             place = self._run.checkpoints.put_aside()
             console.print(
-                "the checkpoint is not of the members that come next, with all of their epochs in "
-                "metrics.jsonl (was --members-at-once or the number of devices another?). It is "
-                f"now {place}; those in training begin anew",
+                "the checkpoint is not of the next members with all of their epochs in "
+                "metrics.jsonl (did --members-at-once or the number of devices change?). It is "
+                f"now {place}; the unfinished trainings start again",
                 soft_wrap=True,
             )
         self._keep_rows(started, first, console)
@@ -83,7 +83,7 @@ class Rest:
             (kept if keep else dropped).append(row)
         self._run.note_continued()
         console.print(
-            f"going on after epoch {reached} of {self._epochs} of those in training"
+            f"resuming after epoch {reached} of {self._epochs}"
             f"{f' and {first.steps_done} steps' if first.steps_done else ''}; "
             f"{len(dropped)} rows are measured again"
         )

@@ -33,7 +33,7 @@ from experiments.training.trained import Trained
 TOP5_FROM = 20  # classes: with fewer, top-5 tells little
 
 Values = Mapping[str, jax.Array]  # (members,) numbers by field of the config
-# How things stand, not what a step did: computed at the end of an epoch only.
+# Of the state, not of a step: computed at the end of an epoch only.
 _STANDING = ("silent_ratio", "never_flipped_ratio")
 
 
