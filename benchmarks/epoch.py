@@ -41,7 +41,7 @@ from experiments.training import position
 from experiments.training.loop import Training
 from experiments.training.networks import Network
 from experiments.training.step import Steps
-from experiments.training.step_group import repeated
+from experiments.training.step_group import filled_group
 
 BARE = "bare steps"
 EPOCH = "an epoch"
@@ -209,7 +209,7 @@ class _Job(contextlib.AbstractContextManager["_Job"]):
         self._run = closing.enter_context(RunFolder(self.config))
         console = Console(file=io.StringIO(), force_terminal=True, width=100)
         bars = closing.enter_context(Bars(console, False, done=0, count=1))
-        self._together = together = repeated(self.steps, members, 1, ())
+        self._together = together = filled_group(self.steps, members, 1, ())
         reports = closing.enter_context(bars.training(together, self.config.epochs))
         return Training(
             self.config,

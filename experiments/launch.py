@@ -1,18 +1,19 @@
 """Starts this host's part of a run that several processes train together.
 
-The same command on every host, of SLURM, Open MPI or a TPU pod, whom JAX asks for the others:
+On SLURM, Open MPI or a TPU pod JAX finds the other processes. Run on every host:
 
     python -m experiments.launch cifar10-resnet20 --out DIR
 
-with an address where it does not (the first process listens there):
+elsewhere with the address at which the first process listens:
 
     python -m experiments.launch --coordinator 10.0.0.1:1234 --processes 4 --process 2 digits ...
 
-or all of them on the CPU of this machine, as a rehearsal:
+all of them on the CPU of this machine, to try it out:
 
     python -m experiments.launch --local 4 digits --out DIR
 
-What follows is as for `python -m experiments.train`. DIR must be one folder for all hosts.
+The other arguments are those of `python -m experiments.train`. DIR must be one folder for all
+hosts.
 """
 
 import argparse
@@ -28,9 +29,9 @@ from types import FrameType
 
 from experiments.process.safe_stdout import never_fail
 
-LOST = 75  # exit status, EX_TEMPFAIL of sysexits.h: another process is gone, start again
+LOST = 75  # exit status, EX_TEMPFAIL of sysexits.h: another process is gone
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GRACE = 45.0  # seconds that the others have to end by themselves
+GRACE = 45.0  # seconds for the others to end by themselves
 
 Process = subprocess.Popen[bytes]
 
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _wait(processes)
     statuses = [process.returncode for process in processes]
     for number in asked:
-        if {-number, 128 + number} & set(statuses):  # as they were asked to
+        if {-number, 128 + number} & set(statuses):
             return 128 + number
     return _report(statuses)
 
@@ -61,15 +62,19 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="where the first one listens")
-    parser.add_argument("--processes", type=int, metavar="N", help="how many there are in all")
-    parser.add_argument("--process", type=int, metavar="I", help="which this is, from 0 on")
-    parser.add_argument("--local", type=int, metavar="N", help="start N on this machine's CPU")
+    parser.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="address at which the first process listens"
+    )
+    parser.add_argument("--processes", type=int, metavar="N", help="number of processes")
+    parser.add_argument("--process", type=int, metavar="I", help="number of this process, from 0")
+    parser.add_argument(
+        "--local", type=int, metavar="N", help="start N processes on this machine's CPU"
+    )
     return parser
 
 
 def _places(options: argparse.Namespace) -> list[list[str]]:
-    """What the processes to start are told of where they are: nothing, or address, count, number.
+    """Arguments for each process to start: none, or address, count and number.
 
     Raises:
       ValueError: if the options don't make sense.
@@ -78,7 +83,9 @@ def _places(options: argparse.Namespace) -> list[list[str]]:
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if options.local is not None:
         if len(missing) < len(given):
-            raise ValueError("--local starts all processes: leave --coordinator and the like away.")
+            raise ValueError(
+                "--local starts all processes: omit --coordinator, --processes, --process."
+            )
         if options.local < 1:
             raise ValueError(f"--local {options.local} is out of range: it must be at least 1.")
         address = f"127.0.0.1:{_free_port()}"
@@ -87,8 +94,8 @@ def _places(options: argparse.Namespace) -> list[list[str]]:
         return [[]]
     if missing:
         raise ValueError(
-            f"{' and '.join(missing)} must be given as well: with an address, each process is told "
-            "how many there are and which it is."
+            f"{' and '.join(missing)} must be given as well: with an address, each process needs "
+            "the number of processes and its own number."
         )
     if options.processes < 1:
         raise ValueError(f"--processes {options.processes} is out of range: it must be at least 1.")
@@ -113,7 +120,7 @@ def _free_port() -> int:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    """Raises here what every one of several processes would raise, and say."""
+    """Raises once what each process would raise."""
     from experiments import train
 
     train.read(arguments, several=True)
@@ -123,9 +130,9 @@ def _check(arguments: Sequence[str]) -> None:
 def _started(
     places: Sequence[Sequence[str]], arguments: Sequence[str], on_cpu: bool
 ) -> Iterator[tuple[list[Process], list[int]]]:
-    """Processes that get every signal which comes here, once, and end when this one is gone.
+    """The processes, and the signals that came, which are passed on to each process once.
 
-    And the signals that came.
+    The processes end when this one is gone.
     """
     environment = {**os.environ, **({"JAX_PLATFORMS": "cpu"} if on_cpu else {})}
     processes: list[Process] = []
@@ -142,9 +149,9 @@ def _started(
             for place in places:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "experiments.worker", *place, "--", *arguments],
-                    stdin=subprocess.PIPE,  # they read it to its end, which is the end of this one
+                    stdin=subprocess.PIPE,  # they end when this pipe closes
                     env=environment,
-                    start_new_session=True,  # else they get a terminal's Ctrl-C a second time
+                    start_new_session=True,  # else a terminal's Ctrl-C reaches them twice
                 )
                 processes.append(stack.enter_context(process))
             yield processes, asked
@@ -154,7 +161,7 @@ def _started(
 
 
 def _wait(processes: Sequence[Process]) -> None:
-    """Until all have ended; once one has failed, the others are killed when GRACE is over."""
+    """Waits until all have ended; GRACE seconds after one has failed, kills the others."""
     failed_at: float | None = None
     while None in (statuses := [process.poll() for process in processes]):
         if failed_at is None and any(statuses):
@@ -166,7 +173,7 @@ def _wait(processes: Sequence[Process]) -> None:
 
 
 def _report(statuses: Sequence[int]) -> int:
-    """Says who was ended from outside; gives the status for all."""
+    """Prints which were ended from outside; returns the status for all."""
     ended = [i for i, status in enumerate(statuses) if status < 0]
     for i in ended:
         name = signal.Signals(-statuses[i]).name
@@ -178,8 +185,8 @@ def _report(statuses: Sequence[int]) -> int:
     if not ended and LOST not in statuses:
         return 0
     print(
-        "error: the run was cut off, as one of its processes is gone or can't be reached. The same "
-        "command, on every host, goes on from its newest checkpoint.",
+        "error: the run ended, since one of its processes is gone or can't be reached. The same "
+        "command, on every host, resumes from its newest checkpoint.",
         file=sys.stderr,
     )
     return LOST

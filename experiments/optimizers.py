@@ -1,7 +1,7 @@
-"""The optimizers that are compared: one row says all that the experiments know of each.
+"""The optimizers that are compared, a row for each.
 
 A row names the links of its chain, which `experiments.training.chain` makes; a config's numbers
-reach an optimizer through its links alone. No jax is imported here, so that run folders can be
+reach an optimizer only through its links. No jax is imported here, so that run folders can be
 read and drawn without it.
 """
 

@@ -55,13 +55,7 @@ def prepare(
     """Writes a CIFAR set where TFDS's stock builder finds it.
 
     The set is written beside its place, read back, and only then moved there: an error, or Ctrl-C,
-    leaves everything as it was.
-
-    Args:
-      name: 'cifar10' or 'cifar100'.
-      source: an image folder or the official binary archive.
-      data_dir: TFDS's data folder; None is TFDS's own default.
-      overwrite: replace a set that is already there.
+    leaves everything as it was. For the arguments see `Options`.
 
     Returns:
       The folder of the prepared set, and the source with its counts and notes. Superclasses
@@ -72,8 +66,8 @@ def prepare(
         folder cannot be written.
     """
     data = choose("data set", name, cifar.BY_NAME)
-    root = tfds_source.default_data_dir() if data_dir is None else data_dir.expanduser()
-    target = tfds_source.set_folder(data, root)
+    root = tfds_source.data_folder(data_dir)
+    target = tfds_source.set_folder(data.name, root)
     if target.exists() and not overwrite:
         raise ValueError(f"{target} is already there: add --overwrite to replace it")
     opened = open_source(data, source.expanduser())
@@ -152,7 +146,7 @@ def _write(data: Cifar, source: Source, root: Path) -> None:
         builder._split_generators = lambda _: {
             split: _records(source, split, bars[split]) for split in source.counts
         }
-        # It announces a download of unknown size, and draws bars of its own.
+        # It announces a download of unknown size, and draws its own bars.
         with contextlib.redirect_stdout(io.StringIO()), _no_bars(tfds):
             builder.download_and_prepare(
                 file_format="array_record",

@@ -2,7 +2,7 @@
 
 python -m experiments.train                              # digits, under a minute
 python -m experiments.train cifar10-resnet20-short       # a recipe of experiments/recipes
-python -m experiments.train gamma --out DIR              # a study; the same command goes on with it
+python -m experiments.train gamma --out DIR              # a study; the same command resumes it
 python -m experiments.train digits --grids "optimizer=sgd learning_rate=0.03,0.1,0.3"
 python -m experiments.train --help
 """
@@ -35,16 +35,16 @@ from experiments.report import summary
 from experiments.report.progress import Bars
 from experiments.run import weights
 from experiments.run.folder import RunFolder
-from experiments.run.read_only import Follower
+from experiments.run.read_only import ReadOnlyRunFolder
 from experiments.sweep.members import Member, Program, chunks, programs
 from experiments.training.chain import make_optimizer
 from experiments.training.devices import layout_for, members_that_fit, one_device_a_core
 from experiments.training.loop import Training
 from experiments.training.networks import Network
-from experiments.training.resume import Rest
+from experiments.training.resume import Unfinished
 from experiments.training.sharding import Layout, MembersApart
 from experiments.training.step import Steps
-from experiments.training.step_group import Together, repeated
+from experiments.training.step_group import StepGroup, filled_group
 from experiments.training.trained import Trained, load_teacher
 
 
@@ -53,8 +53,8 @@ class Ended(NamedTuple):
 
     Attributes:
       path: its folder.
-      finished: whether it came to its end.
-      status: to exit with: 0, or as a shell reports the signal that stopped it.
+      finished: whether it was not stopped.
+      status: exit status: 0, or that of the signal that stopped it, as a shell reports it.
     """
 
     path: Path
@@ -68,7 +68,7 @@ def train(
     command: str | None = None,
     signals: Signals | None = None,
 ) -> Ended:
-    """Runs a config and writes its run folder, or goes on with one that was stopped.
+    """Runs a config and writes its run folder, or resumes a stopped run.
 
     Args:
       config: what to run.
@@ -77,38 +77,40 @@ def train(
       signals: what asks the run to stop; None for Ctrl-C alone, at once.
 
     Returns:
-      The run folder, and whether the run came to its end; Ctrl-C and SIGTERM end it early, with a
+      The run folder, and whether the run finished. Ctrl-C and SIGTERM end it early, with a
       checkpoint and everything measured so far written.
 
     Raises:
-      ValueError: if the config can't be run; nothing is written then. Also if data or numbers go
-        wrong while it runs; the same config goes on then.
-      OSError: if files can't be written or read while it runs; likewise.
+      ValueError: if the config can't be run, and nothing is written; or if data or numbers go wrong
+        while it runs, and the same config resumes.
+      OSError: if files can't be written or read while it runs; the same config resumes.
     """
     console = console or Console(markup=False)
     with distributed.agreed():
-        planned, networks, dataset, teacher = _prepare(config)
-        remembered = _remembered(dataset)
-    run = _open_folder(config, command, remembered)
+        prepared = _prepare(config)
+        dataset = prepared.dataset
+        described = _described(dataset)
+    with distributed.agreed():
+        run = RunFolder(config, command, described) if distributed.is_first() else None
+    run = run or ReadOnlyRunFolder(config, command, described)
     lines = [repr(dataset), *(f"note: {n}" for n in dataset.notes), f"writing to {run.path}"]
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
     status = 0
     with run:
         try:
-            left = _Run(config, planned, networks, dataset, teacher, run, console)
-            left.train(signals or Signals())
+            _Run(config, prepared, run, console).train(signals or Signals())
         except KeyboardInterrupt as stopped:
             status = stopped.status if isinstance(stopped, Stopped) else 130
             console.print(
                 "interrupted; writing what was measured so far. The same command with "
-                f"--out {run.path} goes on",
+                f"--out {run.path} resumes the run",
                 soft_wrap=True,
             )
     return Ended(run.path, not status, status)
 
 
 class _Prepared(NamedTuple):
-    """What a config needs to run, found to fit."""
+    """A checked config with what it needs to run."""
 
     planned: Sequence[Program]
     networks: Mapping[str, Network]
@@ -150,42 +152,33 @@ def _prepare(config: Config) -> _Prepared:
 
 
 class _Run:
-    """All members of a config that are not trained yet."""
+    """All members of a config that are left to train."""
 
-    def __init__(
-        self,
-        config: Config,
-        planned: Sequence[Program],
-        networks: Mapping[str, Network],
-        dataset: Dataset | StreamedDataset,
-        teacher: Trained | None,
-        run: RunFolder,
-        console: Console,
-    ):
+    def __init__(self, config: Config, prepared: _Prepared, run: RunFolder, console: Console):
         self.config, self.run_folder, self.console = config, run, console
-        self.planned, self.teacher = planned, teacher
+        self.planned, self.networks = prepared.planned, prepared.networks
+        self.teacher, dataset = prepared.teacher, prepared.dataset
         self.feed, self.data = feed_of(dataset, config), weights.data_for(dataset)
-        self.planned_count = sum(len(p.members) for p in planned)
-        # Several points an optimizer: a sweep.
-        points = len(config.seeds) * len({p.optimizer for p in planned})
+        self.planned_count = sum(len(p.members) for p in self.planned)
+        # A sweep has several points for an optimizer.
+        points = len(config.seeds) * len({p.optimizer for p in self.planned})
         self.sweep = self.planned_count > points
-        self.networks = networks
         self.steps: dict[int, Steps] = {}
 
     def train(self, signals: Signals) -> None:
-        streamed = self.config.image_size is not None  # each with an order of its own
+        streamed = self.config.image_size is not None  # every training has its own order
         size = 1 if streamed else self.config.members_at_once or self._fitting()
-        rest = Rest(self.run_folder, self.config, chunks(self.planned, size))
-        done, count = len(rest.done), self.planned_count
+        unfinished = Unfinished(self.run_folder, self.config, chunks(self.planned, size))
+        done, count = len(unfinished.done), self.planned_count
         if done:
             self.console.print(f"{done} of {count} trainings are done")
         with Bars(self.console, self.sweep, done=done, count=count) as bars:
-            for number, (program, members) in enumerate(rest.chunks):
-                together = self._together(program, members, size)
-                with bars.training(together, self.config.epochs) as (on_step, on_epoch):
+            for number, (program, members) in enumerate(unfinished.chunks):
+                group = self._group(program, members, size)
+                with bars.training(group, self.config.epochs) as (on_step, on_epoch):
                     training = Training(
                         self.config,
-                        together,
+                        group,
                         self.run_folder,
                         data=self.data,
                         keep_weights=not self.sweep,
@@ -194,24 +187,19 @@ class _Run:
                         signals=signals,
                     )
                     if number == 0:
-                        rest.go_on(training, self.console)
+                        unfinished.resume(training, self.console)
                     training.run()
 
-    def _together(self, program: Program, members: Sequence[Member], size: int) -> Together:
+    def _group(self, program: Program, members: Sequence[Member], size: int) -> StepGroup:
         size = min(size, len(program.members))
         if id(program) not in self.steps:  # compiled once a program
             self.steps[id(program)] = self._steps(program, layout_for(self.config, size))
-        return repeated(self.steps[id(program)], members, size, program.varying)
+        return filled_group(self.steps[id(program)], members, size, program.varying)
 
     def _steps(self, program: Program, layout: Layout) -> Steps:
-        network = self.networks[program.config.network]
+        config, network = program.config, self.networks[program.config.network]
         return Steps(
-            network,
-            program.optimizer,
-            program.config,
-            self.feed,
-            layout=layout,
-            teacher=self.teacher,
+            network, program.optimizer, config, self.feed, layout=layout, teacher=self.teacher
         )
 
     def _fitting(self) -> int:
@@ -223,30 +211,19 @@ class _Run:
         return members_that_fit(steps, values, jax.devices())
 
 
-def _remembered(dataset: Dataset | StreamedDataset) -> dict[str, Any]:
-    """What a run folder keeps of the data set, to tell whether the run goes on with the same."""
+def _described(dataset: Dataset | StreamedDataset) -> dict[str, Any]:
+    """What data.json says of a data set, to refuse resuming with another one."""
     counts = {"train_images": dataset.train_count, "test_images": dataset.test_count}
     prints = {f"{split}_fingerprint": text for split, text in dataset.fingerprints().items()}
     return {**counts, "classes": dataset.classes, **prints}
 
 
-def _open_folder(config: Config, command: str | None, data: Mapping[str, Any]) -> RunFolder:
-    with distributed.agreed():
-        run = RunFolder(config, command, data) if distributed.is_first() else None
-    return run or Follower(config, command, data)
-
-
 def _load(config: Config) -> Dataset | StreamedDataset:
-    chosen: dict[str, Any] = {
-        "data_dir": config.data_dir,
-        "train_images": config.train_images,
-        "held_out": config.held_out,
-    }
+    names = ["data_dir", "train_images", "held_out"]
     if config.image_size is None:
-        return load(config.data, **chosen)
-    return load_streamed(
-        config.data, image_size=config.image_size, workers=config.workers, **chosen
-    )
+        return load(config.data, **{name: getattr(config, name) for name in names})
+    names += ["image_size", "workers"]
+    return load_streamed(config.data, **{name: getattr(config, name) for name in names})
 
 
 def _check_batch(config: Config, dataset: Dataset | StreamedDataset) -> None:
@@ -265,11 +242,11 @@ def _check_batch(config: Config, dataset: Dataset | StreamedDataset) -> None:
 
 
 def read(arguments: Sequence[str], several: bool = False) -> Config:
-    """The config that a command line asks for, of one process or of several that divide batches.
+    """The config of a command line, for one process or for several that divide batches.
 
     Raises:
       ValueError: if it can't be run by so many.
-      SystemExit: if it can't be understood, which is said, or asks for help.
+      SystemExit: if it can't be parsed, after a message, or asks for help.
     """
     left = list(arguments)
     named = bool(left) and not left[0].startswith("-")
@@ -289,7 +266,7 @@ def read(arguments: Sequence[str], several: bool = False) -> Config:
         ),
     )
     if several and config.spread != "batch":
-        raise ValueError(f"spread={config.spread} divides nothing: leave --spread away.")
+        raise ValueError(f"spread={config.spread} divides nothing: omit --spread.")
     if several and config.out is None:
         raise ValueError("--out is missing: several processes need one run folder.")
     return config
@@ -314,7 +291,7 @@ def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None
         with signals.handled(), nullcontext() if distributed.alone() else signals.waiting():
             path, _, status = train(config, console, command, signals)
             if not distributed.is_first() or not (path / "metrics.jsonl").stat().st_size:
-                return status  # of no row there is nothing to show
+                return status  # without a row there is nothing to show
             drawn = figures.draw(path)  # first, since the summary shows them
             written = summary.write_summary(path)
     except (ValueError, OSError) as error:

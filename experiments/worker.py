@@ -22,9 +22,11 @@ def main(given: Sequence[str]) -> int:
     place, arguments = given[:separator], given[separator + 1 :]
     try:
         status = train.main(arguments, join=lambda: distributed.join(*place))
-        for number in SIGNALS:  # the first process may draw still, and whoever is gone is lost
+        for (
+            number
+        ) in SIGNALS:  # the first process may still draw, and a process that ends counts as lost
             signal.signal(number, signal.SIG_IGN)
-        if status != 2:  # after an error the others may wait for this process: its end tells them
+        if status != 2:  # after an error the others may wait for this process, and notice its end
             distributed.leave()
     except Exception as error:
         if not distributed.says_lost(error):
@@ -36,14 +38,14 @@ def main(given: Sequence[str]) -> int:
 
 
 def _end_with_launcher() -> None:
-    """Its end of the pipe closes when the launcher is gone, however that came about."""
+    """The pipe closes when the launcher is gone, for whatever reason."""
     while os.read(0, 1024):
         pass
     os._exit(LOST)
 
 
 if __name__ == "__main__":
-    # Until a run begins a signal simply ends the process: also while it imports and waits in C++.
+    # Until a run begins, a signal ends the process, also while it imports or waits in C++.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     from experiments import train

@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 from test_figure_layout import assert_readable
 
 import ovsw_jax as ovsw
+from experiments.figures.points import write_csv
 from experiments.studies import appendix_b, appendix_b_figure
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -375,7 +376,7 @@ def test_measurement_and_figure(tmp_path):
         appendix_b.Ratio(1e3, 2.5e-5, 0.04),
     ]
     assert_readable(appendix_b_figure.figure(changes, ratios))
-    appendix_b_figure.write_csv(tmp_path / "table.csv", changes, ratios)
+    write_csv(tmp_path / "table.csv", list(appendix_b_figure.rows(changes, ratios)))
     lines = (tmp_path / "table.csv").read_text().splitlines()
     assert lines[0] == "scaled,scale,dtype,epsilon,quantity,value"
     assert len(lines) == 1 + 2 * len(changes) + 2 * len(ratios)

@@ -133,7 +133,7 @@ def test_if_all_are_damaged_there_is_none(folder):
     assert found is None
     assert len(said) == 2
     assert said[0].startswith("checkpoint 3 is damaged")
-    assert said[0].endswith("Taking the one before")
+    assert said[0].endswith("The one before is used")
     assert said[1].startswith("checkpoint 2 is damaged")
     assert said[1].endswith("There is none before")
 
@@ -156,7 +156,7 @@ def test_what_may_be_readable_later_is_not_damaged(folder, monkeypatch, name, fu
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, function, fail)
-        message = rf"checkpoint .*3 can't be read: {re.escape(said)}.*the same command goes on"
+        message = rf"checkpoint .*3 can't be read: {re.escape(said)}.*the same command resumes"
         with pytest.raises(ValueError, match=message):
             restored(folder)
     (_, about), said = restored(folder)

@@ -129,7 +129,7 @@ def test_superclasses_of_cifar100():
 @pytest.mark.parametrize("which", [cifar.CIFAR10, cifar.CIFAR100], ids=lambda which: which.name)
 def test_facts_agree_with_the_stock_builder(which, tmp_path):
     stock = tfds.builder(which.name, data_dir=tmp_path)
-    assert str(tfds_source.set_folder(which, tmp_path)) == stock.data_dir
+    assert str(tfds_source.set_folder(which.name, tmp_path)) == stock.data_dir
     for label, names in which.label_names.items():
         assert stock.info.features[label].num_classes == len(names)
     assert stock.info.features["image"].shape == cifar.IMAGE_SHAPE

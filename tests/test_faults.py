@@ -136,9 +136,8 @@ def goes_on(command, folder, capsys):
 
 def cannot_write(path, folder, reason=FULL):
     return (
-        f"{path} can't be written: {reason}. Nothing written before is lost: make room, or mend "
-        "what is wrong there, and the command of the run goes on with --out "
-        f"{folder}."
+        f"{path} can't be written: {reason}. Nothing written before is lost: make room, or fix "
+        f"the cause, and the command of the run with --out {folder} resumes it."
     )
 
 
@@ -178,7 +177,7 @@ def test_a_row_that_was_cut_off(command, whole, tmp_path, disk, capsys):
     assert not (folder / "metrics.jsonl").read_bytes().endswith(b"\n")
     assert rows(folder) == rows(whole)[:1]
     disk.free()
-    assert "going on after epoch 0 of 2" in goes_on(command, folder, capsys)
+    assert "resuming after epoch 0 of 2" in goes_on(command, folder, capsys)
     assert_same(folder, whole)
 
 
@@ -192,7 +191,7 @@ def test_a_disk_that_fills_up_in_the_background(command, whole, tmp_path, disk, 
     assert Checkpoints(folder / "checkpoints").numbers()
     disk.free()
     said = goes_on(often, folder, capsys)
-    assert "going on after epoch 0 of 2 of those in training and" in said
+    assert "resuming after epoch 0 of 2 and" in said
     assert_same(folder, whole)
 
 
@@ -232,8 +231,8 @@ def test_a_folder_in_what_is_no_folder(command, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     folder = tmp_path / "file" / "run"
     assert fails(command, folder, capsys) == (
-        f"run folder {folder} cannot be written: Not a directory. Mend that, or give an --out "
-        "that does not exist yet, where you may write and there is room."
+        f"run folder {folder} cannot be written: Not a directory. Fix that, or give another --out, "
+        "where you may write and there is room."
     )
 
 
@@ -251,7 +250,7 @@ def test_a_run_on_a_file_system_that_became_read_only(
         return plain(path, flags, *rest, **options)
 
     monkeypatch.setattr(os, "open", read_only)  # as root may write where permissions forbid it
-    assert f"{folder} cannot be written: Read-only file system. Mend" in fails(
+    assert f"{folder} cannot be written: Read-only file system. Fix" in fails(
         command, folder, capsys
     )
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
@@ -259,8 +258,8 @@ def test_a_run_on_a_file_system_that_became_read_only(
 
 def put_back(folder):
     return (
-        ". The training up to here is kept: with the images as they were, the same command with "
-        f"--out {folder} goes on."
+        ". The training so far is saved: with the original images the same command with "
+        f"--out {folder} resumes it."
     )
 
 
@@ -281,7 +280,7 @@ def test_an_image_that_is_cut_off(split, command, whole, images, tmp_path, capsy
     assert error.endswith(put_back(folder))
     done = 6 if split == "train" else STEPS
     said = goes_on(command, folder, capsys)
-    assert f"going on after epoch 0 of 2 of those in training and {done} steps" in said
+    assert f"resuming after epoch 0 of 2 and {done} steps" in said
     assert_same(folder, whole)
 
 
@@ -306,7 +305,7 @@ def test_images_that_vanish(command, whole, images, tmp_path, monkeypatch, capsy
     assert "png cannot be read (No such file or directory): put it back, or make it" in error
     assert error.endswith(put_back(folder))
     assert rows(folder) == rows(whole)[:1]
-    assert f"going on after epoch 1 of 2 of those in training and {len(steps) - STEPS} steps" in (
+    assert f"resuming after epoch 1 of 2 and {len(steps) - STEPS} steps" in (
         goes_on(command, folder, capsys)
     )
     assert_same(folder, whole)

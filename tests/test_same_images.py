@@ -77,8 +77,8 @@ def test_other_images_are_noticed(change, split, streamed, images, begun, tmp_pa
     run = tmp_path / "run"
     assert begun(images, streamed) == (
         f"error: the data set has changed since run folder {run} was begun: {split} images are "
-        "others, or have other names or classes. A run does not go on with other images. Put them "
-        "back as they were, or give another --out; or, if only what could not be read was mended, "
+        "others, or have other names or classes. A run does not resume with other images. Restore "
+        "them, or give another --out; or, if only unreadable images were replaced, "
         f"remove {run}/data.json.\n"
     )
 

@@ -230,10 +230,10 @@ def test_processes_are_stopped_and_lost(digits, environment, alone, tmp_path):
             assert process.returncode == launch.LOST, output
             assert time.monotonic() - begun < SECONDS
             assert f"process {victim} of {count} was ended by SIGKILL" in output
-            assert "The same command, on every host, goes on from its newest checkpoint" in output
+            assert "The same command, on every host, resumes from its newest checkpoint" in output
     assert cut_off > FAULTS / 2
     output = ended(started(1, digits, out, environment))
-    assert "going on after epoch" in output
+    assert "resuming after epoch" in output
     assert_same(result(out), alone)
     print(f"{cut_off} processes lost")
 
@@ -317,7 +317,7 @@ def test_a_port_that_is_taken(environment):
             "--processes 0 is out of range: it must be at least 1.",
         ),
         (["--local", "0"], "--local 0 is out of range: it must be at least 1."),
-        (["--local", "2", "--process", "1"], "--local starts all processes: leave --coordinator"),
+        (["--local", "2", "--process", "1"], "--local starts all processes: omit --coordinator"),
         (["--processes", "2"], "--coordinator and --process must be given as well"),
         (
             ["--coordinator", "a:1", "--processes", "2", "--process", "2"],
@@ -337,7 +337,7 @@ def test_what_a_launch_must_say(arguments, message, capfd):
 def test_no_cluster(environment, capfd, monkeypatch):
     monkeypatch.setattr(os, "environ", environment)
     assert launch.main(["digits", "--out", "never"]) == 2
-    assert "error: no other processes are to be found" in capfd.readouterr().err
+    assert "error: no other processes were found" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

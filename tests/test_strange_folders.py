@@ -124,7 +124,7 @@ def test_a_pickle_in_latent_npz(stopped, copy, trace, refused):
     folder = copy(stopped)
     np.savez(folder / "latent.npz", **{LATENT[0]: np.array([Trap(trace)], object)})
     error = refused("--out", folder)
-    assert f"{folder / 'latent.npz'} is damaged (ValueError): the run can't go on" in error
+    assert f"{folder / 'latent.npz'} is damaged (ValueError): the run can't resume" in error
     assert not trace.exists()
 
 
@@ -366,7 +366,7 @@ def test_a_checkpoint_of_a_stranger(
     damaged = plant is not items
     assert ("checkpoint 2 is damaged" in said) == damaged
     steps = "" if damaged else " and 2 steps"
-    assert f"going on after epoch 0 of 2 of those in training{steps};" in said
+    assert f"resuming after epoch 0 of 2{steps};" in said
 
 
 # What its JSON says, with the right checksum, and what is said of that.

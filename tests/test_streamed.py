@@ -224,7 +224,7 @@ def test_batch_sizes_out_of_range(folder):
             "imagenet",
             r"'imagenet': only imagenet2012 .*no such folder\); did you mean imagenet2012",
         ),
-        ("cifar10", r"'cifar10' is held in memory, as it is: leave --image-size away"),
+        ("cifar10", r"'cifar10' is held in memory, uncropped: omit --image-size"),
         (__file__, r"streamed \(it is a file\)$"),
     ],
 )

@@ -205,9 +205,8 @@ def test_rows_that_a_checkpoint_lacks_begin_anew_and_are_kept(whole, tmp_path, m
     shutil.rmtree(folder / "checkpoints")
     before = len(rows(folder))
     assert train.train(SWEEP.at({"out": folder}))[1]
-    assert (
-        "going on after epoch 0 of 3 of those in training; 4 rows are measured again"
-        in " ".join(capsys.readouterr().out.split())
+    assert "resuming after epoch 0 of 3; 4 rows are measured again" in " ".join(
+        capsys.readouterr().out.split()
     )
     assert len((folder / "metrics.dropped.jsonl").read_text().splitlines()) == before == 4
     assert rows(folder) == rows(whole)
@@ -219,7 +218,9 @@ def test_a_checkpoint_without_its_rows_begins_anew(whole, tmp_path, monkeypatch,
     assert train.train(SWEEP.at({"out": folder}))[1]
     said = " ".join(capsys.readouterr().out.split())
     assert "the checkpoint is not of the members that come next" in said
-    assert f"It is now {folder / 'checkpoints.unused'}; those in training begin anew" in said
+    assert (
+        f"It is now {folder / 'checkpoints.unused'}; the unfinished trainings start again" in said
+    )
     assert Checkpoints(folder / "checkpoints.unused").numbers()
     assert rows(folder) == rows(whole)
 

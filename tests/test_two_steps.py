@@ -251,7 +251,7 @@ def wrong(runs):
         ],
         r"workers=3 has no effect on images in memory": ["--workers", "3"],
         r"augment=True has no effect with image_size=8": ["--image-size", "8", "--augment"],
-        r"'digits' is held in memory, as it is: leave --image-size away": ["--image-size", "8"],
+        r"'digits' is held in memory, uncropped: omit --image-size": ["--image-size", "8"],
         r"temperature=0.0 is out of range": ["--teacher", teacher, "--temperature", "0"],
         r"made as Class\(classes, in_channels=..., conv=..., rngs=...\)": [
             *("--network", "tiny_networks:Tiny", "--binary", "activations", "--optimizers", "sgd")

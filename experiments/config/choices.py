@@ -1,4 +1,4 @@
-"""Things chosen by name on the command line."""
+"""Choices by name on the command line."""
 
 import difflib
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ T = TypeVar("T")
 
 
 def choose(kind: str, name: str, known: Mapping[str, T], more: str = "") -> T:
-    """The thing called `name`; an error lists those `known`, and says what `more` can be given.
+    """The thing called `name`; the error for others lists `known`, and `more` that can be given.
 
     Raises:
-      ValueError: if there is none, with the nearest names.
+      ValueError: if it is unknown; names the nearest.
     """
     if name in known:
         return known[name]

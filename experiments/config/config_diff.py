@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.config import Config
 
-# Where and how a run trains, not what: these may change when it goes on.
+# Where and how a run trains, not what it trains: these may change when it resumes.
 PLACE = (
     "out",
     "data_dir",
@@ -22,13 +22,13 @@ PLACE = (
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Every field that makes a run what it is, as JSON."""
+    """The fields that determine a run's results, as JSON."""
     fields = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     return {name: value for name, value in fields.items() if name not in PLACE}
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What differs, in words, in the order of `here`.
+    """The differences, in words, in the order of `here`.
 
     >>> differences({"a": 1, "b": 2, "c": 3}, {"b": 2, "c": 4, "d": 5})
     ['c is 3 there and 4 here', 'd is nothing there and 5 here', 'a is 1 there and nothing here']

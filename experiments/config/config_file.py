@@ -1,4 +1,4 @@
-"""config.json of a run folder, read as what it is: data of whoever wrote the folder."""
+"""Reads config.json of a run folder, which may be untrusted."""
 
 import json
 from collections.abc import Callable
@@ -25,10 +25,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The same, with fields that are of the kind that a run writes, or missing, or null.
+    """The same; each field has the type that a run writes, or is missing or null.
 
     Raises:
-      OSError, ValueError: as `read_object`; also if a field is of another kind.
+      OSError, ValueError: as `read_object`; also if a field has another type.
     """
     config = read_object(path)
     for name, (kind, holds) in _KINDS.items():
@@ -50,7 +50,7 @@ def _list_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(holds, value))
 
 
-# Fields that more is done with than to show them.
+# The fields that are used, not only shown.
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "data": ("a text", _is_text),
     "network": ("a text", _is_text),

@@ -77,16 +77,14 @@ class Dataset:
 
     @property
     def train_count(self) -> int:
-        """Number of training images."""
         return len(self.train_labels)
 
     @property
     def test_count(self) -> int:
-        """Number of test images."""
         return len(self.test_labels)
 
     def fingerprints(self) -> dict[str, str]:
-        """For each split a text that is another one for other pixels, labels or standardising."""
+        """A text per split that changes with its pixels, labels or standardisation."""
         return {
             "train": fingerprint.of_arrays(
                 self.train_images, self.train_labels, self.mean, self.std

@@ -1,4 +1,4 @@
-"""Images as the network sees them: standardised, and for training cropped, flipped and lit."""
+"""Images as the network sees them: standardised, and in training cropped, flipped and lit."""
 
 import jax
 import jax.numpy as jnp
@@ -18,16 +18,14 @@ COLOUR_EIGENVECTORS = (
 
 
 def standardise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """uint8 (..., channels) to float32 with zero mean and unit deviation a channel."""
+    """uint8 (..., channels) to float32 with zero mean and unit deviation per channel."""
     return (images.astype(jnp.float32) / 255 - mean) / std
 
 
 def crop_and_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     """Shifts every image by up to 4 pixels, filling with zeros, and flips half of them.
 
-    Args:
-      key: random key of the batch.
-      images: (batch, height, width, channels), standardised or not.
+    `images` are (batch, height, width, channels), standardised or not.
     """
     batch, height, width, _ = images.shape
     shift_key, flip_key = jax.random.split(key)

@@ -1,12 +1,12 @@
-"""Where a step's images come from: all of them on the devices, or a stream from disk.
+"""The images of a step: picked from arrays on the devices, or streamed from disk.
 
-Both feeds have `batches`, which the training loop draws from; `images`, pure, which makes of one
-batch what the network sees, inside the compiled step; and `test_batches`, uint8 images of one shape
-with label -1 where the last batch is filled up.
+The training loop draws from `batches`. Inside the compiled step, the pure function `images` turns
+one batch into what the network sees. `test_batches` gives uint8 images of one shape; images that
+only fill up the last batch have label -1.
 """
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,46 +21,23 @@ EVALUATION_BATCH = 500
 Batch = tuple[Any, Any]
 
 
-class Feed(Protocol):
-    """What `Steps` needs to know of the data."""
-
-    streamed: bool  # batches come from disk, and a process reads its own rows of them
-    axes: str  # of a batch: m for an array that each member has, a for one that all share
-    resident: Any  # arrays that stay on the devices and are an argument of every step
-    steps_per_epoch: int
-    mean: jax.Array
-    std: jax.Array
-
-    def shuffle(self, key: jax.Array) -> jax.Array:
-        """What an epoch's batches are drawn from, for one member; pure."""
-
-    def batches(
-        self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int, rows: slice
-    ) -> Generator[Batch]:
-        """The batches of an epoch, one a step, from step `start` on; `order` is the members'.
-
-        Of streamed ones only `rows`.
-        Whoever stops before the end closes the generator.
-        """
-
-    def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
-        """Augmented and standardised images and their labels, for one member; pure."""
-
-    def test_batches(self, rows: slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Every test image once; of streamed batches only `rows`."""
-
-
 class Resident:
-    """All images on the devices; a step picks its batch there, in an order of each member's own.
+    """All images are on the devices; each member picks its batches there, in an order of its own.
 
-    The last few images that fill no batch wait for another epoch's order.
+    The last few images, which fill no batch, are left out until the next epoch's order.
+
+    Attributes, which `Streamed` has too:
+      streamed: whether batches come from disk, of which a process reads its own rows.
+      axes: of a batch: m for an array that each member has, a for one that all share.
+      resident: arrays that stay on the devices and are an argument of every step.
+      steps_per_epoch: batches in an epoch.
+      mean: of the channels; std likewise.
     """
 
     streamed = False
     axes = "ma"
 
     def __init__(self, dataset: Dataset, config: Config):
-        """Keeps the test images in batches of one size; the training images are `resident`."""
         # Data goes into compiled functions as an argument: a constant would be compiled in.
         self.resident = (dataset.train_images, dataset.train_labels)
         self.mean, self.std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
@@ -69,7 +46,7 @@ class Resident:
         self._test = _padded_batches(dataset.test_images, dataset.test_labels)
 
     def shuffle(self, key: jax.Array) -> jax.Array:
-        """(steps_per_epoch, batch) indices."""
+        """What one member's epoch is drawn from: (steps_per_epoch, batch) indices; pure."""
         order = jax.random.permutation(key, len(self.resident[1]))
         used = order[: self.steps_per_epoch * self._batch_size]
         return used.reshape(self.steps_per_epoch, self._batch_size)
@@ -77,11 +54,15 @@ class Resident:
     def batches(
         self, order: jax.Array, seeds: Sequence[int], epoch: int, start: int, rows: slice
     ) -> Generator[Batch]:
-        """The order and the number of each step."""
+        """The batches of an epoch from step `start` on, one per step.
+
+        Here a batch is the members' `order` from `shuffle` and the number of the step. A
+        caller that stops early closes the generator.
+        """
         yield from ((order, step) for step in range(start, self.steps_per_epoch))
 
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
-        """Picked, standardised and, if the config says so, cropped and flipped."""
+        """Augmented and standardised images and their labels, for one member; pure."""
         order, step = batch
         picked = order[step]
         images = standardise(resident[0][picked], self.mean, self.std)
@@ -90,7 +71,7 @@ class Resident:
         return images, resident[1][picked]
 
     def test_batches(self, rows: slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """In batches of at most 500."""
+        """Every test image once; of streamed batches only `rows`."""
         return zip(*self._test, strict=True)
 
 
@@ -102,7 +83,6 @@ class Streamed:
     resident = ()
 
     def __init__(self, dataset: StreamedDataset, config: Config):
-        """Opens nothing yet."""
         self.mean, self.std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
         self.steps_per_epoch = dataset.train_count // config.batch_size
         self._dataset, self._batch_size = dataset, config.batch_size
@@ -118,19 +98,21 @@ class Streamed:
         return self._dataset.train_batches(seeds[0], epoch, self._batch_size, start, rows)
 
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
-        """Flipped, lit and standardised."""
         pixels = flip_and_light(key, batch[0].astype(jnp.float32) / 255)
         return (pixels - self.mean) / self.std, batch[1]
 
     def test_batches(self, rows: slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """In batches as large as those of training."""
         return self._dataset.test_batches(self._batch_size, rows)
+
+
+Feed = Resident | Streamed
 
 
 def feed_of(dataset: Dataset | StreamedDataset, config: Config) -> Feed:
     """The feed for a data set."""
-    kind: Any = Resident if isinstance(dataset, Dataset) else Streamed
-    return kind(dataset, config)
+    if isinstance(dataset, Dataset):
+        return Resident(dataset, config)
+    return Streamed(dataset, config)
 
 
 def _padded_batches(

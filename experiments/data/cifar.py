@@ -46,7 +46,7 @@ class Cifar:
     Attributes:
       name: its name in TensorFlow Datasets.
       label_names: for each label of an example its names in official order, in the order in which
-        the labels stand at the head of a record of the binary archive.
+        the labels begin a record of the binary archive.
       archive: file name of the official binary archive.
       folder: the folder inside the archive.
       records: for each split the archive's files and the number of records in each.
@@ -69,7 +69,6 @@ class Cifar:
 
     @property
     def url(self) -> str:
-        """Where the official archive is published."""
         return f"https://www.cs.toronto.edu/~kriz/{self.archive}"
 
     def labels(self, label: int) -> dict[str, int]:

@@ -104,11 +104,10 @@ def _read_members(data: Cifar, path: Path) -> dict[str, bytes]:
 
 
 class _Header(tarfile.TarInfo):
-    """Of a member. Long names and attributes, which are read before one sees them, are refused."""
+    """A member's header; refuses long names and attributes, which tarfile reads at once."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """The header in a block of 512 bytes."""
         header = super().frombuf(buf, encoding, errors)
         if header.type in _EXTENDED and not 0 <= header.size <= _MAX_EXTENDED:
             raise tarfile.ReadError(f"a name or attributes of {header.size:,} bytes")
@@ -116,7 +115,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _read_to_end(tar: tarfile.TarFile) -> None:
-    """Gzip's checksum stands behind the last member, where a reader of members never comes."""
+    """Reads past the last member, to gzip's checksum."""
     assert tar.fileobj is not None  # only of a closed archive
     while tar.fileobj.read(1 << 20):
         pass

@@ -1,8 +1,8 @@
-"""Where a random resized crop of an image lies: the augmentation of ImageNet's recipes.
+"""The rectangle of a random resized crop: the augmentation of ImageNet's recipes.
 
 Source: C. Szegedy et al., "Going Deeper with Convolutions", 2015, section 6 (area 8 % to 100 %,
-aspect ratio 3/4 to 4/3), here with areas up to 125 % as in the OvSW recipe. What a rectangle that
-does not fit is replaced by is the habit of torchvision's RandomResizedCrop.
+aspect ratio 3/4 to 4/3), here with areas up to 125 % as in the OvSW recipe. The fallback for
+rectangles that do not fit is that of torchvision's RandomResizedCrop.
 """
 
 import math
@@ -17,16 +17,11 @@ TRIALS = 10  # rectangles drawn before the centre is taken
 
 
 def random_box(rng: np.random.Generator, width: int, height: int) -> Box:
-    """Draws the rectangle of a random resized crop.
+    """Draws the rectangle of a random resized crop from an image of `width` x `height` pixels.
 
     Area share and the logarithm of the aspect ratio are uniform. A rectangle that does not fit into
-    the image is drawn again, 10 times in all; then it is the largest central one whose aspect ratio
-    is allowed. The position is uniform over the places where the rectangle fits.
-
-    Args:
-      rng: where the draws come from.
-      width: of the image, in pixels.
-      height: of the image, in pixels.
+    the image is drawn again, 10 times in all; then it is the largest central one of an allowed
+    aspect ratio. The position is uniform over the places where the rectangle fits.
 
     Returns:
       (left, upper, right, lower), inside the image and not empty.

@@ -1,4 +1,4 @@
-"""Short texts that tell whether a run goes on with the images that it began with.
+"""Short texts that tell whether a run resumes with the images that it began with.
 
 SHA-256 of 1 GB of pixels in memory takes about a second. Of streamed images names and sizes are
 hashed: 1.28 million files take some seconds more than listing them, where reading them all would

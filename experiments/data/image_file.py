@@ -39,14 +39,14 @@ Box = tuple[int, int, int, int]  # left, upper, right, lower; the last two lie o
 def decode(
     file: Path | bytes, name: str | None = None, turned: list[str] | None = None
 ) -> NDArray[np.uint8]:
-    """The pixels of one image, gray or RGB, as they are stored.
+    """The stored pixels of one image, gray or RGB.
 
-    Palettes are resolved to RGB and an alpha channel is dropped. EXIF's orientation is not
-    followed; Pillow follows that of TIFF.
+    Palettes are resolved to RGB and an alpha channel is dropped. EXIF's orientation is ignored;
+    Pillow follows that of TIFF.
 
     Args:
       file: path of an image file, or its bytes.
-      name: what error messages call the image; the path where there is one.
+      name: what error messages call the image; None is the path.
       turned: gets the name of an image whose EXIF orientation is not upright.
 
     Returns:
@@ -68,19 +68,16 @@ def decode(
 def decode_crop(
     file: Path | bytes, name: str | None, choose: Callable[[int, int], Box], size: int
 ) -> NDArray[np.uint8]:
-    """A rectangle of one image, resized to a square (bilinear); always RGB.
+    """A rectangle of one image, resized (bilinear) to a square: uint8 (size, size, 3), RGB.
 
-    May run in several threads at once. A JPEG is decoded at a half, a quarter or an eighth of its
-    size where the rectangle then still has twice the width and height of the square.
+    Several threads may call it at once. A JPEG is decoded at a half, a quarter or an eighth of its
+    size if the rectangle then still has twice the width and height of the square.
 
     Args:
       file: path of an image file, or its bytes.
       name: what error messages call the image; None is the path.
       choose: (width, height) of the image -> the rectangle.
       size: side of the square in pixels.
-
-    Returns:
-      uint8 (size, size, 3).
 
     Raises:
       ValueError: as for `decode`.
@@ -92,21 +89,9 @@ def decode_crop(
 def decode_centre(
     file: Path | bytes, name: str | None, shorter: int, size: int
 ) -> NDArray[np.uint8]:
-    """The central square of one image whose shorter side is first resized (bilinear); always RGB.
+    """The central square of an image whose shorter side is first resized to `shorter` pixels.
 
-    May run in several threads at once.
-
-    Args:
-      file: path of an image file, or its bytes.
-      name: what error messages call the image; None is the path.
-      shorter: the shorter side after resizing, in pixels.
-      size: side of the square in pixels, at most `shorter`.
-
-    Returns:
-      uint8 (size, size, 3).
-
-    Raises:
-      ValueError: as for `decode`.
+    Arguments, result and errors are as for `decode_crop`; `size` is at most `shorter`.
     """
     with _opened(file, name) as image:
         width, height = image.size
@@ -119,9 +104,9 @@ def decode_centre(
 
 
 def silence_pillow() -> None:
-    """Switches off Pillow's warnings, of odd metadata and of sizes, which are checked here.
+    """Switches off Pillow's warnings of odd metadata, and of sizes, which are checked here.
 
-    For the whole process, as warnings can only be caught for all threads together.
+    It acts on the whole process, since warnings can only be caught for all threads together.
     """
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -129,7 +114,7 @@ def silence_pillow() -> None:
 
 @contextlib.contextmanager
 def _opened(file: Path | bytes, name: str | None) -> Iterator[Image.Image]:
-    """The opened image; whatever it raises, then or while it is decoded, names the file."""
+    """The opened image; errors of opening and decoding name the file."""
     name = name if name is not None else str(file)
     handle = io.BytesIO(file) if isinstance(file, bytes) else os.fspath(file)
     try:

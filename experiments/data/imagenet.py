@@ -1,6 +1,6 @@
-"""ImageNet (ILSVRC 2012) as TensorFlow Datasets keeps it on disk, read without TensorFlow.
+"""ImageNet (ILSVRC 2012) as prepared by TensorFlow Datasets, read without TensorFlow.
 
-Nothing here opens a connection: where the prepared set is missing, that is said at once.
+Nothing here opens a connection: a missing set is an error at once.
 """
 
 import os
@@ -12,50 +12,38 @@ import numpy as np
 
 from experiments.data import fingerprint
 from experiments.data.streamed_source import Encoded, Source, Split
-from experiments.data.tfds_source import default_data_dir
+from experiments.data.tfds_source import NotReadableError, data_folder, opened, set_folder
 
 NAME = "imagenet2012"
 _TEST = "validation"  # TFDS's `test` has no labels
 
 
 def open_source(data_dir: Path | None, *, test: bool) -> Source:
-    """Opens the prepared set; its 1,281,167 + 50,000 images stay on disk.
+    """Opens the prepared set, with its test split or without; its images stay on disk.
 
-    The labels stand in the records beside the images, so that they are not known beforehand.
-
-    Args:
-      data_dir: TFDS's data folder; None is TFDS's own default.
-      test: whether the test split is wanted.
+    The labels are in the records beside the images, so they are not known beforehand.
 
     Raises:
       ValueError: it is not prepared there (says what to put where, and the command), it is in a
         format that needs TensorFlow, or damaged.
     """
-    import tensorflow_datasets as tfds  # half a second, which image folders need not wait for
-
-    root = default_data_dir() if data_dir is None else data_dir.expanduser()
-    folder = root / NAME / str(tfds.builder_cls(NAME).VERSION)
-    if not (folder / "dataset_info.json").is_file():
-        raise _NotReadableError(_missing_message(root, folder))
-    try:
-        builder = tfds.builder(NAME, data_dir=os.fspath(root))
-        _check_format(tfds, builder, folder)
+    root = data_folder(data_dir)
+    folder = set_folder(NAME, root)
+    convert = (
+        "convert it once, in an environment that has TensorFlow, with\n"
+        f"    tfds convert_format --dataset_version_dir={shlex.quote(os.fspath(folder))} "
+        f"--out_file_format=array_record --out_dir=DIR/{NAME}/{folder.name}\n"
+        "and name DIR with --data-dir"
+    )
+    with opened(NAME, root, _missing_message(root, folder), convert, "") as (tfds, builder):
         train = _split(tfds, builder, folder, "train")
         tested = _split(tfds, builder, folder, _TEST) if test else None
         return Source(tuple(builder.info.features["label"].names), train, tested, labelled=False)
-    except _NotReadableError:
-        raise
-    except Exception as error:  # whatever a damaged file or a missing shard makes readers raise
-        raise ValueError(f"{folder} is damaged ({error}): prepare it again") from error
-
-
-class _NotReadableError(ValueError):
-    """No whole set is there, or one that only TensorFlow can read."""
 
 
 def _split(tfds: Any, builder: Any, folder: Path, split: str) -> Split:
     if split not in builder.info.splits:
-        raise _NotReadableError(
+        raise NotReadableError(
             f"{folder} was prepared without the split {split!r}: prepare it again with both "
             "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
         )
@@ -80,18 +68,6 @@ def _split(tfds: Any, builder: Any, folder: Path, split: str) -> Split:
         labels=np.zeros(len(stored), np.int32),
         fingerprint=lambda: fingerprint.of_texts(map(str, told)),
     )
-
-
-def _check_format(tfds: Any, builder: Any, folder: Path) -> None:
-    formats = builder.info.available_file_formats()
-    if not formats & tfds.core.FileFormat.with_random_access():
-        raise _NotReadableError(
-            f"{folder} was prepared as {', '.join(sorted(f.value for f in formats))}, which only "
-            "TensorFlow can read: convert it once, in an environment that has TensorFlow, with\n"
-            f"    tfds convert_format --dataset_version_dir={shlex.quote(os.fspath(folder))} "
-            f"--out_file_format=array_record --out_dir=DIR/{NAME}/{folder.name}\n"
-            "and name DIR with --data-dir"
-        )
 
 
 def _missing_message(root: Path, folder: Path) -> str:

@@ -66,24 +66,22 @@ class StreamedDataset:
 
     @property
     def std(self) -> NDArray[np.float32]:
-        """float32 (3,), ImageNet's standard deviation of each channel, likewise."""
+        """float32 (3,), ImageNet's standard deviation of each channel, on the scale 0..1."""
         return np.array(STD, np.float32)
 
     @property
     def train_count(self) -> int:
-        """Number of training images."""
         return self._train.count
 
     @property
     def test_count(self) -> int:
-        """Number of test images."""
         return self._test.count
 
     def fingerprints(self) -> dict[str, str]:
-        """For each split a text that is another one for other images.
+        """A text per split that changes with its images.
 
-        Of a folder it follows from the names and sizes of all its files, also where only some are
-        used; of imagenet2012 from version, number and bytes of the prepared set.
+        For a folder it depends on the names and sizes of all files, used or not; for imagenet2012
+        on the version, the number of images and the bytes of the prepared set.
         """
         return {"train": self._train.fingerprint(), "test": self._test.fingerprint()}
 
@@ -103,23 +101,22 @@ class StreamedDataset:
     ) -> Generator[Batch]:
         """The training images of one epoch, shuffled, each cropped at random and resized.
 
-        Order and crops follow from `seed` and `epoch` alone. The images of a last batch that would
-        not be full are left out.
+        Order and crops depend on `seed` and `epoch` alone. Images that do not fill a last batch are
+        left out.
 
         Args:
           seed: of the run, at least 0.
           epoch: its number, at least 0.
           batch_size: images in a batch, at most `train_count`.
-          start: number of the first batch to read; those before are not.
-          rows: of each batch that are read; others are another process's.
+          start: number of the first batch to read.
+          rows: of each batch that are read; the others belong to other processes.
 
         Returns:
-          An iterator over (uint8 (rows, height, width, 3), int32 (rows,)). Its
-          `close()` stops the workers; at its end and at an error they stop by themselves.
+          An iterator over (uint8 (rows, height, width, 3), int32 (rows,)). Its `close()` stops the
+          workers; at its end and at an error they stop by themselves.
 
         Raises:
-          ValueError: `batch_size` does not fit, here; an image that cannot be decoded, named, while
-            iterating.
+          ValueError: `batch_size` does not fit; while iterating, if an image can't be decoded.
         """
         _check_batch_size(batch_size)
         if batch_size > self.train_count:
@@ -143,20 +140,10 @@ class StreamedDataset:
         return _batches(load, len(places), order.shape[1], self.workers)
 
     def test_batches(self, batch_size: int, rows: slice = slice(None)) -> Generator[Batch]:
-        """Every test image once, in order: the central square, resized.
+        """Every test image once, in order: the central square, resized; like `train_batches`.
 
-        The shorter side is resized to `size / 0.875`, the square of side `size` cut out of its
-        middle. The last batch is filled up with zeros of label -1.
-
-        Args:
-          batch_size: images in a batch.
-          rows: as of `train_batches`.
-
-        Returns:
-          An iterator as of `train_batches`.
-
-        Raises:
-          ValueError: as `train_batches`.
+        The shorter side is resized to `size / 0.875`, and the central square of side `size` is cut
+        out. Zeros with label -1 fill up the last batch.
         """
         _check_batch_size(batch_size)
         size = self.image_shape[0]
@@ -195,13 +182,9 @@ def load_streamed(
         ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
       train_images: as for `load`; of imagenet2012, whose labels are not known before an image is
         read, the draw is one over all images instead of one class by class.
-      held_out: as for `load`, drawn likewise; the test split is then not looked at.
+      held_out: as for `load`, drawn in the same way; the test split is then ignored.
       workers: threads that decode; None is one for every core this process may run on. They change
         nothing but the speed.
-
-    Raises:
-      ValueError: unknown name, an image folder that breaks a rule, imagenet2012 that is not
-        prepared (says what to put where) or needs TensorFlow, or a number that is out of range.
     """
     for option, value in (("image_size", image_size), ("workers", workers)):
         if value is not None and value < 1:
@@ -231,8 +214,8 @@ def _open(name: str, data_dir: Path | None, *, test: bool) -> Source:
         return open_folder(root, test=test)
     if name in _IN_MEMORY:
         raise ValueError(
-            f"{name!r} is held in memory, as it is: leave --image-size away. Streamed are "
-            f"{imagenet.NAME} and image folders"
+            f"{name!r} is held in memory, uncropped: omit --image-size. Only "
+            f"{imagenet.NAME} and image folders are streamed"
         )
     near = difflib.get_close_matches(name.lower(), [imagenet.NAME, "imagenet"])
     hint = f"; did you mean {imagenet.NAME}?" if near else ""

@@ -32,8 +32,8 @@ class Split:
     Attributes:
       count: how many there are.
       read: number -> image; may be called in several threads at once.
-      labels: int32 (count,), for choosing subsets; all 0 where they stand beside the images.
-      fingerprint: computes that of all of them, also of a subset's whole.
+      labels: int32 (count,), for choosing subsets; all 0 if they are known only with the images.
+      fingerprint: of all images of the set, also for a subset.
     """
 
     count: int

@@ -20,12 +20,12 @@ def balanced_subset(labels: NDArray[np.integer], count: int) -> NDArray[np.intp]
 
 
 def _held_out_of_all(labels: NDArray[np.integer], count: int) -> NDArray[np.intp]:
-    """Indices, ascending, of `count` examples that the others are trained without.
+    """Indices, ascending, of `count` examples to hold out from all.
 
-    In the order of `balanced_subset` the last ones of each class, in proportion to its size: what a
-    balanced subset leaves would be of the large classes alone. Every class of two examples or more
-    gives one if `count` allows it, and none gives its first. Of classes that are equally large it
-    is what `balanced_subset` leaves.
+    They are the last ones of each class in the order of `balanced_subset`, in proportion to its
+    size; what a balanced subset leaves would be of the large classes alone. If `count` allows it,
+    every class of two examples or more gives one, and no class gives its first. For classes of
+    equal size the result is what `balanced_subset` leaves.
     """
     place = _places(labels)
     share = np.where(place == 0, 0, (place + 1) / np.bincount(labels)[labels])
@@ -43,7 +43,7 @@ def _places(labels: NDArray[np.integer]) -> NDArray[np.intp]:
 
 
 def notes_of_untested(classes: Sequence[str], test_labels: NDArray[np.integer]) -> Iterator[str]:
-    """Says which classes no test image is of, if there are any: top-1 does not speak of them."""
+    """A note that names the classes without test images, if there are any."""
     counts = np.bincount(test_labels, minlength=len(classes))
     untested = [name for name, count in zip(classes, counts, strict=True) if count == 0]
     if untested:
@@ -61,18 +61,14 @@ def train_and_held_out(
     train_images: int | None,
     held_out: int,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Which training images are trained on, and which are held out: two ascending lists of indices.
+    """Indices of the images to train on, and of those held out; both ascending.
 
-    Args:
-      name: of the data set, for messages.
-      labels: of all its training images; all alike where they are not known, which makes the draw
-        one over all images instead of one class by class.
-      classes: number of classes.
-      train_images: how many to train on; None is all that are not held out.
-      held_out: how many to hold out.
+    `labels` are those of all training images of the data set `name`; if they are all alike because
+    they are unknown, the draw is over all images and not class by class. `train_images` of None is
+    all that are not held out.
 
     Raises:
-      ValueError: there are not so many, or fewer to train on than classes.
+      ValueError: there are not enough images, or fewer to train on than classes.
     """
     available = len(labels)
     if train_images is None and held_out == 0:

@@ -1,9 +1,10 @@
-"""Run folder -> pictures: what RUN holds becomes RUN/figures/*.png, their numbers *.csv.
+"""Run folder -> pictures: RUN/figures/*.png, and their numbers in *.csv.
 
     python -m experiments.figures RUN [RUN ...]
 
-Each module draws one figure from its `points`, and these are what the CSV holds; `catalogue` says
-which figures a run gets. Nothing here imports jax or touches matplotlib's global state.
+A new figure is a module with `points(run)`, the rows of its CSV, and `figure(run)`, which draws
+them; `catalogue.py` says which runs get it, `report/page.py` has its caption. Nothing here imports
+jax or touches matplotlib's global state.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,12 +22,10 @@ __all__ = ["build", "draw"]
 
 
 def draw(run_dir: Path, report: Callable[[str], object] = print) -> list[Path]:
-    """Draws every figure that the run holds the data for, also of an unfinished run.
+    """Draws every figure for which the run, finished or not, holds the data.
 
-    Args:
-      run_dir: the run folder; figures go to its folder `figures`, over older ones, each with a
-        CSV file of the numbers that it shows.
-      report: told, a sentence each, what was left out and why.
+    Each goes to `run_dir`/figures, over an older one, with a CSV file of its numbers. `report` is
+    called with a sentence for whatever was left out.
 
     Returns:
       The pictures written.
@@ -58,7 +57,7 @@ def draw(run_dir: Path, report: Callable[[str], object] = print) -> list[Path]:
 
 
 def build(run: Run, report: Callable[[str], object] = print) -> dict[str, Figure]:
-    """The figures by file name without ".png", in the order a reader wants them."""
+    """The figures by file name without ".png", in the order in which they are shown."""
     with style.applied():
         return {name: fig for name, fig, _ in _drawn(run, report)}
 
@@ -73,6 +72,6 @@ def _drawn(run: Run, report: Callable[[str], object]) -> Iterator[tuple[str, Fig
             report(f"{arm} is in no figure: it has not finished an epoch")
     for name, entry in catalogue.entries(run, report).items():
         try:
-            yield name, entry.figure(), entry.points()
+            yield name, entry.figure(*entry.arguments), entry.points(*entry.arguments)
         except style.NothingToDrawError as reason:
             report(f"{name}.png left out: {reason}")

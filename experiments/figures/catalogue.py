@@ -1,8 +1,10 @@
-"""Which figures a run gets: those of a comparison, or those of what its sweep varies."""
+"""Which figures a run gets: those of a comparison, or those of what its sweep varies.
+
+A new figure is a module with `points(run)` and `figure(run)`; it goes into one of these lists.
+"""
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -30,24 +32,20 @@ Report = Callable[[str], object]
 class Entry(NamedTuple):
     """One figure: how to draw it, and the numbers in it. Both may raise NothingToDrawError."""
 
-    figure: Callable[[], Figure]
-    points: Callable[[], list[Point]]
+    figure: Callable[..., Figure]
+    points: Callable[..., list[Point]]
+    arguments: tuple[Any, ...]  # of both
 
 
 def entries(run: Run, report: Report) -> dict[str, Entry]:
-    """The figures by file name without ".png", in the order a reader wants them."""
+    """The figures by file name without ".png", in the order in which they are shown."""
     return _of_sweep(run) if run.is_sweep else _of_comparison(run, report)
 
 
 def _of_comparison(run: Run, report: Report) -> dict[str, Entry]:
-    converging = {"convergence": _entry(convergence.figure, convergence.points, run)}
     if not run.holds("never_flipped_ratio"):  # the weights are real
-        return converging
-    found = {
-        "headline": _entry(headline.figure, headline.points, run),
-        **converging,
-        "flips": _entry(flips.figure, flips.points, run),
-    }
+        return _named(run, convergence)
+    found = _named(run, headline, convergence, flips)
     try:
         return found | _histograms(run, report)
     except style.NothingToDrawError as reason:
@@ -56,13 +54,10 @@ def _of_comparison(run: Run, report: Report) -> dict[str, Entry]:
 
 
 def _histograms(run: Run, report: Report) -> dict[str, Entry]:
-    """The overview and, where it shows only some of the layers, one of them all an optimizer."""
+    """The overview and, if it leaves out layers, a figure of all layers per optimizer."""
     histograms = never_flipped.read_histograms(run.folder)
     found = {
-        "never_flipped": Entry(
-            partial(never_flipped.figure, run, histograms),
-            partial(never_flipped.points, run, histograms),
-        )
+        "never_flipped": Entry(never_flipped.figure, never_flipped.points, (run, histograms)),
     }
     for name in run.arms:
         layers = histograms.get(name, {})
@@ -70,37 +65,25 @@ def _histograms(run: Run, report: Report) -> dict[str, Entry]:
             report(f"{name} is not in never_flipped.png: latent.npz does not hold it")
         if len(layers) > never_flipped.MOST_COLUMNS:
             found[f"never_flipped_{name.replace('/', '-')}"] = Entry(
-                partial(never_flipped.figure_all_layers, run, name, layers),
-                partial(never_flipped.points, run, {name: layers}),
+                never_flipped.figure_all_layers, never_flipped.points, (run, {name: layers})
             )
     return found
 
 
 def _of_sweep(run: Run) -> dict[str, Entry]:
-    varying = {name for name in run.optimizers if run.varied(name)}
-    scaled = {name for name in varying if gamma_accuracy.FIELD in run.varied(name)}
-    found: dict[str, Entry] = {}
-    if scaled:
-        found |= {
-            "gamma_accuracy": _entry(gamma_accuracy.figure, gamma_accuracy.points, run),
-            "gamma_convergence": _entry(gamma_convergence.figure, gamma_convergence.points, run),
-            "gamma_flip_rate": _entry(gamma_flip_rate.figure, gamma_flip_rate.points, run),
-        }
-        for name in (name for name in run.optimizers if name in scaled):
-            found[f"gamma_flips_{name.replace('/', '-')}"] = Entry(
-                partial(gamma_flips.figure, run, name), partial(gamma_flips.points, run, name)
-            )
-        varying -= scaled
-    elif lars_ags.applies(run):
-        return {"lars_ags": _entry(lars_ags.figure, lars_ags.points, run)}
-    elif lam_tau.applies(run):
-        return {"lam_tau": _entry(lam_tau.figure, lam_tau.points, run)}
-    elif horizon.applies(run):
-        return {"horizon": _entry(horizon.figure, horizon.points, run)}
-    return found | ({"sweep": _entry(sweep.figure, sweep.points, run)} if varying else {})
+    varying = [name for name in run.optimizers if run.varied(name)]
+    scaled = [name for name in varying if gamma_accuracy.FIELD in run.varied(name)]
+    if not scaled:
+        special = (module for module in (lars_ags, lam_tau, horizon) if module.applies(run))
+        return _named(run, next(special, sweep))
+    found = _named(run, gamma_accuracy, gamma_convergence, gamma_flip_rate)
+    for name in scaled:
+        found[f"gamma_flips_{name.replace('/', '-')}"] = Entry(
+            gamma_flips.figure, gamma_flips.points, (run, name)
+        )
+    return found if scaled == varying else found | _named(run, sweep)
 
 
-def _entry(
-    figure: Callable[[Run], Figure], points: Callable[[Run], list[Point]], run: Run
-) -> Entry:
-    return Entry(partial(figure, run), partial(points, run))
+def _named(run: Run, *modules: Any) -> dict[str, Entry]:
+    """Figures that are called like their modules."""
+    return {m.__name__.rpartition(".")[2]: Entry(m.figure, m.points, (run,)) for m in modules}

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.figures import style
-from experiments.figures.points import Point, arm_columns, column, over_epochs
+from experiments.figures.points import Point, arm_columns, column, over_epochs, select
 from experiments.report import epochs_to_match
 from experiments.run.reader import TOP1, Run
 
@@ -18,7 +18,7 @@ _WIDE = 30.0  # largest over smallest loss
 
 
 def points(run: Run) -> list[Point]:
-    """A point an arm, metric and epoch; and where the mean first reaches SGD's last one."""
+    """A point per arm, metric and epoch; and where the mean first reaches SGD's last one."""
     found = [
         point
         for metric, factor in _FACTORS.items()
@@ -33,20 +33,15 @@ def _reached(run: Run, arm: str, found: list[Point]) -> list[Point]:
     if level is None:
         return []
     start = arm_columns(run, arm)
-    line = _select(found, start, TOP1)
+    line = select(found, **start, metric=TOP1)
     high = [point for point in line if point["mean"] >= 100 * level - 1e-9]
     return [
         {**start, "metric": _REACHED, "epoch": p["epoch"], "mean": 100 * level} for p in high[:1]
     ]
 
 
-def _select(found: list[Point], start: Point, metric: str) -> list[Point]:
-    wanted = {**start, "metric": metric}
-    return [point for point in found if all(point[key] == wanted[key] for key in wanted)]
-
-
 def figure(run: Run) -> Figure:
-    """One line an arm: mean over seeds, with a band of one sample std on either side.
+    """One line per arm: mean over seeds, with a band of one sample std on either side.
 
     A dotted line at SGD's final mean; a large mark where a mean first reaches it.
     """
@@ -62,17 +57,17 @@ def figure(run: Run) -> Figure:
     panels[0].set_title("Training loss")
     panels[1].set_title("Accuracy")
     _log_if_wide(panels[0])
-    marks = [point for point in found if point["metric"] == _REACHED]
+    marks = select(found, metric=_REACHED)
     _draw_marks(panels[1], run, marks)
     title = ["Mean over seeds, band: ± sample standard deviation"] * several
     title += ["Dotted: where SGD ends; large marks: first epoch there"] * bool(marks)
-    _add_legend(fig, panels[0], run, "\n".join(title))
+    style.legend_below(fig, panels[0], "\n".join(title) or None)
     return fig
 
 
 def _draw_panel(axes: Axes, run: Run, found: list[Point], metric: str) -> None:
     for arm, look in style.looks(run.arms).items():
-        line = _select(found, arm_columns(run, arm), metric)
+        line = select(found, **arm_columns(run, arm), metric=metric)
         epochs, mean, std = (column(line, name) for name in ("epoch", "mean", "std"))
         if len(run.seeds(arm)) > 1:
             axes.fill_between(epochs, mean - std, mean + std, color=look.color, alpha=0.25, lw=0)
@@ -85,7 +80,7 @@ def _draw_panel(axes: Axes, run: Run, found: list[Point], metric: str) -> None:
             markersize=4,
             markevery=style.marker_every(len(epochs)),
             linewidth=1.6,
-            label=arm,
+            label=f"{run.name(arm)} (n = {len(run.seeds(arm))})",
         )
     style.epoch_axis(axes, 1, max(run.last_epoch(arm) for arm in run.arms))
 
@@ -107,19 +102,6 @@ def _draw_marks(axes: Axes, run: Run, marks: list[Point]) -> None:
             markeredgewidth=1.8,
             zorder=5,
         )
-
-
-def _add_legend(fig: Figure, axes: Axes, run: Run, title: str) -> None:
-    handles, _ = axes.get_legend_handles_labels()
-    labels = [f"{run.name(arm)} (n = {len(run.seeds(arm))})" for arm in run.arms]
-    fig.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=style.legend_columns(labels),
-        handlelength=3.5,
-        title=title or None,
-    )
 
 
 def _log_if_wide(axes: Axes) -> None:

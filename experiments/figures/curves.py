@@ -1,14 +1,14 @@
 """A metric against one field of a sweep: a curve for each optimizer and what else varies."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from experiments.figures import style
-from experiments.figures.points import Point, arm_columns, column, spread
+from experiments.figures.points import Point, arm_columns, column, select, spread
 from experiments.optimizers import display_name
 from experiments.run.reader import TOP1, FloatArray, Run
 from experiments.sweep.arms import field_name, value_text
@@ -19,7 +19,7 @@ _LINESTYLES = ("-", "--", ":", "-.")
 
 @dataclass(frozen=True)
 class Metric:
-    """What is drawn: its name in the CSV, and one value a seed in percent."""
+    """What is drawn: its name in the CSV, and its values in percent, one per seed."""
 
     name: str
     values: Callable[[Run, str], FloatArray]
@@ -60,17 +60,17 @@ class Curve:
 
     @property
     def rest_labels(self) -> list[str]:
-        """What else varies, a label each."""
+        """What else varies, a label for each field."""
         return [
             f"Kaiming {value}" if field == "init" else f"{field_name(field)} {value_text(value)}"
             for field, value in self.rest.items()
         ]
 
 
-def curves(run: Run, field: str) -> list[Curve]:
-    """The curves over a field with numbers, in the config's order."""
+def curves(run: Run, field: str, optimizer: str | None = None) -> list[Curve]:
+    """The curves over a numeric field, in the config's order, of one optimizer or of all."""
     found: dict[tuple[str, tuple[tuple[str, Value], ...]], dict[float, str]] = {}
-    for key in run.arms:
+    for key in run.arms if optimizer is None else run.arms_of(optimizer):
         arm = run.known_arms[key]
         value = arm.point.get(field)
         if isinstance(value, float):
@@ -82,21 +82,25 @@ def curves(run: Run, field: str) -> list[Curve]:
     ]
 
 
-def points(run: Run, of: Sequence[Curve], metrics: Sequence[Metric]) -> list[Point]:
-    """A point an arm and metric; none where the metric is not known yet."""
+def points(run: Run, arms: Iterable[str], metrics: Sequence[Metric]) -> list[Point]:
+    """A point per arm and metric; none where the metric is not known yet."""
+    arms = list(arms)
     found = [
         {**arm_columns(run, arm), "metric": metric.name, **spread(metric.values(run, arm))}
         for metric in metrics
-        for curve in of
-        for arm in curve.arms.values()
+        for arm in arms
     ]
     return [point for point in found if math.isfinite(point["mean"])]
 
 
-def select(of: Sequence[Point], metric: Metric, curve: Curve) -> list[Point]:
+def arms_on(of: Sequence[Curve]) -> Iterator[str]:
+    """The arms of several curves."""
+    return (arm for curve in of for arm in curve.arms.values())
+
+
+def on_curve(points: Sequence[Point], curve: Curve, metric: Metric) -> list[Point]:
     """The points of one metric on one curve."""
-    wanted = {"metric": metric.name, "optimizer": curve.optimizer, **curve.rest}
-    return [point for point in of if all(point.get(k) == v for k, v in wanted.items())]
+    return select(points, metric=metric.name, optimizer=curve.optimizer, **curve.rest)
 
 
 def draw(
@@ -114,7 +118,7 @@ def draw(
     looks = style.looks([curve.optimizer for curve in of])
     rests = list(dict.fromkeys(tuple(curve.rest.items()) for curve in of))
     for curve in of:
-        if not (mine := select(found, metric, curve)):
+        if not (mine := on_curve(found, curve, metric)):
             continue
         variant = rests.index(tuple(curve.rest.items()))
         look = looks[curve.optimizer]
@@ -140,11 +144,7 @@ def draw(
 def level(run: Run, optimizer: str, metric: Metric) -> list[Point]:
     """The point of an optimizer that does not vary, to compare a sweep with; none if it varies."""
     arms = run.arms_of(optimizer)
-    if len(arms) != 1:
-        return []
-    values = metric.values(run, arms[0])
-    start = {**arm_columns(run, arms[0]), "metric": metric.name}
-    return [] if np.isnan(values).any() else [{**start, **spread(values)}]
+    return points(run, arms, [metric]) if len(arms) == 1 else []
 
 
 def draw_level(axes: Axes, point: Point) -> None:

@@ -26,7 +26,7 @@ _MARKERS = ("o", "s", "^", "v", "D", "P")
 
 
 def points(run: Run) -> list[Point]:
-    """A point an arm, layer, metric and epoch."""
+    """A point per arm, layer, metric and epoch."""
     return [
         point
         for metric, _ in _METRICS
@@ -37,9 +37,9 @@ def points(run: Run) -> list[Point]:
 
 
 def figure(run: Run) -> Figure:
-    """Small multiples: a row a metric, a column an optimizer, a line a layer (mean over seeds).
+    """Small multiples: a row per metric, a column per optimizer, a line per layer.
 
-    Many optimizers are rows instead, so that the page stays as wide as others.
+    A line is the mean over seeds. Many optimizers get rows instead, so that the page stays narrow.
     """
     names = run.arms
     layers = depth_order(list({layer for name in names for layer in run.layers(name)}))
@@ -63,15 +63,7 @@ def figure(run: Run) -> Figure:
     _name_panels(run, panels, tall)
     _set_limits(panels)
     if len(layers) <= _MOST_NAMED:
-        handles, _ = grid[0, 0].get_legend_handles_labels()
-        labels = list(style.short_names(layers, 28).values())
-        fig.legend(
-            handles,
-            labels,
-            loc="outside lower center",
-            ncols=style.legend_columns(labels),
-            handlelength=3.5,
-        )
+        style.legend_below(fig, grid[0, 0], None)
     else:
         _add_colorbar(fig, grid, layers, colors)
     return fig
@@ -99,6 +91,7 @@ def _draw_panel(
     colors: npt.NDArray[np.float64],
 ) -> None:
     named = len(layers) <= _MOST_NAMED
+    labels = style.short_names(layers, 28)
     for depth, layer in enumerate(layers):
         epochs, values = run.series(optimizer, metric, layer)
         axes.plot(
@@ -110,7 +103,7 @@ def _draw_panel(
             markersize=4 if named else 2.5,
             markevery=style.marker_every(len(epochs)),
             linewidth=1.5 if named else 1.1,
-            label=layer,
+            label=labels[layer],
         )
 
 

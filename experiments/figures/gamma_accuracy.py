@@ -11,8 +11,9 @@ X_LABEL = "gamma: factor of the initial latent weights (log scale)"
 
 
 def points(run: Run) -> list[Point]:
-    """A point an optimizer, distribution and gamma."""
-    return curves.points(run, curves.curves(run, FIELD), [curves.TOP1_METRIC])
+    """A point per optimizer, distribution and gamma."""
+    arms = curves.arms_on(curves.curves(run, FIELD))
+    return curves.points(run, arms, [curves.TOP1_METRIC])
 
 
 def figure(run: Run) -> Figure:

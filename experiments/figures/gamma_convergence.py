@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from experiments.figures import curves, style
 from experiments.figures.gamma_accuracy import FIELD
-from experiments.figures.points import Point, column, over_epochs
+from experiments.figures.points import Point, column, over_epochs, select
 from experiments.run.reader import TOP1, Run
 from experiments.sweep.arms import value_text
 
@@ -13,13 +13,13 @@ _MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*", "<", ">")
 
 
 def points(run: Run) -> list[Point]:
-    """A point an arm and evaluated epoch."""
-    arms = [arm for curve in curves.curves(run, FIELD) for arm in curve.arms.values()]
+    """A point per arm and evaluated epoch."""
+    arms = curves.arms_on(curves.curves(run, FIELD))
     return [point for arm in arms for point in over_epochs(run, arm, TOP1, 100.0)]
 
 
 def figure(run: Run) -> Figure:
-    """A panel for each optimizer and distribution, a line a gamma (mean over seeds)."""
+    """A panel for each optimizer and distribution, a line per gamma (mean over seeds)."""
     of, found = curves.curves(run, FIELD), points(run)
     if not found:
         raise style.NothingToDrawError("top-1 was not evaluated at any gamma yet")
@@ -35,7 +35,7 @@ def figure(run: Run) -> Figure:
     for axes, curve in zip(grid, of, strict=False):
         axes.set_title(curve.label, fontweight="bold")
         for gamma in curve.arms:
-            mine = [p for p in curves.select(found, curves.TOP1_METRIC, curve) if p[FIELD] == gamma]
+            mine = select(curves.on_curve(found, curve, curves.TOP1_METRIC), **{FIELD: gamma})
             number = gammas.index(gamma)
             lines[gamma] = axes.plot(
                 column(mine, "epoch"),

@@ -9,8 +9,9 @@ from experiments.run.reader import Run
 
 
 def points(run: Run) -> list[Point]:
-    """A point an optimizer, distribution and gamma: epoch-wise flip rate, mean over the epochs."""
-    return curves.points(run, curves.curves(run, FIELD), [curves.FLIP_RATE])
+    """A point per optimizer, distribution and gamma: epoch-wise flip rate, mean over the epochs."""
+    arms = curves.arms_on(curves.curves(run, FIELD))
+    return curves.points(run, arms, [curves.FLIP_RATE])
 
 
 def figure(run: Run) -> Figure:

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from experiments.figures import curves, scales, style
 from experiments.figures.gamma_accuracy import FIELD
-from experiments.figures.points import Point, column, over_epochs
+from experiments.figures.points import Point, column, over_epochs, select
 from experiments.optimizers import display_name
 from experiments.run.reader import Run, depth_order
 from experiments.sweep.arms import value_text
@@ -21,9 +21,9 @@ _MOST_NAMED = 6  # layers in the legend
 
 
 def points(run: Run, optimizer: str) -> list[Point]:
-    """A point a distribution, gamma, layer and epoch; the layer `total` is the whole network."""
+    """A point per distribution, gamma, layer and epoch; the layer `total` is the whole network."""
     found = []
-    for curve in _curves(run, optimizer):
+    for curve in curves.curves(run, FIELD, optimizer):
         for arm in curve.arms.values():
             for layer in run.layers(arm):
                 found += over_epochs(run, arm, METRIC, 100.0, layer)
@@ -32,13 +32,9 @@ def points(run: Run, optimizer: str) -> list[Point]:
     return found
 
 
-def _curves(run: Run, optimizer: str) -> list[curves.Curve]:
-    return [curve for curve in curves.curves(run, FIELD) if curve.optimizer == optimizer]
-
-
 def figure(run: Run, optimizer: str) -> Figure:
-    """A column a gamma, a row a distribution, a line a layer; one scale for all panels."""
-    of, found = _curves(run, optimizer), points(run, optimizer)
+    """A column per gamma, a row per distribution, a line per layer; one scale for all panels."""
+    of, found = curves.curves(run, FIELD, optimizer), points(run, optimizer)
     gammas = sorted({gamma for curve in of for gamma in curve.arms})
     layers = depth_order(list({p["layer"] for p in found} - {TOTAL}))
     fig = style.new_figure(1.5 + 1.75 * len(of), width=max(style.WIDTH, 0.9 + 1.3 * len(gammas)))
@@ -51,7 +47,7 @@ def figure(run: Run, optimizer: str) -> Figure:
     scale = scales.rates(grid[0, 0], column(found, "mean"))
     for number, (row, curve) in enumerate(zip(grid, of, strict=True), start=1):
         for axes, gamma in zip(row, gammas, strict=True):
-            mine = [p for p in found if p[FIELD] == gamma and _matches(p, curve)]
+            mine = select(found, **{FIELD: gamma}, **curve.rest)
             _draw_panel(axes, mine, layers)
             style.epoch_axis(axes, 1, max(run.last_epoch(arm) for arm in run.arms), ticks=3)
             axes.set_xlabel("Epoch" if number == len(of) else "")
@@ -63,14 +59,10 @@ def figure(run: Run, optimizer: str) -> Figure:
     return fig
 
 
-def _matches(point: Point, curve: curves.Curve) -> bool:
-    return all(point[field] == value for field, value in curve.rest.items())
-
-
 def _draw_panel(axes: Axes, mine: Sequence[Point], layers: Sequence[str]) -> None:
     colors = style.ordered_colors(len(layers))
     for layer in [*layers, TOTAL]:
-        line = [point for point in mine if point["layer"] == layer]
+        line = select(mine, layer=layer)
         total = layer == TOTAL
         axes.plot(
             column(line, "epoch"),

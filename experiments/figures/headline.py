@@ -7,7 +7,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from experiments.figures import style
 from experiments.figures.points import Point, arm_columns, spread
-from experiments.run.reader import TOP1, Run, sample_std
+from experiments.run.reader import TOP1, Run
 
 _NEVER = "never_flipped_ratio"
 _MIN_SPAN = 2.0  # percentage points of top-1: do not magnify noise any further
@@ -15,7 +15,7 @@ _HALF_HEIGHT = 0.31  # of a bar; rows are 1 apart
 
 
 def points(run: Run) -> list[Point]:
-    """A point an arm and metric; `seed_values` are the marks, one a seed."""
+    """A point per arm and metric; `seed_values` are the marks, one per seed."""
     found = []
     for metric in (_NEVER, TOP1):
         for arm in run.arms:
@@ -28,7 +28,7 @@ def points(run: Run) -> list[Point]:
 def figure(run: Run) -> Figure:
     """Bars of the never-flipped share (0 to 100 %) beside points of test top-1 (zoomed axis).
 
-    A row an optimizer, so that any number of them fits; numbers stand in a column of their own.
+    A row per optimizer, so that any number of them fits; the numbers have a column of their own.
     """
     fig = style.new_figure(1.9 + 0.62 * len(run.arms), gap=0.1)
     style.set_title(fig, style.run_title(run))
@@ -58,7 +58,8 @@ def _draw_panel(axes: Axes, run: Run, metric: str, *, bars: bool) -> None:
     names = run.arms
     for y, (name, look) in enumerate(style.looks(names).items()):
         values = 100 * np.array(run.final(name, metric))
-        mean, std = float(values.mean()), sample_std(values)
+        point = spread(values)
+        mean, std = point["mean"], point["std"]
         if np.isnan(mean):
             _print_beside(axes, "not yet", y)
             continue
@@ -68,11 +69,12 @@ def _draw_panel(axes: Axes, run: Run, metric: str, *, bars: bool) -> None:
             )
         else:
             axes.vlines(mean, y - _HALF_HEIGHT, y + _HALF_HEIGHT, color=look.color, linewidth=3)
-        if std is not None:
-            axes.errorbar(mean, y + 0.2, xerr=float(std), color="black", capsize=4, zorder=3)
+        several = len(values) > 1
+        if several:
+            axes.errorbar(mean, y + 0.2, xerr=std, color="black", capsize=4, zorder=3)
         axes.scatter(
             values,
-            y + style.side_by_side(len(values), -0.22, 0.04 if std is not None else 0.22),
+            y + style.side_by_side(len(values), -0.22, 0.04 if several else 0.22),
             s=24,
             marker=look.marker,
             facecolor="white",
@@ -81,8 +83,7 @@ def _draw_panel(axes: Axes, run: Run, metric: str, *, bars: bool) -> None:
             zorder=4,
             clip_on=False,  # a seed at exactly 100 % stays whole
         )
-        text = style.percent_spread(mean / 100, None if std is None else float(std) / 100)
-        _print_beside(axes, text, y)
+        _print_beside(axes, style.percent_spread(point), y)
     axes.set_yticks(range(len(names)), [style.arm_label(run, name) for name in names])
     axes.tick_params(axis="y", length=0, labelsize=10)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -103,17 +104,13 @@ def _print_beside(axes: Axes, text: str, y: float) -> None:
 
 def _zoom(axes: Axes, run: Run) -> None:
     """Limits around the seeds and the error bars; no ticks where no accuracy can be."""
-    low, high = np.inf, -np.inf
+    reached: list[float] = []
     for name in run.arms:
         values = 100 * np.array(run.final(name, TOP1))
-        if np.isnan(values).any():
-            continue
-        std = sample_std(values)
-        spread = 0.0 if std is None else float(std)
-        low = min(low, float(values.min()), float(values.mean()) - spread)
-        high = max(high, float(values.max()), float(values.mean()) + spread)
-    if low > high:  # not evaluated yet
-        low, high = 0.0, 100.0
+        mean, std = values.mean(), spread(values)["std"]
+        reached += [*values, mean - np.nan_to_num(std), mean + np.nan_to_num(std)]
+    known = np.array(reached)[np.isfinite(reached)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 100.0)
     margin = max(_MIN_SPAN - (high - low), 0.2 * (high - low)) / 2
     low, high = max(0.0, low - margin), high + margin
     axes.set_xlim(low, high)

@@ -5,7 +5,7 @@ import math
 from matplotlib.figure import Figure
 
 from experiments.figures import curves, scales, style
-from experiments.figures.points import Point
+from experiments.figures.points import Point, select
 from experiments.run.reader import Run
 
 FIELD = "threshold"
@@ -13,7 +13,7 @@ STEPS = "horizon_steps"
 
 
 def horizon(momentum: float, threshold: float) -> int:
-    """Steps, that of the flip included, for which one flip keeps a weight from being silent.
+    """Steps for which one flip keeps a weight from being silent, the flip's own included.
 
     The first n with (1 - mu) mu^n < sigma, as `ovsw_jax.silence_horizon`, without jax.
 
@@ -30,9 +30,9 @@ def applies(run: Run) -> bool:
 
 
 def points(run: Run) -> list[Point]:
-    """A point a threshold and metric; SGD without rules, if it is in the run."""
+    """A point per threshold and metric, and SGD without rules if it is in the run."""
     metrics = [metric for metric, _ in _panels(run)]
-    swept = curves.points(run, curves.curves(run, FIELD), metrics)
+    swept = curves.points(run, curves.arms_on(curves.curves(run, FIELD)), metrics)
     levels = [point for metric in metrics[:2] for point in curves.level(run, "sgd", metric)]
     momentum = float(run.config["flip_momentum"])
     steps = [horizon(momentum, point[FIELD]) for point in swept]
@@ -50,7 +50,7 @@ def _panels(run: Run) -> tuple[tuple[curves.Metric, str], ...]:
 
 
 def figure(run: Run) -> Figure:
-    """A panel each; where a weight that flipped never gets silent again is a dotted line."""
+    """A panel per metric; beyond the dotted line a weight that flipped is never silent again."""
     of, found = curves.curves(run, FIELD), points(run)
     fig = style.new_figure(7.0)
     style.set_title(fig, f"{style.run_title(run)}: how long until a weight counts as silent (ours)")
@@ -58,12 +58,11 @@ def figure(run: Run) -> Figure:
     end = _training_steps(run)
     horizons = [float(point[STEPS]) for point in found if point[STEPS] != ""]
     for axes, (metric, label) in zip(panels, _panels(run), strict=True):
-        mine = [point for point in found if point["metric"] == metric.name]
+        mine = select(found, metric=metric.name)
         scales.swept_values(axes, horizons, 6.8, also=[end])
         curves.draw(axes, [p for p in mine if p[STEPS] != ""], STEPS, of, metric)
-        for point in mine:
-            if point[STEPS] == "":
-                curves.draw_level(axes, point)
+        for point in select(mine, **{STEPS: ""}):
+            curves.draw_level(axes, point)
         axes.axvline(end, color="black", linestyle=":", label=f"end of training: {end:,} steps")
         style.at_least(axes)
         axes.set_ylabel(label)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from experiments.figures import curves, style
-from experiments.figures.points import Point, arm_columns, column, spread
+from experiments.figures.points import Point, column, select
 from experiments.optimizers import display_name
 from experiments.run.reader import Run
 from experiments.sweep.arms import value_text
@@ -26,17 +26,12 @@ def applies(run: Run) -> bool:
 
 
 def points(run: Run) -> list[Point]:
-    """A point a cell and metric."""
-    found = [
-        {**arm_columns(run, arm), "metric": metric.name, **spread(metric.values(run, arm))}
-        for metric in _METRICS
-        for arm in run.arms_of(OPTIMIZER)
-    ]
-    return [point for point in found if np.isfinite(point["mean"])]
+    """A point per cell and metric."""
+    return curves.points(run, run.arms_of(OPTIMIZER), _METRICS)
 
 
 def figure(run: Run) -> Figure:
-    """Two maps, a cell a pair of coefficients; the best cell of each is framed."""
+    """Two maps, a cell per pair of coefficients; the best cell of each is framed."""
     found = points(run)
     known = [run.known_arms[arm].point for arm in run.known_arms]
     lams = sorted({float(p[COLUMNS]) for p in known if COLUMNS in p})
@@ -54,7 +49,7 @@ def figure(run: Run) -> Figure:
     panels = fig.subplots(1, 2, sharey=True)
     titles = (style.top1_label(run), "Never flipped (% of binary weights)")
     for axes, metric, title in zip(panels, _METRICS, titles, strict=True):
-        mine = [point for point in found if point["metric"] == metric.name]
+        mine = select(found, metric=metric.name)
         _draw_map(axes, mine, lams, taus, highest=metric is curves.TOP1_METRIC)
         axes.set_title(title, fontweight="bold")
         axes.set_xlabel("lam: floor of ‖gradient‖ / ‖weights‖ (AGS)")

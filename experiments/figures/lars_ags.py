@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.figures import curves, scales, style
-from experiments.figures.points import Point, column
+from experiments.figures.points import Point, column, select
 from experiments.run.reader import Run
 
 # Optimizer, field, x label.
@@ -19,19 +19,16 @@ def applies(run: Run) -> bool:
     """Whether the run sweeps both, and no other optimizer."""
     varying = {name for name in run.optimizers if run.varied(name)}
     return varying == {optimizer for optimizer, _, _ in _PANELS} and all(
-        _curves(run, optimizer, field) for optimizer, field, _ in _PANELS
+        curves.curves(run, field, optimizer) for optimizer, field, _ in _PANELS
     )
 
 
-def _curves(run: Run, optimizer: str, field: str) -> list[curves.Curve]:
-    return [curve for curve in curves.curves(run, field) if curve.optimizer == optimizer]
-
-
 def points(run: Run) -> list[Point]:
-    """A point a value of either coefficient; SGD without rules, if it is in the run."""
+    """A point per value of either coefficient, and SGD without rules if it is in the run."""
     found = []
     for optimizer, field, _ in _PANELS:
-        found += curves.points(run, _curves(run, optimizer, field), [curves.TOP1_METRIC])
+        arms = curves.arms_on(curves.curves(run, field, optimizer))
+        found += curves.points(run, arms, [curves.TOP1_METRIC])
     return found + curves.level(run, "sgd", curves.TOP1_METRIC)
 
 
@@ -44,15 +41,14 @@ def figure(run: Run) -> Figure:
     style.set_title(fig, f"{style.run_title(run)}: LARS and AGS (ours)")
     panels = fig.subplots(1, 2, sharey=True)
     for axes, (optimizer, field, label) in zip(panels, _PANELS, strict=True):
-        of = _curves(run, optimizer, field)
-        mine = [point for point in found if point["optimizer"] == optimizer]
+        of = curves.curves(run, field, optimizer)
+        mine = select(found, optimizer=optimizer)
         if mine:
             scales.swept_values(axes, list(column(mine, field)), 3.2)
             curves.draw(axes, mine, field, of, curves.TOP1_METRIC)
             _name_best(axes, mine, field)
-        for point in found:
-            if point["optimizer"] == "sgd":
-                curves.draw_level(axes, point)
+        for point in select(found, optimizer="sgd"):
+            curves.draw_level(axes, point)
         axes.set_title(of[0].label.split(",")[0], fontweight="bold")
         axes.set_xlabel(label)
         axes.grid(True)
@@ -65,15 +61,15 @@ def figure(run: Run) -> Figure:
 def _name_best(axes: Axes, found: list[Point], field: str) -> None:
     """Rings the highest mean and prints it above its bar."""
     best = max(found, key=lambda point: point["mean"])
-    std = None if np.isnan(best["std"]) else best["std"]
+    top = best["mean"] + np.nan_to_num(best["std"])
     axes.plot(best[field], best["mean"], "o", ms=13, mfc="none", mec="black", zorder=5)
     axes.annotate(
-        "best: " + style.percent_spread(best["mean"] / 100, None if std is None else std / 100),
-        (best[field], best["mean"] + (std or 0)),
+        f"best: {style.percent_spread(best)}",
+        (best[field], top),
         xytext=(0, 9),
         textcoords="offset points",
         ha="center",
         fontweight="bold",
     )
     low, high = axes.get_ylim()
-    axes.set_ylim(low, max(high, best["mean"] + (std or 0) + 0.12 * (high - low)))
+    axes.set_ylim(low, max(high, top + 0.12 * (high - low)))

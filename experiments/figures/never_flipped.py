@@ -37,7 +37,6 @@ class LayerHistogram:
 
     @property
     def size(self) -> int:
-        """Number of weights."""
         return int(self.initial.sum())
 
     @property
@@ -91,7 +90,7 @@ def read_histograms(folder: Path) -> dict[str, dict[str, LayerHistogram]]:
 
 
 def points(run: Run, histograms: Histograms) -> list[Point]:
-    """A point a bin of every layer."""
+    """A point per bin of every layer."""
     return [
         {
             "optimizer": name,
@@ -115,7 +114,7 @@ def spread_layers(layers: Sequence[str], count: int = MOST_COLUMNS) -> list[str]
 
 
 def figure(run: Run, histograms: Histograms) -> Figure:
-    """A row an optimizer, a column for each of up to four layers."""
+    """A row per optimizer, a column for each of up to four layers."""
     names = [name for name in run.arms if name in histograms]
     if not names:
         raise style.NothingToDrawError("latent.npz holds none of the run's optimizers")
@@ -138,8 +137,9 @@ def figure(run: Run, histograms: Histograms) -> Figure:
     return fig
 
 
-def figure_all_layers(run: Run, optimizer: str, layers: Mapping[str, LayerHistogram]) -> Figure:
-    """Every layer of one optimizer as small multiples, from input to output."""
+def figure_all_layers(run: Run, histograms: Histograms) -> Figure:
+    """Every layer of the only optimizer as small multiples, from input to output."""
+    ((optimizer, layers),) = histograms.items()
     rows = math.ceil(len(layers) / MOST_COLUMNS)
     fig = style.new_figure(1.2 + 1.45 * rows)
     style.set_title(fig, f"{display_name(optimizer)}: {_title(run)}")
@@ -176,13 +176,13 @@ def _draw_column(panels: Sequence[tuple[Axes, LayerHistogram | None]]) -> None:
         axes.set_xlim(-1.05 * reach, 1.05 * reach)
         axes.set_ylim(0, 1.42 * tallest)  # the room above is for the share
         axes.xaxis.set_major_locator(MaxNLocator(nbins=3, symmetric=True))
-        # Not the default "1e-5" at the end of the axis, where the label stands.
+        # Not the default "1e-5" at the end of the axis, where the label is.
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:.3g}".replace("-", "−"))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         text = "not measured"
         if histogram is not None:
-            text = style.percent(histogram.share)
+            text = f"{100 * histogram.share:.1f} %"
             axes.stairs(histogram.initial, histogram.edges, fill=True, color=style.ALL_WEIGHTS)
             axes.stairs(
                 histogram.never_flipped,

@@ -1,6 +1,6 @@
 """The numbers behind a figure: what is drawn is what NAME.csv beside NAME.png holds.
 
-Every figure is drawn from a list of points, each a dict of what it stands for (optimizer, field of
+Every figure is drawn from a list of points, each a dict of its coordinates (optimizer, field of
 the sweep, epoch, layer, metric) with n, mean and sample std over the seeds. Ratios are in percent.
 """
 
@@ -18,7 +18,7 @@ Point = dict[str, Any]
 
 
 def spread(values: FloatArray) -> Point:
-    """n, mean and std of one value a seed, (n,); one seed has no std (NaN).
+    """n, mean and std of (n,) values, one per seed; one seed has no std (NaN).
 
     >>> spread(np.array([90.0, 92.0]))["mean"]
     91.0
@@ -29,14 +29,14 @@ def spread(values: FloatArray) -> Point:
 
 
 def arm_columns(run: Run, arm: str) -> Point:
-    """What tells the arm from the run's others, a column each."""
+    """Optimizer and varied fields, which tell the arm from the run's others; a column each."""
     fields = dict.fromkeys(f for known in run.known_arms.values() for f in known.varied)
     found = run.known_arms[arm]
     return {"optimizer": found.optimizer, **{f: found.point.get(f, "") for f in fields}}
 
 
 def over_epochs(run: Run, arm: str, metric: str, factor: float, layer: str = "") -> list[Point]:
-    """A point an epoch; the mean is NaN where a seed has no finite value."""
+    """A point per epoch; the mean is NaN where a seed has no finite value."""
     epochs, values = run.series(arm, metric, layer or None)
     of_layer = {"layer": layer} if layer else {}
     start = {**arm_columns(run, arm), **of_layer, "metric": metric}
@@ -44,6 +44,11 @@ def over_epochs(run: Run, arm: str, metric: str, factor: float, layer: str = "")
         {**start, "epoch": int(epoch), **spread(factor * column)}
         for epoch, column in zip(epochs, values.T, strict=True)
     ]
+
+
+def select(points: Sequence[Point], **wanted: Any) -> list[Point]:
+    """The points that have all of these values."""
+    return [p for p in points if all(p.get(key) == value for key, value in wanted.items())]
 
 
 def column(points: Sequence[Point], name: str) -> FloatArray:

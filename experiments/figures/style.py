@@ -1,11 +1,11 @@
-"""How every figure looks: colours, line styles, sizes, percent axes.
+"""How every figure looks: sizes, titles, legends, percent axes.
 
 The looks of the optimizers are in `experiments.optimizers`.
 """
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import PurePath
 
@@ -58,7 +58,7 @@ _OTHER_LOOKS = (
 
 
 def looks(optimizers: Sequence[str]) -> dict[str, Look]:
-    """A look for each optimizer; unknown ones share what is left, in turn."""
+    """A look for each optimizer; unknown optimizers take turns with the looks that are left."""
     unknown = [name for name in optimizers if name not in OPTIMIZERS]
     others = {name: _OTHER_LOOKS[i % len(_OTHER_LOOKS)] for i, name in enumerate(unknown)}
     return {
@@ -81,7 +81,7 @@ def new_figure(height: float, *, width: float = WIDTH, gap: float = 0.02) -> Fig
 
 
 def set_title(fig: Figure, title: str) -> None:
-    """The title over all panels; a long one gets a second line instead of losing its ends."""
+    """The title over all panels; a long one gets a second line."""
     width = int(11.5 * fig.get_figwidth())
     lines = math.ceil(len(title) / width)
     even = width if lines == 1 else math.ceil(len(title) / lines) + 8  # no word alone on a line
@@ -92,7 +92,7 @@ _KINDS = {"activations": " with real weights", "none": " with real weights and a
 
 
 def run_title(run: Run, *, seeds: bool = True) -> str:
-    """Data set, network, number of seeds and epochs, as far as the run says them."""
+    """Data set, network, number of seeds and epochs, as far as they are known."""
     parts = []
     if "data" in run.config:
         data = _elided(PurePath(str(run.config["data"])).name, 32)  # may be a folder
@@ -123,7 +123,7 @@ def arm_label(run: Run, arm: str, separator: str = "\n") -> str:
 
 
 def short_names(layers: Sequence[str], length: int) -> dict[str, str]:
-    """Names for narrow panels: what all layers share goes first, then the middle of long names.
+    """Names for narrow panels: drops what all layers share, then the middle of long names.
 
     >>> short_names(["net/0/conv_in", "net/1/conv_in"], 10)
     {'net/0/conv_in': '…/0/…', 'net/1/conv_in': '…/1/…'}
@@ -151,18 +151,14 @@ def _shared(paths: Sequence[Sequence[str]]) -> int:
     return next((i for i, column in enumerate(columns) if len(set(column)) > 1), 0)
 
 
-def percent(fraction: float) -> str:
-    """A fraction as a percentage with one decimal."""
-    return f"{100 * fraction:.1f} %"
-
-
-def percent_spread(mean: float, std: float | None) -> str:
-    """Mean and, where there are several seeds, sample std, both given as fractions."""
-    return percent(mean) if std is None else f"{100 * mean:.1f} ± {100 * std:.1f} %"
+def percent_spread(point: Mapping[str, float]) -> str:
+    """Mean of a point and, if it has several seeds, sample std; both are in percent."""
+    std = "" if math.isnan(point["std"]) else f" ± {point['std']:.1f}"
+    return f"{point['mean']:.1f}{std} %"
 
 
 def at_least(axes: Axes, span: float = 2.0) -> None:
-    """Widens a y axis of percentages to `span` points: noise is not magnified any further."""
+    """Widens a y axis of percentages to at least `span` points, so that noise looks small."""
     low, high = axes.get_ylim()
     if high - low < span:
         middle = (low + high) / 2
@@ -174,7 +170,7 @@ def ordered_colors(count: int) -> FloatArray:
     return np.asarray(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.87, count)))
 
 
-def legend_below(fig: Figure, axes: Axes | Sequence[Axes], title: str) -> None:
+def legend_below(fig: Figure, axes: Axes | Sequence[Axes], title: str | None) -> None:
     """A legend of the axes' lines under all panels, where it covers no data; a label once."""
     panels = [axes] if isinstance(axes, Axes) else axes
     found = {}
@@ -200,7 +196,7 @@ def spread_title(run: Run, drawn: str = "bars") -> str:
 
 
 def hide_rest(panels: Sequence[Axes], used: int, columns: int) -> None:
-    """Hides panels that hold nothing; the ones above them get the names of the x axis."""
+    """Hides unused panels; the panels above them show the x axis."""
     for number, axes in enumerate(panels):
         axes.set_visible(number < used)
         lowest = number + columns >= used
@@ -210,7 +206,7 @@ def hide_rest(panels: Sequence[Axes], used: int, columns: int) -> None:
 
 
 def epoch_axis(axes: Axes, first: int, last: int, ticks: int = 6) -> None:
-    """Whole epochs only, with room for the markers; one epoch alone sits in the middle."""
+    """Whole epochs only, with room for the markers; a single epoch is in the middle."""
     margin = max(0.5, 0.02 * (last - first))
     axes.set_xlim(first - margin, last + margin)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=ticks, integer=True, min_n_ticks=1))
@@ -230,5 +226,5 @@ def marker_every(epochs: int) -> int:
 
 
 def side_by_side(count: int, left: float, right: float) -> FloatArray:
-    """Even offsets that keep the dots of equal seeds apart; one dot sits in the middle."""
+    """Even offsets that keep equal dots apart; a single dot is in the middle."""
     return np.array([(left + right) / 2]) if count == 1 else np.linspace(left, right, count)

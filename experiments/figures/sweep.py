@@ -1,8 +1,7 @@
-"""Any sweep: lines over the one field that varies, or else every setting as a row."""
+"""Any sweep: lines over the one field that varies, else a row per setting."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.figures import curves, scales, style
-from experiments.figures.points import Point, arm_columns, column, spread
+from experiments.figures.points import Point, arm_columns, column, select
 from experiments.optimizers import display_name
 from experiments.run.reader import Run
 from experiments.sweep.arms import field_name
@@ -20,13 +19,8 @@ _METRICS = (curves.TOP1_METRIC, curves.NEVER_FLIPPED)
 
 
 def points(run: Run) -> list[Point]:
-    """A point an arm and metric; arms without top-1 yet have none of it."""
-    found = [
-        {**arm_columns(run, arm), "metric": metric.name, **spread(metric.values(run, arm))}
-        for metric in _METRICS
-        for arm in run.arms
-    ]
-    return [point for point in found if math.isfinite(point["mean"])]
+    """A point per arm and metric; arms without top-1 yet have none of it."""
+    return curves.points(run, run.arms, _METRICS)
 
 
 def figure(run: Run) -> Figure:
@@ -47,14 +41,13 @@ def _lines(run: Run, field: str, of: Sequence[curves.Curve]) -> Figure:
     panels = fig.subplots(1, 2)
     labels = (style.top1_label(run), "Never flipped (% of binary weights)")
     for axes, metric, label in zip(panels, _METRICS, labels, strict=True):
-        mine = [point for point in found if point["metric"] == metric.name]
+        mine = select(found, metric=metric.name)
         swept = [point for point in mine if point[field] != ""]
         if swept:
             scales.swept_values(axes, list(column(swept, field)), 3.2)
             curves.draw(axes, swept, field, of, metric)
-        for point in mine:
-            if point[field] == "":
-                curves.draw_level(axes, point)
+        for point in select(mine, **{field: ""}):
+            curves.draw_level(axes, point)
         style.at_least(axes)
         axes.set_xlabel(f"{field_name(field)} (log scale)")
         axes.set_ylabel(label)
@@ -64,13 +57,12 @@ def _lines(run: Run, field: str, of: Sequence[curves.Curve]) -> Figure:
 
 
 def _rows(run: Run) -> Figure:
-    """A panel an optimizer, its settings as rows from best to worst, one x axis for all."""
-    found = [point for point in points(run) if point["metric"] == curves.TOP1_METRIC.name]
+    """A panel per optimizer, its settings as rows from best to worst, one x axis for all."""
+    found = select(points(run), metric=curves.TOP1_METRIC.name)
     if not found:
         raise style.NothingToDrawError("top-1 was not evaluated at any setting yet")
-    names = [name for name in run.optimizers if any(p["optimizer"] == name for p in found)]
-    labels = {tuple(arm_columns(run, arm).items()): _label(run, arm) for arm in run.arms}
-    panels = {name: _ranked(found, name) for name in names}
+    panels = {name: ranked for name in run.optimizers if (ranked := _ranked(found, name))}
+    names = list(panels)
     columns = min(_COLUMNS, len(names))
     heights = [
         max(len(panels[name]) for name in names[i : i + columns])
@@ -88,7 +80,7 @@ def _rows(run: Run) -> Figure:
         gridspec_kw={"height_ratios": [rows + 0.6 for rows in heights]},
     ).ravel()
     for axes, name in zip(grid, names, strict=False):
-        _draw_rows(axes, name, panels[name], labels)
+        _draw_rows(axes, run, name, panels[name])
         axes.tick_params(axis="x", labelbottom=True)
     for axes in grid[len(names) :]:
         axes.set_visible(False)
@@ -101,28 +93,24 @@ def _rows(run: Run) -> Figure:
     return fig
 
 
-def _label(run: Run, arm: str) -> str:
+def _label(run: Run, point: Point) -> str:
+    arm = next(arm for arm in run.arms if point.items() >= arm_columns(run, arm).items())
     label = ", ".join(run.known_arms[arm].labels) or "as configured"
     return label + (" (diverged)" if run.diverged(arm) else "")
 
 
 def _ranked(found: Sequence[Point], name: str) -> list[Point]:
-    mine = [point for point in found if point["optimizer"] == name]
-    return sorted(mine, key=lambda point: -point["mean"])
+    return sorted(select(found, optimizer=name), key=lambda point: -point["mean"])
 
 
-def _draw_rows(
-    axes: Axes, name: str, ranked: Sequence[Point], labels: dict[tuple[tuple[str, Any], ...], str]
-) -> None:
+def _draw_rows(axes: Axes, run: Run, name: str, ranked: Sequence[Point]) -> None:
     look = style.looks([name])[name]
-    names = []
     for y, point in enumerate(ranked):
         best = y == 0 and len(ranked) > 1
-        std = None if math.isnan(point["std"]) else point["std"]
         axes.errorbar(
             point["mean"],
             y,
-            xerr=std,
+            xerr=None if math.isnan(point["std"]) else point["std"],
             color=look.color,
             marker=look.marker,
             markersize=8 if best else 5,
@@ -131,7 +119,7 @@ def _draw_rows(
             capsize=3,
         )
         axes.annotate(
-            style.percent_spread(point["mean"] / 100, None if std is None else std / 100),
+            style.percent_spread(point),
             (1.02, y),
             xycoords=axes.get_yaxis_transform(),
             va="center",
@@ -139,18 +127,13 @@ def _draw_rows(
             fontsize=8,
             fontweight="bold" if best else "normal",
         )
-        names.append(labels[tuple((k, v) for k, v in point.items() if k in _arm_keys(point))])
-    axes.set_yticks(range(len(ranked)), names)
+    axes.set_yticks(range(len(ranked)), [_label(run, point) for point in ranked])
     if len(ranked) > 1:
         axes.get_yticklabels()[0].set_fontweight("bold")
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(ranked) - 0.5, -0.5)
     axes.set_title(display_name(name), fontweight="bold", loc="left")
     axes.grid(True)
-
-
-def _arm_keys(point: Point) -> set[str]:
-    return set(point) - {"metric", "n", "mean", "std"}
 
 
 def _set_limits(axes: Axes, found: Sequence[Point]) -> None:

@@ -1,1 +1,1 @@
-"""The process that trains: memory, compiled programs, signals, other processes."""
+"""The training process: memory, compiled programs, signals, other processes."""

@@ -1,4 +1,4 @@
-"""Compiled programs, kept from run to run in a folder of the user's cache.
+"""Keeps compiled programs from run to run, in a folder of the user's cache.
 
 JAX does the work: a program is found by what it computes, the versions, XLA's flags and the device;
 a file lock makes several processes safe; the least recently used programs go when the folder is
@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 
 MAX_BYTES = 2**30  # a program of a ResNet takes half a megabyte on a CPU
-MIN_SECONDS = 0.1  # to compile; what takes less is compiled as fast as found
+MIN_SECONDS = 0.1  # to compile; a faster compilation takes no longer than a look-up
 
 
 def keep_compiled_programs() -> str | None:
@@ -25,7 +25,7 @@ def keep_compiled_programs() -> str | None:
     JAX_ENABLE_COMPILATION_CACHE=false.
 
     Returns:
-      Why programs can't be kept, if so: a line to show.
+      None, or a line that says why programs can't be kept.
     """
     set_by_user = jax.config.values["jax_compilation_cache_dir"] is not None
     if set_by_user or not jax.config.values["jax_enable_compilation_cache"]:

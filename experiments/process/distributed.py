@@ -1,4 +1,4 @@
-"""Several processes that train together, one a host or a device; alone, it is trivial."""
+"""Several processes that train together, one per host or device; with one, all is trivial."""
 
 import os
 import re
@@ -14,15 +14,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 PATIENCE = 300  # seconds that processes wait for each other to be started
-HEARTBEAT = 30  # seconds after which a process that is not heard of counts as gone
-# How collectives, the coordinator and Orbax's barriers say that they miss somebody.
+HEARTBEAT = 30  # seconds of silence after which a process counts as gone
+# How collectives, the coordinator and Orbax's barriers report a missing process.
 _LOST = re.compile(
     r"Gloo|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|[Cc]oordination ?[Ss]ervice|[Bb]arrier"
 )
 
 
 class RefusedError(Exception):
-    """Another process says why the run can't begin."""
+    """The run can't begin; another process says why."""
 
 
 def join(address: str | None = None, count: str | None = None, number: str | None = None) -> None:
@@ -34,14 +34,14 @@ def join(address: str | None = None, count: str | None = None, number: str | Non
       number: of this one, from 0 on.
 
     Raises:
-      ValueError: if there is no cluster that JAX knows, or nobody listens, or the port is taken.
+      ValueError: if JAX knows no cluster, nobody listens, or the port is taken.
     """
     if address is not None:
         if number == "0":
             _check_free(address)
         else:
             _await(address)
-    # Else XLA's CPU backend orders the sums of a step anew in each process, and they never meet.
+    # Else XLA's CPU backend may order the sums of a step differently in each process: deadlock.
     flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     note = threading.Timer(5, _say, ["waiting for the other processes to be started"])
@@ -56,7 +56,7 @@ def join(address: str | None = None, count: str | None = None, number: str | Non
         )
     except ValueError as error:
         raise ValueError(
-            f"no other processes are to be found ({error}): this is no job of SLURM, Open MPI, "
+            f"no other processes were found ({error}): this is no job of SLURM, Open MPI, "
             "Kubernetes or a TPU pod. Give --coordinator HOST:PORT --processes N --process I, or "
             "--local N for processes of this machine."
         ) from error
@@ -69,7 +69,7 @@ def _say(line: str) -> None:
 
 
 def _check_free(address: str) -> None:
-    """JAX would crash."""
+    """Raises ValueError if the port is taken; JAX would crash."""
     port = int(address.rpartition(":")[2])
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # left by a run before
@@ -83,14 +83,14 @@ def _check_free(address: str) -> None:
 
 
 def _await(address: str) -> None:
-    """Until the first process listens; JAX would abort without a word that helps."""
+    """Waits until the first process listens; JAX would abort without a helpful message."""
     host, _, port = address.rpartition(":")
     begun, said = time.monotonic(), False
     while True:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
             return
-        except OSError as error:  # also a name that isn't known, or not yet
+        except OSError as error:  # also an unknown name
             waited = time.monotonic() - begun
             if waited > PATIENCE:
                 raise ValueError(
@@ -113,7 +113,7 @@ def says_lost(error: Exception) -> bool:
     """Whether an error says that another process is gone or can't be reached."""
     if alone():
         return False
-    without_paths = re.sub(r"\S*/\S*", "", str(error))  # where anything may be called a barrier
+    without_paths = re.sub(r"\S*/\S*", "", str(error))  # a file name may hold "barrier"
     return _LOST.search(without_paths) is not None
 
 
@@ -123,12 +123,12 @@ def alone() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """Whether this process is the one that writes and prints."""
     return jax.process_index() == 0
 
 
 def wait(for_what: str) -> None:
-    """Until every process is here."""
+    """Waits until every process is here."""
     if not alone():
         multihost_utils.sync_global_devices(for_what)
 
@@ -142,10 +142,10 @@ def gather(values: Sequence[int]) -> np.ndarray:
 
 @contextmanager
 def agreed() -> Iterator[None]:
-    """What every process does before a run begins: if one can't, none goes on.
+    """Wraps what every process does before a run begins: if one fails, none continues.
 
     Raises:
-      ValueError, OSError: what was raised inside, in the first process where it was.
+      ValueError, OSError: raised inside, in the first process that failed.
       RefusedError: in the others.
     """
     if alone():

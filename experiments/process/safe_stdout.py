@@ -1,4 +1,4 @@
-"""What a training says: a full disk or a closed pipe silences it, and nothing more."""
+"""Standard output and error that a full disk or a closed pipe only silences."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from typing import Any, TextIO, cast
 
 
 class _Unfailing:
-    """A stream of text; what can't be written to it is dropped."""
+    """A stream of text that drops what can't be written."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -26,7 +26,7 @@ class _Unfailing:
 
 
 def never_fail() -> None:
-    """From now on, for the rest of the process; if there is room again, it speaks again."""
+    """Replaces both streams for the rest of the process; writes resume when they can."""
     for name in ("stdout", "stderr"):
         # Python has none where the process was started with a closed one.
         stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM: a training ends between two steps, with a checkpoint.
 
-Where several processes train together none may leave by itself while the others wait for it: a
-signal is then noted from the begin to the end, and heeded by all at one step.
+If several processes train together, none may leave while the others wait for it. A signal is then
+noted from begin to end, and all processes act on it at the same step.
 """
 
 import os
@@ -26,7 +26,6 @@ class Stopped(KeyboardInterrupt):
     """
 
     def __init__(self, signum: int):
-        """Keeps the number of the signal."""
         super().__init__(signal.Signals(signum).name)
         self.status = 128 + signum
 
@@ -39,7 +38,6 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        """Handles nothing yet."""
         self.asked: int | None = None
         self._waits = False
 
@@ -58,12 +56,12 @@ class Signals:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The first signal is noted in `asked`; whoever is between two steps heeds it.
+        """The first signal is noted in `asked`, for the training to act on between two steps.
 
-        It may be entered again inside, which changes nothing.
+        Entering it again inside changes nothing.
 
         Raises:
-          Stopped: at the second signal, or at the end if nobody has heeded the first.
+          Stopped: at the second signal, or at the end if nothing acted on the first.
         """
         if self._waits:
             yield

@@ -1,1 +1,1 @@
-"""What a run says: summary, tables, progress."""
+"""Progress, tables and the one-page summary of a run."""

@@ -1,7 +1,7 @@
-"""When a training first reaches the top-1 with which SGD ends, as a share of the training.
+"""When a training first reaches SGD's final top-1, as a share of the training.
 
-The paper says that OvSW converges faster; this is the number to check it with. Known to the epoch,
-since top-1 is evaluated at ends of epochs only.
+The paper says that OvSW converges faster; this number checks it, to the epoch, since top-1 is
+evaluated at ends of epochs only.
 """
 
 from experiments.run.reader import TOP1, Run
@@ -37,7 +37,7 @@ def level(run: Run, arm: str) -> float | None:
 
 
 def shares(run: Run, arm: str) -> list[float | None]:
-    """Epochs until the level is first reached over planned epochs, one a seed; None if never."""
+    """Epochs to first reach the level, over planned epochs, one per seed; None if never."""
     wanted = level(run, arm)
     if wanted is None:
         return [None for _ in run.seeds(arm)]

@@ -15,7 +15,7 @@ from rich.progress import (
 )
 
 from experiments.optimizers import display_name
-from experiments.training.step_group import Together
+from experiments.training.step_group import StepGroup
 
 Report = Callable[[int, Mapping[str, float]], None]
 
@@ -23,18 +23,11 @@ Report = Callable[[int, Mapping[str, float]], None]
 class Bars:
     """A bar for each optimizer, or one for a whole sweep, with loss, top-1, images/s, flips.
 
-    Where the output is no terminal, a line an epoch, or of a sweep a line when members are done.
+    If the output is no terminal, it prints a line per epoch, or in a sweep a line when members are
+    done. `done` of the `count` members were trained before.
     """
 
     def __init__(self, console: Console, sweep: bool, *, done: int, count: int):
-        """Shows nothing yet; use as a context manager.
-
-        Args:
-          console: where to draw.
-          sweep: draw one bar, which counts members, not a bar an optimizer.
-          done: members trained before.
-          count: all members.
-        """
         self._console, self._sweep, self._done, self._count = console, sweep, done, count
         self._sweep_bar: TaskID | None = None
         self._progress = Progress(
@@ -47,7 +40,6 @@ class Bars:
         )
 
     def __enter__(self) -> Self:
-        """Starts drawing."""
         self._progress.start()
         return self
 
@@ -57,32 +49,31 @@ class Bars:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stops drawing; what is drawn stays."""
         self._progress.stop()
 
     @contextmanager
-    def training(self, together: Together, epochs: int) -> Iterator[tuple[Report, Report]]:
-        """Callbacks for members that train together: of steps, and of epochs."""
-        steps = epochs * together.steps.steps_per_epoch
-        name = display_name(together.members[0].optimizer)
+    def training(self, group: StepGroup, epochs: int) -> Iterator[tuple[Report, Report]]:
+        """Callbacks for members that train together: after steps, and after epochs."""
+        steps = epochs * group.steps.steps_per_epoch
+        name = display_name(group.members[0].optimizer)
         task, start = self._task(name, steps)
-        seeds = sorted({m.seed for m in together.members})
+        seeds = sorted({m.seed for m in group.members})
         label = f"{name} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
 
         def on_step(step: int, numbers: Mapping[str, float]) -> None:
-            done = start + step * together.count if self._sweep else step
+            done = start + step * group.count if self._sweep else step
             self._progress.update(task, completed=done, numbers=describe(numbers))
 
         def on_epoch(epoch: int, numbers: Mapping[str, float]) -> None:
-            on_step(epoch * together.steps.steps_per_epoch, numbers)
+            on_step(epoch * group.steps.steps_per_epoch, numbers)
             if not self._sweep:
                 self._line(f"{label}  epoch {epoch}/{epochs}  {describe(numbers)}")
             elif epoch == epochs:
-                done = self._done + together.count
+                done = self._done + group.count
                 self._line(f"{done}/{self._count}  {label}  {describe(numbers)}")
 
         yield on_step, on_epoch
-        self._done += together.count
+        self._done += group.count
         if self._sweep:
             self._progress.update(task, description=f"{self._done}/{self._count}")
 
@@ -104,7 +95,7 @@ class Bars:
 
 
 def describe(numbers: Mapping[str, float]) -> str:
-    """The numbers of a step or an epoch in a line; it fits 80 columns beside name and bar.
+    """The numbers of a step or an epoch in one line, which fits 80 columns beside name and bar.
 
     >>> describe({"loss": 0.5, "top1": 0.91, "images_per_second": 1200.0, "flip_ratio": 0.001,
     ...           "silent_ratio": 0.8})

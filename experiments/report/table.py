@@ -33,7 +33,7 @@ _COLUMNS = (
 def summarise(run: Run) -> dict[str, dict[str, Any]]:
     """Key of an arm -> what it is and what came out.
 
-    `top1`, `never_flipped` and `silent` are fractions, one a seed, in the order of `seeds`; top1 is
+    `top1`, `never_flipped` and `silent` are fractions per seed, in the order of `seeds`; top1 is
     None where it was not evaluated yet; `top5` is there where it was measured, and the last two
     only where weights are binary. `to_match_sgd` is the share of the training until top-1
     first reaches `sgd_top1`, the mean with which SGD ends, None if it never does; both are there
@@ -88,12 +88,9 @@ def spread(fractions: Sequence[float | None], *, count: bool = True) -> str:
 
 
 def table(source: Path | Summary) -> str:
-    """The results as a markdown table, an optimizer or setting a row.
+    """The results as a markdown table, a row per optimizer or setting.
 
     Of a sweep, the best top-1 of each optimizer that was compared at several settings is bold.
-
-    Args:
-      source: a run folder, or the contents of a summary.json.
 
     Raises:
       FileNotFoundError, ValueError: as `experiments.run.reader.read_run`.
@@ -154,7 +151,7 @@ def _cells(summary: Summary) -> Iterator[tuple[str, list[tuple[int, str]]]]:
     """Key of the arm, and its cells with their column: 0 is the name, 1 top-1."""
     wide = _is_wide(summary)
     for arm, result in summary.items():
-        # A row that stopped early must not pass for one that is comparable.
+        # Rows that stopped early must not look comparable.
         note = "" if result.get("finished", True) else f" ({_reached(result)})"
         note += f" ({len(result['diverged_seeds'])} diverged)" if "diverged_seeds" in result else ""
         cells = [

@@ -1,1 +1,1 @@
-"""Run folders: what a run writes, and how it is read back."""
+"""Run folders: `folder.py` writes them (metrics.jsonl too), `reader.py` reads them."""

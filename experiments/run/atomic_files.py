@@ -11,30 +11,18 @@ import numpy as np
 
 
 class WriteError(OSError):
-    """A file, or a folder, of a run can't be written."""
+    """A file or folder of a run can't be written; says which, why, and what helps."""
 
     def __init__(self, path: Path, run: Path, error: Exception):
-        """Says what, why, and what helps.
-
-        Args:
-          path: what can't be written.
-          run: the run folder.
-          error: the cause, of Python or of TensorStore.
-        """
         super().__init__(
             f"{path} can't be written: {reason(error)}. Nothing written before is lost: make "
-            "room, or mend what is wrong there, and the command of the run goes on with --out "
-            f"{run}."
+            f"room, or fix the cause, and the command of the run with --out {run} resumes it."
         )
 
 
 @contextlib.contextmanager
 def writing(path: Path, run: Path) -> Iterator[None]:
-    """Turns what goes wrong inside into an error that names the file, the cause and what helps.
-
-    Raises:
-      WriteError: if `path` can't be written.
-    """
+    """Turns an OSError inside into a WriteError for `path` of the run folder `run`."""
     try:
         yield
     except OSError as error:
@@ -43,23 +31,23 @@ def writing(path: Path, run: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def written_whole(path: Path, run: Path) -> Iterator[Path]:
-    """Gives the path to write to instead of `path`, and moves it there at the end.
+    """Yields a path to write to instead of `path`, and moves the file there at the end.
 
-    If that fails, or the process is killed, `path` holds what it held before.
+    If that fails, or the process is killed, `path` keeps its old content.
 
     Raises:
-      WriteError: as `writing`.
+      WriteError: if it can't be written.
     """
     unfinished = path.with_name(f".{path.name}")
     try:
         with writing(path, run):
             yield unfinished
             with unfinished.open("rb") as file:
-                os.fsync(file.fileno())  # else a machine that is cut off may keep an empty one
+                os.fsync(file.fileno())  # else a power failure may leave an empty file
             unfinished.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            unfinished.unlink()  # it takes room where there may be none
+            unfinished.unlink()  # the disk may be full
         raise
 
 
@@ -68,11 +56,11 @@ def write_arrays(
 ) -> None:
     """Writes an npz file, whole or not at all.
 
-    It is put together in memory: older versions of NumPy leave a zip file behind that can't be
-    written, which complains once more when it is collected.
+    It is assembled in memory: older versions of NumPy leave an unwritable zip file open, which
+    complains again when it is collected.
 
     Raises:
-      WriteError: as `writing`.
+      WriteError: if it can't be written.
     """
     content = io.BytesIO()
     save = np.savez_compressed if compressed else np.savez
@@ -82,14 +70,14 @@ def write_arrays(
 
 
 def reason(error: Exception) -> str:
-    """The cause of an error of Python or TensorStore, in the system's words where it is that."""
+    """The cause of an error of Python or TensorStore, in the system's words if it has an errno."""
     code = system_error(error)
     return str(error) if code is None else os.strerror(code)
 
 
 def system_error(error: Exception) -> int | None:
-    """The system's number of it, if it has one."""
+    """The errno, if there is one."""
     if isinstance(error, OSError):
         return error.errno
-    told = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore tells it
-    return int(told[1]) if told else None
+    found = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore tells it
+    return int(found[1]) if found else None

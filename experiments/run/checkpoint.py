@@ -1,7 +1,7 @@
-"""Where a training stands, on disk: written by Orbax while it goes on, the newest two kept.
+"""The state of a training on disk. Orbax writes it in the background and keeps the newest two.
 
-A checkpoint is a folder NUMBER under RUN/checkpoints: arrays in Orbax's format, and JSON that says
-of what they are. There is no pickle and no code in it.
+A checkpoint is a folder NUMBER under RUN/checkpoints: arrays in Orbax's format, and JSON that
+describes them. It holds no pickle and no code.
 """
 
 import contextlib
@@ -35,28 +35,24 @@ About = dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints in a folder; it is made when the first one is written."""
+    """The checkpoints in a folder of their own, which is made with the first one."""
 
     def __init__(self, folder: Path):
-        """Reads nothing yet.
-
-        Args:
-          folder: of the checkpoints alone.
-        """
         self._folder = folder.absolute()
         self._manager: ocp.CheckpointManager | None = None
 
     def numbers(self) -> list[int]:
-        """Those that were written whole, the newest first."""
+        """The complete ones, the newest first."""
         return sorted(self._opened().all_steps(), reverse=True) if self._folder.is_dir() else []
 
     def save(self, number: int, tree: Any, about: About) -> None:
         """Copies the arrays and writes them in the background.
 
-        It may be killed at any moment: what is not whole is no checkpoint.
+        A kill at any moment leaves no incomplete checkpoint.
 
         Args:
-          number: larger than those before; nothing happens if there is a checkpoint of that number.
+          number: larger than those before; if there is a checkpoint of that number, nothing
+            happens.
           tree: pytree of arrays and random keys, which may be donated afterwards.
           about: JSON.
 
@@ -78,7 +74,7 @@ class Checkpoints:
             self._opened().save(number, args=args)
 
     def wait(self) -> None:
-        """Until the newest is on disk.
+        """Waits until the newest is on disk.
 
         Raises:
           WriteError: if it can't be written.
@@ -88,24 +84,24 @@ class Checkpoints:
                 self._manager.wait_until_finished()
 
     def about(self) -> About | None:
-        """Of the newest whose JSON is whole; None if there is none."""
+        """`about` of the newest checkpoint whose JSON is undamaged; None if there is none."""
         return next((about for _, about in self._abouts(lambda _: None)), None)
 
     def restore(
         self, like: Any, expected: About, report: Callable[[str], None]
     ) -> tuple[Any, About] | None:
-        """The newest that is undamaged; damaged ones are moved beside the folder and reported.
+        """The newest undamaged checkpoint; moves damaged ones beside the folder and reports each.
 
         Args:
-          like: pytree of arrays and random keys; each leaf of the result lies where it does there.
+          like: pytree of arrays and random keys, with the shardings of the result.
           expected: what `about` must hold, a mapping under each name.
-          report: told of each damaged one.
+          report: called with a sentence per damaged checkpoint.
 
         Returns:
-          The tree and its `about`; None if there is none.
+          The tree and its `about`; None if there is no checkpoint.
 
         Raises:
-          ValueError: if it is of something else, with what differs, or can't be read just now.
+          ValueError: if it is of another training (says what differs), or can't be read just now.
         """
         for number, about in self._abouts(lambda n: self._put_aside(n, report)):
             self._check_fits(number, about, {**expected, "arrays": _describe(like)})
@@ -120,28 +116,22 @@ class Checkpoints:
         return None
 
     def put_aside(self) -> Path:
-        """Moves all of them beside the folder; gives their new place."""
+        """Moves all of them beside the folder; returns their new place."""
         names = (f"{self._folder.name}.unused{i or ''}" for i in itertools.count())
         place = next(p for n in names if not (p := self._folder.with_name(n)).exists())
-        self.close()
-        distributed.wait("closing of checkpoints")
-        if distributed.is_first():
-            with self._writing():
+        with self._moving() as mover:
+            if mover:
                 self._folder.rename(place)
-        distributed.wait("moving of checkpoints")
         return place
 
     def remove(self) -> None:
-        """Removes all of them; whoever is killed in the middle leaves none that is half there."""
-        self.close()
-        distributed.wait("closing of checkpoints")
-        if self._folder.is_dir() and distributed.is_first():
-            going = self._folder.with_name(f".{self._folder.name}")
-            shutil.rmtree(going, ignore_errors=True)
-            with self._writing():
+        """Removes all of them; a kill in the middle leaves no incomplete one."""
+        going = self._folder.with_name(f".{self._folder.name}")
+        with self._moving() as mover:
+            if mover and self._folder.is_dir():
+                shutil.rmtree(going, ignore_errors=True)
                 self._folder.rename(going)
                 shutil.rmtree(going)
-        distributed.wait("removal of checkpoints")
 
     def close(self) -> None:
         """Ends writing.
@@ -166,17 +156,26 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """As `writing.writing`, of all that Orbax and TensorStore raise, also of the one before."""
+        """Turns all that Orbax and TensorStore raise, now or of an earlier write, into one kind."""
         try:
             yield
         except Exception as error:
             raise WriteError(self._folder, self._folder.parent, error) from error
 
+    @contextlib.contextmanager
+    def _moving(self) -> Iterator[bool]:
+        """Whether this process moves the files; the others wait until it has."""
+        self.close()
+        distributed.wait("closing of checkpoints")
+        with self._writing():
+            yield distributed.is_first()
+        distributed.wait("moving of checkpoints")
+
     def _abouts(self, damaged: Callable[[int], None]) -> Iterator[tuple[int, About]]:
         for number in self.numbers():
             try:
                 about = self._read_about(number)
-            except Exception as error:  # of many kinds, as above
+            except Exception as error:  # many kinds, as above
                 self._check_damaged(number, error)
                 damaged(number)
             else:
@@ -208,12 +207,12 @@ class Checkpoints:
         return jax.tree.unflatten(treedef, restored)
 
     def _check_damaged(self, number: int, error: Exception) -> None:
-        """Raises ValueError if an error of reading may be gone the next time."""
+        """Raises ValueError if the error may be gone at the next try."""
         if (cause := _passing(error)) is not None:
             raise ValueError(
                 f"checkpoint {self._folder / str(number)} can't be read: {cause}. Nothing is lost: "
-                "mend that, and the same command goes on; or move that checkpoint away, and the "
-                "one before is taken."
+                "fix that, and the same command resumes the run; or move that checkpoint away to "
+                "use the one before."
             ) from error
 
     def _check_fits(self, number: int, about: About, expected: Mapping[str, Any]) -> None:
@@ -226,28 +225,25 @@ class Checkpoints:
             more = f" and {len(different) - _MOST_NAMED} more" * (len(different) > _MOST_NAMED)
             raise ValueError(
                 f"checkpoint {self._folder / str(number)} is of another training: "
-                f"{'; '.join(different[:_MOST_NAMED])}{more}. Go on with what it was made with, or "
-                "move it away: those in training then begin anew. A flip state of another kind is "
-                "made by ovsw_jax.convert_flip_state."
+                f"{'; '.join(different[:_MOST_NAMED])}{more}. Resume with the settings it was "
+                "made with, or move it away: its trainings then start again. "
+                "ovsw_jax.convert_flip_state converts a flip state to another kind."
             )
 
     def _put_aside(self, number: int, report: Callable[[str], None]) -> None:
         aside = self._folder.with_name(f"{self._folder.name}.damaged")
         place = aside / str(number)
-        self.close()
-        distributed.wait("closing of checkpoints")
-        if distributed.is_first():
-            with self._writing():
+        with self._moving() as mover:
+            if mover:
                 aside.mkdir(exist_ok=True)
                 shutil.rmtree(place, ignore_errors=True)
                 (self._folder / str(number)).rename(place)
-        distributed.wait("moving of a checkpoint")
-        then = "Taking the one before" if self.numbers() else "There is none before"
+        then = "The one before is used" if self.numbers() else "There is none before"
         report(f"checkpoint {number} is damaged; it is now {place}. {then}")
 
 
 def _passing(error: Exception) -> str | None:
-    """What the system or the device lacks, if that is the cause, and not what the files hold."""
+    """What the system or the device lacks; None if the files themselves are damaged."""
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         return reason(error) or "there is not enough memory"
     code = system_error(error)
@@ -255,7 +251,7 @@ def _passing(error: Exception) -> str | None:
 
 
 def _quieten_orbax() -> None:
-    """For the rest of the process: what fails may be noticed in the background, and late."""
+    """Lasts for the rest of the process, since background failures may show late."""
     logging.getLogger("absl").addFilter(_is_not_of_orbax)
     hook = sys.unraisablehook
     if not (isinstance(hook, partial) and hook.func is _unless_left_behind):
@@ -263,7 +259,7 @@ def _quieten_orbax() -> None:
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-    """What Orbax logs of a failure, with several tracebacks, it raises too."""
+    """Orbax raises what it logs of a failure, with several tracebacks."""
     return "orbax" not in record.pathname
 
 
@@ -279,7 +275,7 @@ def _unless_left_behind(hook: Callable[[Any], object], unraisable: Any) -> None:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    """Whoever wrote a checkpoint may have put there anything."""
+    """An untrusted checkpoint may hold anything."""
     return value if isinstance(value, dict) else {}
 
 
@@ -312,17 +308,17 @@ def _checksums(leaves: Sequence[jax.Array]) -> jax.Array:
 
 @jax.jit
 def _have(leaves: Sequence[jax.Array], checksums: jax.Array) -> jax.Array:
-    """Whether these are the sums of the leaves; a scalar, which every process can read."""
+    """Whether the leaves have these checksums; a scalar, which every process can read."""
     return jnp.all(_checksums(leaves) == checksums)
 
 
 def _whole(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
-    """On the same devices, of an array that is whole on each."""
+    """The sharding on the same devices of an array that is whole on each."""
     return NamedSharding(sharding.mesh, P()) if isinstance(sharding, NamedSharding) else sharding
 
 
 def _checksum(x: jax.Array) -> jax.Array:
-    """Of all words times odd numbers, modulo 2^32: one changed word always changes it."""
+    """Sum of all words times odd numbers, modulo 2^32: one changed word always changes it."""
     if x.dtype == jnp.bool_:
         x = x.astype(jnp.uint8)
     word = jnp.dtype(f"uint{8 * min(x.dtype.itemsize, 4)}")

@@ -2,7 +2,7 @@
 
 config.json    every field of the Config         versions.json  packages, code, device
 data.json      number of images, classes, and fingerprints of the images
-metrics.jsonl  a line a member and epoch         tensorboard/   the same as events
+metrics.jsonl  a line per member and epoch       tensorboard/   the same as events
 latent.npz     initial latent weights and never-flipped masks of the first seed, where each
                optimizer has one point           checkpoints/   of members in training
 weights/       trained weights, likewise (see experiments.run.weights); so are histograms/ of latent
@@ -38,14 +38,22 @@ from experiments.sweep.members import Member
 
 PACKAGES = ("ovsw-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 LOCK = ".lock"
-# What parsing a line raises that is no row of a run.
+# Raised by parsing a line that is no row of a run.
 _NO_ROW = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-# Written before config.json, or with a dot while they are: with no more the run has not begun.
+# Written before config.json, first with a dot: a folder with no more has no run yet.
 _FIRST = {LOCK, "versions.json", ".versions.json", "data.json", ".data.json", ".config.json"}
 
 
 class RunFolder:
-    """A run folder, new or of an unfinished run, open for writing."""
+    """A run folder, new or of an unfinished run, open for writing.
+
+    `command` goes to versions.json, and `data`, which describes the data set, to data.json.
+
+    Raises:
+      ValueError: if the folder holds anything but a run of the same config and data, has links that
+        lead out of it, or can't be written.
+      WriteError: if only a part of it can be written.
+    """
 
     def __init__(
         self,
@@ -53,22 +61,10 @@ class RunFolder:
         command: str | None = None,
         data: Mapping[str, Any] | None = None,
     ):
-        """Makes the folder with config.json, data.json and versions.json, or opens it.
-
-        Args:
-          config: what is run.
-          command: the command line, for versions.json.
-          data: what the data set holds, for data.json.
-
-        Raises:
-          ValueError: if the folder holds anything but a run of the same config and data, has links
-            that lead out of it, or can't be written.
-          WriteError: if it can be written only in part.
-        """
         self.path = config.out or _new_path(config)
         self.checkpoints = Checkpoints(self.path / "checkpoints")  # of members in training
         self._command = command
-        self._lock = FileLock(self.path / LOCK)  # let go when the process ends, however it does
+        self._lock = FileLock(self.path / LOCK)  # released at any end of the process
         self._latent: dict[str, np.ndarray] = {}
         self._writers: dict[str, EventFile] = {}
         try:
@@ -84,8 +80,8 @@ class RunFolder:
         except OSError as error:
             self._lock.release()
             raise ValueError(
-                f"run folder {self.path} cannot be written: {error.strerror or error}. Mend that, "
-                "or give an --out that does not exist yet, where you may write and there is room."
+                f"run folder {self.path} cannot be written: {error.strerror or error}. Fix that, "
+                "or give another --out, where you may write and there is room."
             ) from error
 
     def _open(self, config: Config, data: Mapping[str, Any] | None) -> None:
@@ -95,7 +91,7 @@ class RunFolder:
         if there and not begun and "config.json" not in there:
             raise ValueError(
                 f"run folder {self.path} is not empty and holds no run; a run overwrites "
-                "nothing. Give another --out, or leave --out away for a new folder under runs/."
+                "nothing. Give another --out, or omit --out for a new folder under runs/."
             )
         check_links(self.path)
         self._lock.acquire(timeout=0)
@@ -112,7 +108,7 @@ class RunFolder:
         self._metrics = self._file("metrics.jsonl").open("a", encoding="utf-8")
 
     def note_continued(self) -> None:
-        """Versions may differ from those that the run began with; versions.json tells both."""
+        """Adds to versions.json the versions that the run resumes with."""
         path = self._file("versions.json")
         there = self._read_json("versions.json") if path.exists() else {}
         here = {"command": self._command, **versions()}
@@ -121,16 +117,16 @@ class RunFolder:
         self._write_json("versions.json", there)
 
     def forget_images(self) -> None:
-        """After one that can't be read: the run may go on with what is put in its place."""
+        """Drops the fingerprints: an unreadable image may be replaced before the run resumes."""
         kept = {k: v for k, v in self._data_json().items() if not k.endswith("_fingerprint")}
         self._write_json("data.json", kept)
 
     def has_lines(self) -> bool:
-        """Whether metrics.jsonl holds anything, be it a line that was cut off."""
+        """Whether metrics.jsonl holds anything, even an incomplete line."""
         return self._file("metrics.jsonl").stat().st_size > 0
 
     def rows(self) -> list[dict[str, Any]]:
-        """What metrics.jsonl holds; a last line that was cut off while it was written is not.
+        """The rows of metrics.jsonl, without an incomplete last line.
 
         Raises:
           ValueError: if another line is no row.
@@ -148,7 +144,7 @@ class RunFolder:
                     break
                 raise ValueError(
                     f"line {number} of {self._file('metrics.jsonl')} is no row of a run "
-                    f"({type(error).__name__}: {error}): the run can't go on. Mend the line, or "
+                    f"({type(error).__name__}: {error}): the run can't resume. Fix the line, or "
                     "give another --out."
                 ) from error
             rows.append(row)
@@ -157,7 +153,7 @@ class RunFolder:
     def keep_rows(
         self, rows: Iterable[Mapping[str, Any]], dropped: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Replaces metrics.jsonl, whole or not at all; what goes is kept beside it."""
+        """Replaces metrics.jsonl, whole or not at all; metrics.dropped.jsonl gets dropped rows."""
         if dropped:
             path = self._file("metrics.dropped.jsonl")
             with self._writing(path.name), path.open("a", encoding="utf-8") as file:
@@ -171,7 +167,7 @@ class RunFolder:
         with self._writing("metrics.jsonl"):
             self._metrics.write("".join(json.dumps(row) + "\n" for row in rows))
             self._metrics.flush()
-            os.fsync(self._metrics.fileno())  # before the checkpoint goes that made them
+            os.fsync(self._metrics.fileno())  # before their checkpoint is removed
         with self._writing("tensorboard"):
             for row in rows:
                 self._write_events(row)
@@ -185,13 +181,13 @@ class RunFolder:
         writer.add(values, row["step"])
 
     def close_events(self) -> None:
-        """Closes the TensorBoard files of members that are done: a sweep has many."""
+        """Closes the TensorBoard files of finished members: a sweep has many."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
 
     def keep_latent(self, optimizer: str, kind: str, layers: dict[str, np.ndarray]) -> None:
-        """Keeps arrays a layer for latent.npz; later ones of the same kind replace them."""
+        """Keeps an array per layer for latent.npz; later ones of the same kind replace them."""
         self._latent.update({f"{optimizer}|{layer}|{kind}": x for layer, x in layers.items()})
 
     def write_latent(self) -> None:
@@ -200,16 +196,15 @@ class RunFolder:
             write_arrays(self._file("latent.npz"), self.path, self._latent, compressed=True)
 
     def __enter__(self) -> Self:
-        """It is open already."""
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Closes it; what fails in that after an error, and mostly because of it, is not raised."""
+        """Closes it; after an error, suppresses what fails in that."""
         with contextlib.suppress(OSError) if error else contextlib.nullcontext():
             self.close()
 
     def close(self) -> None:
-        """Writes latent.npz and closes every file; whatever of it fails, the lock is let go."""
+        """Writes latent.npz and closes every file; releases the lock whatever fails."""
         with contextlib.ExitStack() as closing:
             closing.callback(self._lock.release)
             closing.callback(self.close_events)
@@ -223,7 +218,7 @@ class RunFolder:
         return self._writers[name]
 
     def _check_same(self, config: Config) -> None:
-        # A folder of an earlier version lacks fields that it then had no choice in.
+        # A folder of an earlier version lacks newer fields, which have their defaults.
         there = {**settings(Config()), **self._read_json("config.json")}
         here = dataclasses.asdict(config)
         for name in here.keys() - settings(config).keys():
@@ -232,7 +227,7 @@ class RunFolder:
         if different:
             raise ValueError(
                 f"run folder {self.path} holds another run; a run never overwrites another: "
-                f"{'; '.join(different)}. Give another --out, or leave --out away for a new folder "
+                f"{'; '.join(different)}. Give another --out, or omit --out for a new folder "
                 "under runs/."
             )
 
@@ -243,13 +238,12 @@ class RunFolder:
             changes = "; ".join(_changed(name, there[name], here[name]) for name in different)
             raise ValueError(
                 f"the data set has changed since run folder {self.path} was begun: {changes}. A "
-                "run does not go on with other images. Put them back as they were, or give "
-                f"another --out; or, if only what could not be read was mended, remove "
-                f"{self._file('data.json')}."
+                "run does not resume with other images. Restore them, or give another --out; or, "
+                f"if only unreadable images were replaced, remove {self._file('data.json')}."
             )
 
     def _remember(self, data: Mapping[str, Any] | None) -> None:
-        """Adds what data.json lacks, as in a folder of an earlier version."""
+        """Adds what data.json of an earlier version lacks."""
         there = self._data_json()
         if data is not None and data.keys() - there.keys():
             self._write_json("data.json", {**there, **data})
@@ -263,7 +257,7 @@ class RunFolder:
             return dict(json.loads(path.read_bytes()))
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(
-                f"{path} is no JSON object ({error}): the run can't go on. Mend it, or give "
+                f"{path} is no JSON object ({error}): the run can't resume. Fix it, or give "
                 "another --out."
             ) from error
 
@@ -275,8 +269,8 @@ class RunFolder:
                     self._latent = dict(arrays)
             except Exception as error:  # zipfile, zlib and NumPy raise many kinds
                 raise ValueError(
-                    f"{path} is damaged ({type(error).__name__}): the run can't go on. Remove it "
-                    "to go on without its histograms, or give another --out."
+                    f"{path} is damaged ({type(error).__name__}): the run can't resume. Remove it "
+                    "to resume without its histograms, or give another --out."
                 ) from error
 
     def _file(self, name: str) -> Path:
@@ -294,12 +288,12 @@ class RunFolder:
 
 
 def member_of(row: Mapping[str, Any]) -> Member:
-    """Whose row of metrics.jsonl it is."""
+    """The member of a row of metrics.jsonl."""
     return Member(str(row["optimizer"]), row.get("point", {}), int(row["seed"]))
 
 
 def _changed(name: str, there: Any, here: Any) -> str:
-    """How a value of data.json has changed."""
+    """How a value of data.json has changed, in words."""
     if name.endswith("_fingerprint"):
         split = name.removesuffix("_fingerprint")
         return f"{split} images are others, or have other names or classes"

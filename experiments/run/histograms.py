@@ -1,4 +1,4 @@
-"""Histograms of the latent weights by epoch: which weights wake up, and where they stand.
+"""Histograms of the latent weights by epoch: which weights wake up, and how large they are.
 
 RUN/histograms/OPTIMIZER-seedSEED.jsonl holds a line per epoch at which the training was evaluated,
 and one for the initial weights, epoch 0:
@@ -54,12 +54,12 @@ def _count(latent: jax.Array, kind: jax.Array) -> dict[str, jax.Array]:
 
 
 def file_of(run: Path, optimizer: str, seed: int) -> Path:
-    """Where a run keeps the histograms of one training."""
+    """The file with the histograms of one training."""
     return run / FOLDER / f"{optimizer}-seed{seed}.jsonl"
 
 
 def append(path: Path, epoch: int, step: int, counts: Counts) -> None:
-    """Adds the line of an epoch.
+    """Appends the line of an epoch.
 
     Raises:
       WriteError: if it can't be written.
@@ -81,7 +81,7 @@ def append(path: Path, epoch: int, step: int, counts: Counts) -> None:
 
 
 def read(path: Path) -> dict[int, dict[str, Any]]:
-    """What `append` wrote, by epoch; lines that were cut off while they were written are left out.
+    """What `append` wrote, by epoch, without incomplete lines.
 
     Raises:
       OSError: if there is no such file.

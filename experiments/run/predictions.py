@@ -1,7 +1,7 @@
-"""What a trained network answers to each test image.
+"""A trained network's answer to each test image.
 
 RUN/predictions/OPTIMIZER-seedSEED.npz holds, in the order of the test images, `label` and
-`predicted` class (uint16; the number of classes where the logits hold NaN) and the `probability` of
+`predicted` class (uint16; the number of classes if the logits hold NaN) and the `probability` of
 the predicted class (float16).
 """
 
@@ -24,7 +24,7 @@ class Predictions(NamedTuple):
 
 
 def file_of(run: Path, optimizer: str, seed: int) -> Path:
-    """Where a run keeps the predictions of one training."""
+    """The file with the predictions of one training."""
     return run / FOLDER / f"{optimizer}-seed{seed}.npz"
 
 

@@ -1,4 +1,4 @@
-"""The run folder as the other processes of a run see it."""
+"""The run folder as seen by the other processes of a run."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,10 +9,10 @@ from experiments.config import Config
 from experiments.run.folder import RunFolder
 
 
-class Follower(RunFolder):
+class ReadOnlyRunFolder(RunFolder):
     """Reads what the first process wrote, and takes part in checkpoints.
 
-    It writes nothing else, but that the run may go on with an image mended that it could not read.
+    It writes nothing but data.json, after an image that it could not read.
     """
 
     def _open(self, config: Config, data: Mapping[str, Any] | None) -> None:
@@ -20,19 +20,18 @@ class Follower(RunFolder):
         self._check_same_data(data)
 
     def note_continued(self) -> None:
-        """The first process does."""
+        """Left to the first process."""
 
     def keep_rows(
         self, rows: Iterable[Mapping[str, Any]], dropped: Sequence[Mapping[str, Any]]
     ) -> None:
-        """The first process does."""
+        """Left to the first process."""
 
     def write_metrics(self, rows: Sequence[dict[str, Any]]) -> None:
-        """The first process does."""
+        """Left to the first process."""
 
     def keep_latent(self, optimizer: str, kind: str, layers: dict[str, np.ndarray]) -> None:
-        """The first process does."""
+        """Left to the first process."""
 
     def close(self) -> None:
-        """Ends taking part in checkpoints."""
         self.checkpoints.close()

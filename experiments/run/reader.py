@@ -111,13 +111,11 @@ class Run:
 
     @property
     def planned_epochs(self) -> int | None:
-        """Epochs of the config, if it says."""
         epochs = self.config.get("epochs")
         return epochs if isinstance(epochs, int) else None
 
     @property
     def planned_seeds(self) -> list[int]:
-        """Seeds of the config; none if it does not say."""
         seeds = self.config.get("seeds")
         return seeds if isinstance(seeds, list) else []
 
@@ -138,7 +136,7 @@ class Run:
         return arm in self.epochs and not self.progress(arm)
 
     def progress(self, arm: str) -> list[str]:
-        """How far an unfinished arm came, as ["epoch 12 of 30", "2 of 3 seeds"] or less."""
+        """What an unfinished arm has reached, as ["epoch 12 of 30", "2 of 3 seeds"] or less."""
         parts = []
         if self.last_epoch(arm) < (self.planned_epochs or 0):
             parts.append(f"epoch {self.last_epoch(arm)} of {self.planned_epochs}")
@@ -152,7 +150,6 @@ class Run:
         return [seed for seed in self.seeds(arm) if "loss" not in rows[seed].values]
 
     def layers(self, arm: str) -> list[str]:
-        """Names of the binary layers, from input to output."""
         rows = self.epochs[arm][self.last_epoch(arm)]
         return depth_order(list(next(iter(rows.values())).layers))
 
@@ -173,7 +170,7 @@ class Run:
         return np.array(epochs, np.int64), np.array(values, np.float64)
 
     def final(self, arm: str, metric: str) -> list[float]:
-        """The metric at the last epoch, one value a seed; top-1 at `top1_epoch`, else NaN."""
+        """The metric at the last epoch, one value per seed; top-1 at `top1_epoch`, else NaN."""
         epoch = self.top1_epoch(arm) if metric in (TOP1, TOP5) else self.last_epoch(arm)
         rows = {} if epoch is None else self.epochs[arm][epoch]
         return [_value(rows[s], metric, None) if s in rows else math.nan for s in self.seeds(arm)]

@@ -1,15 +1,11 @@
-"""Links in a run folder: one from a stranger may lead out of it, and what is written goes there."""
+"""Symlinks in a run folder: in an untrusted folder they may lead out of it."""
 
 import os
 from pathlib import Path
 
 
 def check_links(run: Path) -> None:
-    """Before anything is written to a run folder that was there already.
-
-    Raises:
-      ValueError: if a link in it leads out of it.
-    """
+    """Raises ValueError if a link in the folder leads out of it; called before writing to it."""
     inside = os.path.realpath(run)
     for folder, folders, files in os.walk(run):
         for path in (Path(folder, name) for name in (*folders, *files)):

@@ -1,6 +1,6 @@
-"""Trained weights as files: where another training starts, or what its teacher knows.
+"""Trained weights as files: the start of another training, or its teacher.
 
-RUN/weights/OPTIMIZER-seedSEED.npz holds an array a parameter and batch statistic, named by its
+RUN/weights/OPTIMIZER-seedSEED.npz holds an array per parameter and batch statistic, named by its
 path: `params/layer1/0/conv1/latent_kernel`, `statistics/bn1/mean`; and `data/classes`,
 `data/image_shape`, `data/mean` and `data/std` of the images. NumPy reads it without pickle.
 """
@@ -26,7 +26,7 @@ _DATA_KINDS = {"classes": "U", "image_shape": "iu", "mean": "f", "std": "f"}
 
 
 class Data(NamedTuple):
-    """What trained weights were trained on: names of classes, and how images were given."""
+    """The data set that weights were trained on: its classes, and how images were given."""
 
     classes: tuple[str, ...]
     image_shape: tuple[int, ...]  # (height, width, channels)
@@ -35,23 +35,17 @@ class Data(NamedTuple):
 
 
 def data_for(dataset: Dataset | StreamedDataset) -> Data:
-    """The same of a data set."""
+    """The same for a loaded data set."""
     return Data(dataset.classes, dataset.image_shape, dataset.mean, dataset.std)
 
 
 def file_of(run: Path, optimizer: str, seed: int) -> Path:
-    """Where a run keeps the weights of one training."""
+    """The file with the weights of one training."""
     return run / FOLDER / f"{optimizer}-seed{seed}.npz"
 
 
 def save(path: Path, state: tuple[Any, Any], data: Data) -> None:
-    """Writes the weights of one training, whole or not at all.
-
-    Args:
-      path: the file.
-      state: parameters and batch statistics; random keys among them are left out.
-      data: what they were trained on.
-    """
+    """Writes parameters and batch statistics of one training, whole or not at all; no keys."""
     run = path.parent.parent
     with writing(path.parent, run):
         path.parent.mkdir(exist_ok=True)
@@ -71,10 +65,9 @@ def _is_storable(dtype: Any) -> bool:
 
 
 def find(run: Path, optimizer: str, seed: int) -> Path:
-    """The weights that a training with `optimizer` and `seed` takes of an earlier run.
+    """The weights of an earlier run from which a training with `optimizer` and `seed` starts.
 
-    Those of the same optimizer and seed; where the run has not that optimizer or seed, of the
-    first that it has.
+    They are those of the same optimizer and seed; if the run lacks either, those of its first.
 
     Raises:
       ValueError: if `run` is no run folder, or keeps no such weights.
@@ -124,22 +117,18 @@ def config_of(run: Path) -> dict[str, Any]:
 
 
 def load(path: Path, params: Any, statistics: Any) -> tuple[Any, Any]:
-    """Trained weights in the place of a network's own.
+    """Parameters and batch statistics of a network, replaced by trained ones.
 
-    Real weights become latent weights where the network's are, and latent ones real: so a network
-    with binary activations is the start of one whose weights are binary too.
+    Real weights become latent weights where the network has latent ones, and latent weights become
+    real: a network with binary activations can be the start of one whose weights are binary too.
 
     Args:
       path: file written by `save`.
       params: parameters of the network, or their shapes.
-      statistics: its batch statistics, or their shapes; random keys among them stay.
-
-    Returns:
-      The two pytrees with the trained arrays in them.
+      statistics: batch statistics, or their shapes; random keys among them stay.
 
     Raises:
-      ValueError: if the file can't be read, names, shapes or kinds of numbers differ from the
-        network's, or they hold NaN.
+      ValueError: if the file can't be read, does not fit the network, or holds NaN.
     """
     found = {_common_name(n): x for n, x in _read(path).items() if not n.startswith(_DATA)}
     wanted = {_common_name(name): x for name, x in _named_leaves(params, statistics).items()}
@@ -234,7 +223,7 @@ def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any])
 
 
 def _kind(dtype: Any) -> str:
-    """Whether numbers of one dtype can stand for those of another."""
+    """The kind of numbers that a dtype holds: numbers of one kind can stand for each other."""
     kinds = {"floating": jnp.floating, "integer": jnp.integer, "bool": jnp.bool_}
     return next((name for name, kind in kinds.items() if jnp.issubdtype(dtype, kind)), str(dtype))
 

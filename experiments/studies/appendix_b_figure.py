@@ -1,16 +1,14 @@
 """python -m experiments.figures.appendix_b [--out FOLDER]: Appendix B measured and drawn.
 
-Writes appendix_b.csv and appendix_b.png. What is measured, and on which network, is told in
-`experiments/studies/appendix_b.py`.
+Writes appendix_b.csv and appendix_b.png. `experiments/studies/appendix_b.py` says what is
+measured, and on which network.
 
-Where a curve jumps to the order of 1, batch norm's epsilon has moved an activation across zero,
-and a sign further on is another one.
+A curve jumps to the order of 1 where batch norm's epsilon moves an activation across zero, so that
+a later sign changes.
 """
 
-import csv
-import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.figures import style
+from experiments.figures.points import Point, write_csv
 
 if TYPE_CHECKING:  # a figure is drawn without jax
     from experiments.studies.appendix_b import Change, Ratio
@@ -51,27 +50,24 @@ def main(out: Path = Path("runs") / NAME) -> None:
 
     changes, ratios = measure_changes(), measure_ratios()
     out.mkdir(parents=True, exist_ok=True)
-    write_csv(out / f"{NAME}.csv", changes, ratios)
+    write_csv(out / f"{NAME}.csv", list(rows(changes, ratios)))
     with style.applied():
         figure(changes, ratios).savefig(out / f"{NAME}.png", dpi=style.DPI)
     for suffix in ("csv", "png"):
         print(out / f"{NAME}.{suffix}")
 
 
-def write_csv(path: Path, changes: "Sequence[Change]", ratios: "Sequence[Ratio]") -> None:
-    """One long table: a row a measured number, with what it was measured for."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("scaled", "scale", "dtype", "epsilon", "quantity", "value"))
-        for c in changes:
-            for quantity in _QUANTITIES:
-                value = dataclasses.asdict(c)[quantity]
-                name = f"relative change of {quantity}"
-                writer.writerow((c.scaled, f"{c.scale:.6g}", c.dtype, c.epsilon, name, value))
-        for r in ratios:
-            for rule, value in (("", r.plain), (" after AGS", r.after_ags)):
-                name = f"median |G_i| / |W_i|{rule}"
-                writer.writerow(("gamma", f"{r.scale:.6g}", "float32", 1e-5, name, value))
+def rows(changes: "Sequence[Change]", ratios: "Sequence[Ratio]") -> Iterator[Point]:
+    """A row per measured number, with what it was measured for."""
+    for c in changes:
+        case = {"scaled": c.scaled, "scale": c.scale, "dtype": c.dtype, "epsilon": c.epsilon}
+        for quantity in _QUANTITIES:
+            name, value = f"relative change of {quantity}", getattr(c, quantity)
+            yield {**case, "quantity": name, "value": value}
+    for r in ratios:
+        case = {"scaled": "gamma", "scale": r.scale, "dtype": "float32", "epsilon": 1e-5}
+        for rule, value in (("", r.plain), (" after AGS", r.after_ags)):
+            yield {**case, "quantity": f"median |G_i| / |W_i|{rule}", "value": value}
 
 
 def figure(changes: "Sequence[Change]", ratios: "Sequence[Ratio]") -> Figure:
@@ -93,7 +89,7 @@ def _draw_changes(axes: Axes, scaled: str, changes: "Sequence[Change]") -> None:
     for (dtype, epsilon), (color, linestyle) in _CASES.items():
         case = [c for c in changes if (c.dtype, c.epsilon) == (dtype, epsilon)]
         for quantity, marker in _QUANTITIES.items():
-            # No change at all has no place on a logarithmic axis: the unscaled network itself.
+            # A logarithmic axis has no place for zero, which is the unscaled network itself.
             drawn = [c for c in case if getattr(c, quantity) > 0]
             axes.loglog(
                 [c.scale for c in drawn],

@@ -4,7 +4,6 @@ Writes signs.csv and signs.png. Both columns of numbers come from the library's 
 values by calling them, the gradients by `jax.vjp`.
 """
 
-import csv
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.figures import style
+from experiments.figures.points import Point, write_csv
 from experiments.run.reader import FloatArray
 
 NAME = "signs"
@@ -44,7 +44,7 @@ def main(out: Path = Path("runs") / NAME) -> None:
     """
     found = curves()
     out.mkdir(parents=True, exist_ok=True)
-    write_csv(out / f"{NAME}.csv", found)
+    write_csv(out / f"{NAME}.csv", rows(found))
     with style.applied():
         figure(found).savefig(out / f"{NAME}.png", dpi=style.DPI)
     for suffix in ("csv", "png"):
@@ -103,19 +103,23 @@ def _measure(f: Callable[[Any], Any]) -> tuple[FloatArray, FloatArray]:
     return np.asarray(values, np.float64), np.asarray(gradients, np.float64)
 
 
-def write_csv(path: Path, found: Sequence[Curve]) -> None:
-    """One long table, a row a point."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("block", "setting", "x", "value", "gradient"))
-        for curve in found:
-            for x, value, gradient in zip(GRID, curve.values, curve.gradients, strict=True):
-                row = (f"{number:.6g}" for number in (x, value, gradient))
-                writer.writerow((curve.block, curve.setting, *row))
+def rows(found: Sequence[Curve]) -> list[Point]:
+    """A row per block, setting and x."""
+    return [
+        {
+            "block": c.block,
+            "setting": c.setting,
+            "x": float(x),
+            "value": float(v),
+            "gradient": float(g),
+        }
+        for c in found
+        for x, v, g in zip(GRID, c.values, c.gradients, strict=True)
+    ]
 
 
 def figure(found: Sequence[Curve]) -> Figure:
-    """A panel a block; of two settings the second is dashed."""
+    """A panel per block; a second setting is dashed."""
     blocks = list(dict.fromkeys(curve.block for curve in found))
     with style.applied():
         fig = style.new_figure(8.6, width=9.0)

@@ -1,1 +1,1 @@
-"""Which trainings a config stands for."""
+"""The trainings of a config."""

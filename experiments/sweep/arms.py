@@ -1,7 +1,7 @@
 """The arms of a run: an optimizer at one point of a sweep, with a key and a name to show.
 
-A point says which values the run's grids gave it, {} in a plain comparison. Fields that are the
-same at all points of an optimizer tell its arms not apart, so that no key and no name holds them.
+A point says which values the run's grids gave it, {} in a plain comparison. Keys and names
+leave out fields that are the same at all points of an optimizer.
 """
 
 import re
@@ -35,7 +35,7 @@ def field_name(field: str) -> str:
 
 
 def value_text(value: Value, digits: int = 6) -> str:
-    """A value as one would type it.
+    """A value as a user types it.
 
     >>> value_text(0.04), value_text(1000.0), value_text(1e-6), value_text("normal")
     ('0.04', '1000', '1e-6', 'normal')

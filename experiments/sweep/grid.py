@@ -1,4 +1,4 @@
-"""What a sweep varies, as one writes it: `optimizer=sgd,ovsw init_scale=0.01,1,100`.
+"""What a sweep varies, as written on the command line: `optimizer=sgd,ovsw init_scale=0.01,1,100`.
 
 A grid is the product of its values; several grids are the union of their points.
 """
@@ -11,7 +11,7 @@ Point = tuple[str, Mapping[str, Value]]  # an optimizer, and what the grid gives
 
 
 def parse(grid: str) -> dict[str, tuple[Value, ...]]:
-    """The values by field; what reads as a number is one.
+    """The values by field; numbers are floats.
 
     >>> parse("optimizer=sgd,ovsw init_scale=0.1,1")
     {'optimizer': ('sgd', 'ovsw'), 'init_scale': (0.1, 1.0)}

@@ -1,4 +1,4 @@
-"""Which trainings a config stands for: points of its grids times seeds, grouped into programs.
+"""The trainings of a config: points of its grids times seeds, grouped into programs.
 
 Members whose shapes agree, those that differ in numbers and seeds only, share one compiled program.
 """
@@ -15,7 +15,7 @@ from experiments.optimizers import OPTIMIZERS, users
 from experiments.sweep import grid
 from experiments.sweep.grid import Point, Value
 
-# Fields of a Config that a grid may vary beside its numbers; each value is a program of its own.
+# The fields without numbers that a grid may vary; each value needs its own program.
 _WORDS = ("init", "network", "flip_state")
 _NUMBERS = tuple(
     f.name
@@ -47,7 +47,7 @@ class Program:
       optimizer: key of the optimizer.
       config: what all members share.
       varying: fields that differ from member to member, all of them numbers.
-      members: seed by seed, so that a run that is stopped has compared all points on some seeds.
+      members: seed by seed, so that a run stopped early has compared all points on some seeds.
     """
 
     optimizer: str
@@ -82,7 +82,7 @@ def programs(config: Config) -> list[Program]:
 def chunks(programs: Sequence[Program], size: int) -> Iterator[tuple[Program, Sequence[Member]]]:
     """Members that train together, at most `size` of one program.
 
-    First chunks of all programs come first: whoever stops a run early has compared them all.
+    First chunks of all programs come first, so that a run stopped early has compared them all.
     """
     cut = [[(p, p.members[i : i + size]) for i in range(0, len(p.members), size)] for p in programs]
     for layer in itertools.zip_longest(*cut):

@@ -1,1 +1,1 @@
-"""Training: from initial weights or a checkpoint to the last epoch."""
+"""Training: `step.py` is what is compiled, `loop.py` trains, `chain.py` makes the optimizer."""

@@ -1,6 +1,7 @@
-"""From a row of `experiments.optimizers` and a config to a gradient transformation."""
+"""Makes the gradient transformation of an optimizer in `experiments.optimizers`."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,8 +12,6 @@ import ovsw_jax as ovsw
 from experiments.config import Config
 from experiments.optimizers import OPTIMIZERS
 from experiments.training.networks import KernelAxes
-
-Scheduled = Callable[[float], optax.Schedule]  # from the learning rate at the top
 
 
 def make_optimizer(
@@ -38,26 +37,26 @@ def make_optimizer(
             f"binary={config.binary} there are none: use {' or '.join(usable)}."
         )
 
-    def scheduled(top: float) -> optax.Schedule:
-        return learning_rate(config, steps_per_epoch, top)
-
     if axes and axes.stacked and not config.decay_1d and "weight_decay" in row.fields:
         raise ValueError(
             f"decay_1d=False keeps weight decay from parameters with one axis, and in a stack of "
             f"layers, as at {axes.stacked[0]}, those have two. Decay them all (--decay-1d), or "
             "hold the layers in an nnx.List."
         )
-    return optax.chain(*(_MAKERS[link](config, scheduled, axes) for link in row.chain))
+    scheduled = partial(learning_rate, config, steps_per_epoch)
+    return optax.chain(*(_make(link, config, scheduled, axes) for link in row.chain))
 
 
-def learning_rate(config: Config, steps_per_epoch: int, top: float | None = None) -> optax.Schedule:
-    """Linear warm-up, then a cosine that ends at 1e-4 of the top; constant within an epoch.
+def learning_rate(
+    config: Config, steps_per_epoch: int, peak: float | None = None
+) -> optax.Schedule:
+    """Linear warm-up, then a cosine that ends at 1e-4 of the peak; constant within an epoch.
 
     Source: authors' code: lr (e + 1) / w while e < w, then lr (1 + cos pi (e - w) / (E - w)) / 2
-    + 1e-5 in epoch e of E, for lr = 0.1. For another `top` (None is the config's learning rate)
-    the floor keeps its share of it; that is ours.
+    + 1e-5 in epoch e of E, for lr = 0.1. For another `peak` (None is the config's learning rate)
+    the floor is the same share of it; that is ours.
     """
-    lr, warmup = config.learning_rate if top is None else top, config.warmup_epochs
+    lr, warmup = config.learning_rate if peak is None else peak, config.warmup_epochs
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         epoch = jnp.asarray(count) // steps_per_epoch
@@ -68,68 +67,53 @@ def learning_rate(config: Config, steps_per_epoch: int, top: float | None = None
     return schedule
 
 
-def _ags(c: Config, scheduled: Scheduled, axes: KernelAxes | None) -> optax.GradientTransformation:
-    return ovsw.ags(c.lam, axes=axes and axes.filter)
-
-
-def _sad(c: Config, scheduled: Scheduled, axes: KernelAxes | None) -> optax.GradientTransformation:
-    return ovsw.sad(c.tau, **_flip_state(c))
-
-
-def _flips(
-    c: Config, scheduled: Scheduled, axes: KernelAxes | None
+def _make(
+    link: str,
+    c: Config,
+    scheduled: Callable[[float], optax.Schedule],
+    axes: KernelAxes | None,
 ) -> optax.GradientTransformation:
-    if c.binary != "both":  # no signs of weights, no flips
-        return optax.identity()
-    return ovsw.track_flip_state(**_flip_state(c))
+    """One link of `experiments.optimizers.LINKS`; `scheduled` takes the peak learning rate."""
+    flip_state: Any = {
+        "momentum": c.flip_momentum,
+        "threshold": c.threshold,
+        "state": c.flip_state,
+    }
+    match link:
+        case "ags":
+            return ovsw.ags(c.lam, axes=axes and axes.filter)
+        case "sad":
+            return ovsw.sad(c.tau, **flip_state)
+        case "flips":
+            if c.binary != "both":  # without signs of weights there are no flips
+                return optax.identity()
+            return ovsw.track_flip_state(**flip_state)
+        case "sgd":
+            return optax.chain(
+                optax.add_decayed_weights(c.weight_decay, mask=partial(_decayed, c.decay_1d)),
+                optax.sgd(scheduled(c.learning_rate), momentum=c.momentum),
+            )
+        case "lars":
+            return ovsw.lars_sgd(
+                scheduled(c.learning_rate),
+                eta=c.eta,
+                momentum=c.momentum,
+                weight_decay=c.weight_decay,
+                axes=axes and axes.layer,
+                decay_1d=c.decay_1d,
+            )
+        case "adam":
+            return optax.adam(scheduled(c.adam_learning_rate))
+        case "bop":  # flips the binary weights; Adam trains the rest, as by Bop's authors
+            flips = ovsw.bop(c.bop_threshold, adaptivity=c.bop_adaptivity)
+            adam = _make("adam", c, scheduled, axes)
+            return optax.partition({"binary": flips, "real": adam}, _kinds)
+    raise KeyError(link)
 
 
-def _sgd(c: Config, scheduled: Scheduled, axes: KernelAxes | None) -> optax.GradientTransformation:
-    def decayed(params: Any) -> Any:
-        return jax.tree.map(lambda p: c.decay_1d or jnp.ndim(p) > 1, params)
-
-    return optax.chain(
-        optax.add_decayed_weights(c.weight_decay, mask=decayed),
-        optax.sgd(scheduled(c.learning_rate), momentum=c.momentum),
-    )
+def _decayed(decay_1d: bool, params: Any) -> Any:
+    return jax.tree.map(lambda p: decay_1d or jnp.ndim(p) > 1, params)
 
 
-def _lars(c: Config, scheduled: Scheduled, axes: KernelAxes | None) -> optax.GradientTransformation:
-    return ovsw.lars_sgd(
-        scheduled(c.learning_rate),
-        eta=c.eta,
-        momentum=c.momentum,
-        weight_decay=c.weight_decay,
-        axes=axes and axes.layer,
-        decay_1d=c.decay_1d,
-    )
-
-
-def _adam(c: Config, scheduled: Scheduled, axes: KernelAxes | None) -> optax.GradientTransformation:
-    return optax.adam(scheduled(c.adam_learning_rate))
-
-
-def _bop(c: Config, scheduled: Scheduled, axes: KernelAxes | None) -> optax.GradientTransformation:
-    """Bop flips the binary weights; Adam trains the rest, as its authors do."""
-
-    def kinds(params: Any) -> Any:
-        return jax.tree.map(lambda m: "binary" if m else "real", ovsw.latent_mask(params))
-
-    flips = ovsw.bop(c.bop_threshold, adaptivity=c.bop_adaptivity)
-    return optax.partition({"binary": flips, "real": _adam(c, scheduled, axes)}, kinds)
-
-
-def _flip_state(c: Config) -> dict[str, Any]:
-    return {"momentum": c.flip_momentum, "threshold": c.threshold, "state": c.flip_state}
-
-
-_Maker = Callable[[Config, Scheduled, KernelAxes | None], optax.GradientTransformation]
-_MAKERS: dict[str, _Maker] = {
-    "ags": _ags,
-    "sad": _sad,
-    "flips": _flips,
-    "sgd": _sgd,
-    "lars": _lars,
-    "adam": _adam,
-    "bop": _bop,
-}
+def _kinds(params: Any) -> Any:
+    return jax.tree.map(lambda m: "binary" if m else "real", ovsw.latent_mask(params))

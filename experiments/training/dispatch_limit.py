@@ -1,4 +1,4 @@
-"""How far the host runs ahead of the devices."""
+"""Limits how far the host runs ahead of the devices."""
 
 import time
 from typing import Any
@@ -8,27 +8,24 @@ import jax
 SECONDS_AHEAD = 0.25
 
 
-class Pace:
+class DispatchLimit:
     """Waits for the devices once in a while, so that the host knows where they are.
 
-    JAX returns before a step is made, and a run of long steps would be asked to stop, to save or to
-    tell how fast it is a minute before its devices get there. They idle for one dispatch a wait.
+    JAX returns before a step is done. Without waits, long steps would let the host run ahead by
+    minutes, and a signal, a checkpoint or the speed shown would come that much too early. A wait
+    leaves the devices idle for one dispatch.
 
     Attributes:
-      allowed: calls from one wait to the next; several processes must wait at the same ones.
+      allowed: calls from one wait to the next; several processes must wait at the same ones. The
+        first two calls wait, since the first one compiles.
     """
 
     def __init__(self) -> None:
-        """Starts with a wait at the first call, which compiles, and at the second."""
         self._calls, self.allowed = 0, 1
         self._since = time.perf_counter()
 
     def caught_up(self, result: Any) -> bool:
-        """After each call: whether this was one to wait for.
-
-        Args:
-          result: of the call, any pytree of arrays.
-        """
+        """Called with the `result` of each call, any pytree of arrays; whether it waited for it."""
         self._calls += 1
         if self._calls < self.allowed:
             return False

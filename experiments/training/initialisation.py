@@ -19,14 +19,14 @@ def initialise_latent(
 
     Args:
       params: parameters as the network makes them: Kaiming normal.
-      key: random key, of which uniform weights are drawn.
+      key: random key for uniform weights.
       distribution: "normal" keeps the network's own weights, "uniform" draws new ones.
       gamma: factor.
       axes: of the latent kernels; None if there are none.
 
     Returns:
-      The params with other latent kernels; their standard deviation is gamma sqrt(2 / fan_in)
-      for both distributions.
+      The params with other latent kernels, of standard deviation gamma sqrt(2 / fan_in) for both
+      distributions.
     """
     flat = traverse_util.flatten_dict(params)
     of_filters, of_layers = (

@@ -21,7 +21,7 @@ from experiments.run.folder import RunFolder
 from experiments.run.predictions import Predictions
 from experiments.sweep.members import programs
 from experiments.training import position
-from experiments.training.dispatch_limit import Pace
+from experiments.training.dispatch_limit import DispatchLimit
 from experiments.training.position import Epoch, signs_of
 from experiments.training.skipping import Skips, name_wrong
 from experiments.training.step import (
@@ -31,17 +31,17 @@ from experiments.training.step import (
     never_flipped,
     take_member,
 )
-from experiments.training.step_group import Together
+from experiments.training.step_group import StepGroup
 
 SHARE_OF_DRAWING = 0.01  # of the time, at most
 
 
 class GivenUpError(ValueError):
-    """The only training of a run makes no finite step any more."""
+    """The only training of a run makes no more finite steps."""
 
 
 class Training:
-    """Trains them and writes a row a member and epoch.
+    """Trains members together and writes a row per member and epoch.
 
     `on_step(steps done, means so far)` and `on_epoch(epoch, means)` report progress.
     """
@@ -49,7 +49,7 @@ class Training:
     def __init__(
         self,
         config: Config,
-        together: Together,
+        group: StepGroup,
         run: RunFolder,
         *,
         data: weights.Data,
@@ -58,49 +58,45 @@ class Training:
         on_epoch: Callable[[int, Mapping[str, float]], None],
         signals: Signals,
     ):
-        """Trains nothing yet."""
         self.config, self.run_folder, self.data = config, run, data
-        self.together, self.steps, self.values = together, together.steps, together.values
+        self.group, self.steps, self.values = group, group.steps, group.values
         self.on_step, self.on_epoch, self.signals = on_step, on_epoch, signals
-        self.seeds = [m.seed for m in together.members]
+        self.seeds = [m.seed for m in group.members]
         self.given_up: dict[int, str] = {}  # by the member's number: since when, and why
         self.only_one = sum(len(p.members) for p in programs(config)) == 1
         self.keeps_weights = keep_weights
-        binary = together.steps.binary_weights
+        binary = group.steps.binary_weights
         self.keeps_latent = keep_weights and binary and self.seeds[0] == config.seeds[0]
         self.compiled = False
         self.saved = time.monotonic()
         self.restored: tuple[TrainState, Epoch] | None = None
 
     def restore(self, report: Callable[[str], None]) -> None:
-        """Takes up where the newest checkpoint stands, if there is one.
-
-        Args:
-          report: told of damaged checkpoints.
+        """Resumes from the newest checkpoint, if there is one; `report` is called for damaged ones.
 
         Raises:
           ValueError: if it is of another config, network or flip state.
         """
         self.restored = position.restore(
-            self.run_folder.checkpoints, self.together, self.config, self._initial(), report
+            self.run_folder.checkpoints, self.group, self.config, self._initial(), report
         )
 
     @property
     def epochs_done(self) -> int:
-        """Until where `restore` took it up."""
+        """Epochs before the one that `restore` resumes."""
         return 0 if self.restored is None else self.restored[1].number - 1
 
     @property
     def steps_done(self) -> int:
-        """Likewise, in the epoch then under way."""
+        """Steps of that epoch that are done."""
         return 0 if self.restored is None else self.restored[1].steps
 
     def run(self) -> None:
-        """From its start, or where `restore` took it up, to the last epoch.
+        """Trains from the start, or from where `restore` resumed, to the last epoch.
 
         Raises:
           Stopped: at a signal.
-          ValueError: if the run's only member is given up, as `Config.max_skipped` says.
+          ValueError: if the run's only member is given up, see `Config.max_skipped`.
         """
         with self.signals.waiting():
             self._train(*(self.restored or self.begin()))
@@ -115,7 +111,7 @@ class Training:
             self._keep_latent("initial", latent_weights(state.params))
             self.run_folder.write_latent()
         self._write_histograms(state, 0)
-        return position.begin(self.together, state, 1)
+        return position.begin(self.group, state, 1)
 
     def _train(self, state: TrainState, epoch: Epoch) -> None:
         while True:
@@ -123,7 +119,7 @@ class Training:
             last = epoch.number == self.config.epochs
             if epoch.number % self.config.evaluate_every == 0 or last:
                 with self._kept(state, epoch):
-                    found = self.steps.evaluate(state, partial(self._heed_alone, state, epoch))
+                    found = self.steps.evaluate(state, partial(self._between_batches, state, epoch))
                 measured |= found.metrics
                 self._write_histograms(state, epoch.number)
             if self.keeps_latent:
@@ -139,7 +135,7 @@ class Training:
             self.on_epoch(epoch.number, self._shown({**measured, "top1": top1}))
             if last:
                 return
-            state, epoch = position.begin(self.together, state, epoch.number + 1)
+            state, epoch = position.begin(self.group, state, epoch.number + 1)
 
     def _write_weights(self, state: TrainState) -> None:
         if self.keeps_weights:
@@ -160,8 +156,8 @@ class Training:
                 histograms.append(file, epoch, step, take_member(counts, i))
 
     def _files(self, file_of: Callable[[Path, str, int], Path]) -> Iterator[tuple[int, Path]]:
-        """Number and file of each member; none where another process writes them."""
-        members = self.together.members[: self.together.count] if distributed.is_first() else ()
+        """Number and file of each member; none in a process that does not write."""
+        members = self.group.members[: self.group.count] if distributed.is_first() else ()
         for i, member in enumerate(members):
             yield i, file_of(self.run_folder.path, member.optimizer, member.seed)
 
@@ -173,51 +169,53 @@ class Training:
             return None
 
         def trained(i: int, params: Any, statistics: Any) -> tuple[Any, Any]:
-            member = self.together.members[i]
+            member = self.group.members[i]
             path = weights.find(run, member.optimizer, member.seed)
             return weights.load(path, params, statistics)
 
         return trained
 
-    def _heed(self, state: TrainState, epoch: Epoch, pace: Pace, draw: bool) -> bool:
-        """Between two steps: stops if that was asked for, saves if it is time.
+    def _between_steps(
+        self, state: TrainState, epoch: Epoch, limit: DispatchLimit, draw: bool
+    ) -> bool:
+        """Between two steps: stops if a signal asked for it, saves if it is time.
 
-        Processes that train together decide together: one that was asked to stop stops all, and
-        for the rest the first decides.
+        Processes that train together decide together: a signal to one stops all; the first one
+        decides when to save and to draw.
 
         Returns:
           Whether to draw.
         """
         save = time.monotonic() - self.saved > self.config.checkpoint_seconds
-        wanted = distributed.gather([self.signals.asked or 0, save, draw, pace.allowed])
+        wanted = distributed.gather([self.signals.asked or 0, save, draw, limit.allowed])
         stop = int(wanted[:, 0].max())
-        save, draw, pace.allowed = bool(wanted[0, 1]), bool(wanted[0, 2]), int(wanted[0, 3])
+        save, draw, limit.allowed = bool(wanted[0, 1]), bool(wanted[0, 2]), int(wanted[0, 3])
         if stop or save:
             self._save(state, epoch)
         if stop:
             self.run_folder.checkpoints.wait()
-            self.signals.asked = None  # this is heeding it
+            self.signals.asked = None
             raise Stopped(stop)
         return draw
 
-    def _heed_alone(self, state: TrainState, epoch: Epoch) -> None:
-        """The same between batches that are evaluated, which processes don't reach at one time."""
+    def _between_batches(self, state: TrainState, epoch: Epoch) -> None:
+        """The same between batches of an evaluation, which processes do not reach together."""
         if distributed.alone():
-            self._heed(state, epoch, Pace(), False)
+            self._between_steps(state, epoch, DispatchLimit(), False)
 
     def _save(self, state: TrainState, epoch: Epoch) -> None:
-        position.save(self.run_folder.checkpoints, self.together, self.config, state, epoch)
+        position.save(self.run_folder.checkpoints, self.group, self.config, state, epoch)
         self.saved = time.monotonic()
 
     def train_epoch(self, state: TrainState, epoch: Epoch) -> tuple[TrainState, dict[str, Any]]:
-        """Trains the rest of an epoch; gives means over all its steps, and how things then stand.
+        """Trains the rest of an epoch; returns the state and the means over all of its steps.
 
-        The means are over the steps that were made, not over skipped ones. Of none, what layers
-        did is 0, loss and top-1 are NaN; the loss also of members that were given up by the end.
-        What the process's first call takes, which compiles, is no part of images/s.
+        The means leave out skipped steps. If all were skipped, layer metrics are 0, and loss and
+        top-1 are NaN; the loss is NaN for given-up members too. images/s leave out the first call,
+        which compiles.
         """
         count, at_once = self.steps.steps_per_epoch, self.config.steps_per_call
-        pace, draw_at = Pace(), 0.0
+        limit, draw_at = DispatchLimit(), 0.0
         timed = epoch.images, epoch.seconds
         started = time.perf_counter() - epoch.seconds
         with contextlib.closing(epoch.batches):  # an error must stop the threads that decode
@@ -228,11 +226,13 @@ class Training:
                     state, epoch.sums, batch, self.values, count=taken
                 )
                 epoch.steps += taken
-                epoch.images += taken * self.config.batch_size * self.together.count
-                if not pace.caught_up(epoch.sums):
+                epoch.images += taken * self.config.batch_size * self.group.count
+                if not limit.caught_up(epoch.sums):
                     continue
                 epoch.seconds = time.perf_counter() - started
-                if self._heed(state, epoch, pace, draw_at < epoch.seconds and epoch.steps < count):
+                if self._between_steps(
+                    state, epoch, limit, draw_at < epoch.seconds and epoch.steps < count
+                ):
                     drawing = self._draw(state, epoch)
                     draw_at = epoch.seconds + drawing / SHARE_OF_DRAWING
                 if not self.compiled and epoch.steps < count:
@@ -246,14 +246,14 @@ class Training:
         return state, {**means, "images_per_second": speed, "seconds": epoch.seconds, **total}
 
     def _next_batch(self, state: TrainState, epoch: Epoch, taken: int) -> Any:
-        """The first of the next batches, which stands for all in one call."""
+        """The next batch; with several steps in a call, the first of them stands for all."""
         with self._kept(state, epoch):
             first, *_ = itertools.islice(epoch.batches, taken)
             return first
 
     @contextlib.contextmanager
     def _kept(self, state: TrainState, epoch: Epoch) -> Iterator[None]:
-        """If an image can't be read, the steps before are not lost."""
+        """Saves a checkpoint if an image can't be read."""
         try:
             yield
         except ValueError as error:
@@ -263,12 +263,12 @@ class Training:
             self._save(state, epoch)
             self.run_folder.checkpoints.wait()
             raise ValueError(
-                f"{error}. The training up to here is kept: with the images as they were, the same "
-                f"command with --out {self.run_folder.path} goes on."
+                f"{error}. The training so far is saved: with the original images the same "
+                f"command with --out {self.run_folder.path} resumes it."
             ) from error
 
     def _draw(self, state: TrainState, epoch: Epoch) -> float:
-        """Shows how things stand; gives the seconds that took."""
+        """Shows the metrics so far; returns the seconds that it took."""
         started = time.perf_counter()
         means = self._means(state, epoch)
         means |= {**means["layers"].get("total", {}), "top1": means["train_top1"]}
@@ -294,9 +294,9 @@ class Training:
         }
 
     def _give_up(self, state: TrainState, epoch: Epoch, skips: Skips) -> None:
-        """Notes which members are given up by now."""
+        """Notes which members are given up."""
         step = (epoch.number - 1) * self.steps.steps_per_epoch + epoch.steps
-        for i, member in enumerate(self.together.members[: self.together.count]):
+        for i, member in enumerate(self.group.members[: self.group.count]):
             if i in self.given_up or skips.in_a_row[i] < self.config.max_skipped:
                 continue
             number, before = divmod(step - int(skips.in_a_row[i]), self.steps.steps_per_epoch)
@@ -331,18 +331,18 @@ class Training:
                 **({"given_up": self.given_up[i]} if i in self.given_up else {}),
                 "layers": {layer: _of_member(m, i) for layer, m in layers.items()},
             }
-            for i, member in enumerate(self.together.members[: self.together.count])
+            for i, member in enumerate(self.group.members[: self.group.count])
         ]
         self.run_folder.write_metrics(rows)
 
     def _keep_latent(self, kind: str, layers: dict[str, jax.Array]) -> None:
         on_host = self.steps.on_host(layers)
         first = {layer: weights.storable(x[0]) for layer, x in on_host.items()}
-        self.run_folder.keep_latent(self.together.members[0].optimizer, kind, first)
+        self.run_folder.keep_latent(self.group.members[0].optimizer, kind, first)
 
     def _shown(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-        """Means over the members, for the progress bar; of skipped steps the sum."""
-        count = self.together.count
+        """Means over the members, for the progress bar; skipped steps are summed."""
+        count = self.group.count
         means = {
             k: float(np.mean(v if np.ndim(v) == 0 else np.asarray(v)[:count]))
             for k, v in metrics.items()

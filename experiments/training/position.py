@@ -1,4 +1,4 @@
-"""Where a training stands between two steps, and what a checkpoint holds of it."""
+"""The position of a training between two steps, and what a checkpoint holds of it."""
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from experiments.config.config_diff import settings
 from experiments.data.batches import Batch
 from experiments.run.checkpoint import Checkpoints
 from experiments.training.step import StepMetrics, TrainState, latent_weights
-from experiments.training.step_group import Together
+from experiments.training.step_group import StepGroup
 
 
 @dataclass
@@ -20,13 +20,13 @@ class Epoch:
 
     Attributes:
       number: from 1 on.
-      order_key: (members,) keys that the order of its images was drawn from.
-      signs: of latent weights at its start, by layer.
-      batches: those that are left.
+      order_key: (members,) keys from which the order of its images was drawn.
+      signs: of the latent weights at its start, by layer.
+      batches: the remaining ones.
       sums: of what its steps measured.
-      steps: how many were made.
-      images: those of steps that were timed; not while compiling.
-      seconds: that they took.
+      steps: how many are done.
+      images: of the timed steps, which leave out compilation.
+      seconds: that the timed steps took.
     """
 
     number: int
@@ -49,7 +49,7 @@ _POSITION: dict[str, Callable[[Any], Any]] = {
 
 
 class _Kept(NamedTuple):
-    """All arrays that the next step, and what is measured in this epoch, depend on."""
+    """All arrays that the next step, and the metrics of this epoch, depend on."""
 
     state: TrainState
     sums: StepMetrics
@@ -57,16 +57,16 @@ class _Kept(NamedTuple):
     signs: dict[str, jax.Array]
 
 
-def begin(together: Together, state: TrainState, number: int) -> tuple[TrainState, Epoch]:
-    """The state that an epoch's first step takes, and the epoch."""
+def begin(group: StepGroup, state: TrainState, number: int) -> tuple[TrainState, Epoch]:
+    """The state before an epoch's first step, and the epoch."""
     order_key, signs = state.key, signs_of(state)
-    seeds = [m.seed for m in together.members]
-    state, batches = together.steps.batches(state, seeds, number)
-    return state, Epoch(number, order_key, signs, batches, together.steps.no_metrics(state))
+    seeds = [m.seed for m in group.members]
+    state, batches = group.steps.batches(state, seeds, number)
+    return state, Epoch(number, order_key, signs, batches, group.steps.no_metrics(state))
 
 
 def save(
-    checkpoints: Checkpoints, together: Together, config: Config, state: TrainState, epoch: Epoch
+    checkpoints: Checkpoints, group: StepGroup, config: Config, state: TrainState, epoch: Epoch
 ) -> None:
     """Writes a checkpoint in the background.
 
@@ -74,43 +74,39 @@ def save(
       WriteError: if this one or the one before can't be written.
     """
     position = {name: getattr(epoch, name) for name in _POSITION}
-    about = {"config": settings(config), "members": together.keys, "position": position}
-    number = (epoch.number - 1) * (together.steps.steps_per_epoch + 1) + epoch.steps
+    about = {"config": settings(config), "members": group.keys, "position": position}
+    number = (epoch.number - 1) * (group.steps.steps_per_epoch + 1) + epoch.steps
     checkpoints.save(number, _Kept(state, epoch.sums, epoch.order_key, epoch.signs), about)
 
 
 def restore(
     checkpoints: Checkpoints,
-    together: Together,
+    group: StepGroup,
     config: Config,
     initial: TrainState,
     report: Callable[[str], None],
 ) -> tuple[TrainState, Epoch] | None:
-    """Where the newest undamaged checkpoint stands; None if there is none.
+    """State and epoch of the newest undamaged checkpoint; None if there is none.
 
-    Args:
-      checkpoints: where to look.
-      together: the members, which the checkpoint is of.
-      config: of the run.
-      initial: a state of the same structure, which tells shapes and places.
-      report: told of damaged checkpoints.
+    `initial` is a state of the same structure and sharding; `report` is called for damaged
+    checkpoints.
 
     Raises:
       ValueError: if it is of another config, network or flip state.
     """
-    like = _Kept(initial, together.steps.no_metrics(initial), initial.key, signs_of(initial))
+    like = _Kept(initial, group.steps.no_metrics(initial), initial.key, signs_of(initial))
     found = checkpoints.restore(like, {"config": settings(config)}, report)
     if found is None:
         return None
     (state, sums, order_key, signs), about = found
-    position = _position(about, config.epochs, together.steps.steps_per_epoch)
-    seeds = [m.seed for m in together.members]
-    batches = together.steps.batches_from(order_key, seeds, position["number"], position["steps"])
+    position = _position(about, config.epochs, group.steps.steps_per_epoch)
+    seeds = [m.seed for m in group.members]
+    batches = group.steps.batches_from(order_key, seeds, position["number"], position["steps"])
     return state, Epoch(order_key=order_key, signs=signs, batches=batches, sums=sums, **position)
 
 
 def _position(about: Mapping[str, Any], epochs: int, steps: int) -> dict[str, Any]:
-    """Where in the run a checkpoint says it is of; its author may be a stranger."""
+    """The position that a checkpoint states; the file may be untrusted."""
     said: Any = about.get("position")
     try:
         found = {name: kind(said[name]) for name, kind in _POSITION.items()}
@@ -120,7 +116,7 @@ def _position(about: Mapping[str, Any], epochs: int, steps: int) -> dict[str, An
     if not holds:
         raise ValueError(
             f"the checkpoint is at {said}, which is nowhere in {epochs} epochs of {steps} steps. "
-            "Move it away: those in training then begin anew."
+            "Move it away: its trainings then start again."
         )
     return found
 

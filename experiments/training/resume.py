@@ -1,4 +1,4 @@
-"""What is left of a run, and where the members in training go on."""
+"""The members of a run that are left to train, and where they resume."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,22 +14,15 @@ from experiments.training.loop import Training
 Chunk = tuple[Program, Sequence[Member]]
 
 
-class Rest:
-    """Members of a run that are not trained yet.
+class Unfinished:
+    """The members of a run that are not trained yet, from what its folder holds.
 
     Attributes:
-      done: keys of those that are.
-      chunks: the others that train together, those of the checkpoint first.
+      done: keys of the trained members.
+      chunks: the others, grouped as they train together, those of the checkpoint first.
     """
 
     def __init__(self, run: RunFolder, config: Config, chunks: Iterable[Chunk]):
-        """Reads what was written.
-
-        Args:
-          run: the folder.
-          config: of the run.
-          chunks: all of its members that train together.
-        """
         self._run, self._rows, self._epochs = run, run.rows(), config.epochs
         self._has_lines = run.has_lines()
         last = {member_of(r).key for r in self._rows if r["epoch"] == config.epochs}
@@ -37,7 +30,7 @@ class Rest:
         members = None if about is None else about.get("members")
         self._in_training = members if isinstance(members, list) else []
         self._only_damaged = about is None and bool(run.checkpoints.numbers())
-        whole = list(chunks)  # a kill may leave last rows of some that train together
+        whole = list(chunks)  # a kill may leave the last rows of only some of a group
         in_training = {m.key for _, ms in whole if self._is_in_training(ms) for m in ms}
         stopped = in_training if in_training - last else set()
         self.done = last - stopped
@@ -45,25 +38,22 @@ class Rest:
         self.chunks: list[Chunk] = [(program, members) for program, members in left if members]
         distributed.wait("reading of what was written")  # before the first process trims it
         if not self.chunks or (in_training and not stopped):
-            run.checkpoints.remove()  # a kill came before their training did that
+            run.checkpoints.remove()  # a kill came before the training removed them
             self._in_training = []
 
-    def go_on(self, first: Training, console: Console) -> None:
-        """Takes up a checkpoint, and leaves of the rows those of what is done.
+    def resume(self, first: Training, console: Console) -> None:
+        """Resumes from a checkpoint, and keeps only the rows of finished epochs.
 
-        So no epoch is there twice. Rows that go are kept in metrics.dropped.jsonl.
-
-        Args:
-          first: the first of those that are left.
-          console: told of what is taken up.
+        So no epoch appears twice. Dropped rows go to metrics.dropped.jsonl. `first` is the first
+        training that is left.
 
         Raises:
           ValueError: if the checkpoint is of another training.
         """
         if not (self._has_lines or self._in_training or self._only_damaged):
             return
-        started = {m.key for m in first.together.members}
-        if self._only_damaged or self._in_training == first.together.keys:
+        started = {m.key for m in first.group.members}
+        if self._only_damaged or self._in_training == first.group.keys:
             first.restore(lambda text: console.print(text, soft_wrap=True))
             fits = first.restored is None or self._has_epochs(started, first.epochs_done)
         else:
@@ -72,9 +62,9 @@ class Rest:
             first.restored = None
             place = self._run.checkpoints.put_aside()
             console.print(
-                "the checkpoint is not of the members that come next, with all of their epochs in "
-                "metrics.jsonl (was --members-at-once or the number of devices another?). It is "
-                f"now {place}; those in training begin anew",
+                "the checkpoint is not of the next members with all of their epochs in "
+                "metrics.jsonl (did --members-at-once or the number of devices change?). It is "
+                f"now {place}; the unfinished trainings start again",
                 soft_wrap=True,
             )
         self._keep_rows(started, first, console)
@@ -93,7 +83,7 @@ class Rest:
             (kept if keep else dropped).append(row)
         self._run.note_continued()
         console.print(
-            f"going on after epoch {reached} of {self._epochs} of those in training"
+            f"resuming after epoch {reached} of {self._epochs}"
             f"{f' and {first.steps_done} steps' if first.steps_done else ''}; "
             f"{len(dropped)} rows are measured again"
         )

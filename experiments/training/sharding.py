@@ -1,11 +1,11 @@
-"""How a training lies on devices: members apart, or the batch of each member.
+"""How a training is laid out on devices: by member, or by the batch of each member.
 
-Either gives the same trainings, but for rounding. Devices may belong to several processes where the
-batch is apart; every process then runs the same program.
+Both give the same trainings, except for rounding. If batches are divided, the devices may belong to
+several processes; every process then runs the same program.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,71 +18,40 @@ LARGE = 2**16  # weights of a kernel that is worth dividing
 Tree = TypeVar("Tree")
 
 
-class Layout(Protocol):
-    """What `Steps` needs to know of it."""
-
-    def members(self, tree: Tree) -> Tree:
-        """Places arrays that have a leading axis of members."""
-
-    def shared(self, tree: Tree) -> Tree:
-        """Places arrays that all members share, whole on every device."""
-
-    def images(self, tree: Tree) -> Tree:
-        """Places arrays with a leading axis of all training images."""
-
-    def batch(self, tree: Tree) -> Tree:
-        """Places this process's rows of a batch from disk."""
-
-    def rows(self, batch: int) -> slice:
-        """This process's rows of a batch from disk."""
-
-    def spread(self, tree: Tree) -> Tree:
-        """Inside of a compiled function, of one member: spreads the images of a batch."""
-
-    def compiled(
-        self, function: Callable[..., Any], axes: str, donate: tuple[int, ...] = ()
-    ) -> Any:
-        """`function` of one member for all; `axes` has m for arguments that each has, a for one."""
-
-    def on_host(self, tree: Tree) -> Tree:
-        """NumPy arrays, in every process."""
-
-
 class MembersApart:
-    """Members on different devices of this process, as many on each; data on all of them."""
+    """Members on different devices of this process, as many on each; all data on every device."""
 
     def __init__(self, devices: Sequence[jax.Device]):
-        """A mesh of one axis."""
         self._mesh = Mesh(np.array(devices), ("members",), axis_types=(AxisType.Auto,))
 
     def members(self, tree: Tree) -> Tree:
-        """Over the devices."""
+        """Places arrays that have a leading axis of members."""
         return jax.device_put(tree, NamedSharding(self._mesh, P("members")))
 
     def shared(self, tree: Tree) -> Tree:
-        """On every device."""
+        """Places arrays that all members share, whole on every device."""
         return jax.device_put(tree, NamedSharding(self._mesh, P()))
 
     def images(self, tree: Tree) -> Tree:
-        """On every device: each member has an order of its own."""
+        """Places arrays with a leading axis of all training images: here whole on every device."""
         return self.shared(tree)
 
     def batch(self, tree: Tree) -> Tree:
-        """Left to the step."""
+        """Places this process's rows of a streamed batch: here the step does."""
         return tree
 
     def rows(self, batch: int) -> slice:
-        """All."""
+        """This process's rows of a streamed batch: here all."""
         return slice(0, batch)
 
     def spread(self, tree: Tree) -> Tree:
-        """Not at all."""
+        """Divides the images of a batch, inside a compiled function: here not."""
         return tree
 
     def compiled(
         self, function: Callable[..., Any], axes: str, donate: tuple[int, ...] = ()
     ) -> Any:
-        """Vmapped on each device."""
+        """`function` of one member for all; `axes` has m for arguments of each member, else a."""
         together = _vmapped(function, axes)
         if self._mesh.size == 1:  # JAX's search for NaN never ends in a shard_map
             return jax.jit(together, donate_argnums=donate)
@@ -96,29 +65,22 @@ class MembersApart:
         return jax.jit(mapped, donate_argnums=donate)
 
     def on_host(self, tree: Tree) -> Tree:
-        """Fetched."""
+        """NumPy arrays, in every process."""
         return jax.device_get(tree)
 
 
 class BatchApart:
     """Images of a batch on different devices, of any number of processes.
 
-    Mesh axes are `data` and `model`. Kernels of `LARGE` or more weights whose filters can be
-    divided evenly, and whatever of the optimizer state has their shape, are divided over `model` by
-    filters; all else is whole on every device. Batch norm is that of the whole batch.
+    The mesh axes are `data` and `model`. Kernels of `LARGE` or more weights whose filters can be
+    divided evenly, and optimizer state of the same shape, are divided by filters over
+    `model_devices`; all else is whole on every device. Batch norm is that of the whole batch.
+
+    Raises:
+      ValueError: if the devices or the batch can't be divided so.
     """
 
     def __init__(self, devices: Sequence[jax.Device], model_devices: int, batch: int):
-        """A mesh of two axes.
-
-        Args:
-          devices: all that there are, those of a process side by side.
-          model_devices: that divide a large kernel among them.
-          batch: images a step.
-
-        Raises:
-          ValueError: if they can't be divided so.
-        """
         count, local = len(devices), len(devices) // jax.process_count()
         if local % model_devices:
             raise ValueError(
@@ -136,15 +98,13 @@ class BatchApart:
         self._replicate = jax.jit(lambda tree: tree, out_shardings=self._whole)
 
     def members(self, tree: Tree) -> Tree:
-        """As results lie."""
         return jax.tree.map(lambda x: _put(x, self._sharding(x)), tree)
 
     def shared(self, tree: Tree) -> Tree:
-        """On every device of every process."""
         return jax.tree.map(lambda x: _put(x, self._whole), tree)
 
     def images(self, tree: Tree) -> Tree:
-        """Over all devices: a process puts only its part on its own. Zeros fill the last up."""
+        """Divides them over all devices; zeros fill up the last one."""
 
         def put(x: np.ndarray) -> jax.Array:
             fill = -len(x) % self._mesh.size
@@ -154,17 +114,15 @@ class BatchApart:
         return jax.tree.map(put, tree)
 
     def batch(self, tree: Tree) -> Tree:
-        """Over `data`."""
         sharding = NamedSharding(self._mesh, P("data"))
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
 
     def rows(self, batch: int) -> slice:
-        """Those of the devices of this process."""
         size = batch // jax.process_count()
         return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
 
     def spread(self, tree: Tree) -> Tree:
-        """Over `data`, where the images can be divided evenly."""
+        """Divides them over `data` if they can be divided evenly."""
         data = self._mesh.shape["data"]
         sharding = NamedSharding(self._mesh, P("data"))
         return jax.tree.map(
@@ -174,7 +132,6 @@ class BatchApart:
     def compiled(
         self, function: Callable[..., Any], axes: str, donate: tuple[int, ...] = ()
     ) -> Any:
-        """Vmapped, on all devices together; XLA divides the work."""
         together = _vmapped(function, axes)
 
         def placed(*arguments: Any) -> Any:
@@ -186,15 +143,17 @@ class BatchApart:
         return jax.jit(placed, donate_argnums=donate)
 
     def on_host(self, tree: Tree) -> Tree:
-        """Gathered, in every process."""
         return jax.device_get(self._replicate(tree))
 
     def _sharding(self, x: jax.Array) -> NamedSharding:
-        """By shape alone, (members, ..., inputs, filters): flip state lies as its weight does."""
+        """By shape alone, (members, ..., inputs, filters): flip state is placed like its weight."""
         divided = x.ndim > 2 and x.size // len(x) >= LARGE
         if divided and x.shape[-1] % self._mesh.shape["model"] == 0:
             return NamedSharding(self._mesh, P(*[None] * (x.ndim - 1), "model"))
         return self._whole
+
+
+Layout = MembersApart | BatchApart
 
 
 def _vmapped(function: Callable[..., Any], axes: str) -> Callable[..., Any]:
@@ -202,7 +161,7 @@ def _vmapped(function: Callable[..., Any], axes: str) -> Callable[..., Any]:
 
 
 def _put(x: Any, sharding: NamedSharding) -> jax.Array:
-    """Of each device its part of `x`, which every process has."""
+    """Puts on each device its part of `x`, which every process has."""
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         plain = _put(jax.random.key_data(x), sharding)
         return jax.jit(jax.random.wrap_key_data, out_shardings=sharding)(plain)

@@ -33,7 +33,7 @@ from experiments.training.trained import Trained
 TOP5_FROM = 20  # classes: with fewer, top-5 tells little
 
 Values = Mapping[str, jax.Array]  # (members,) numbers by field of the config
-# How things stand, not what a step did: computed at the end of an epoch only.
+# Of the state, not of a step: computed at the end of an epoch only.
 _STANDING = ("silent_ratio", "never_flipped_ratio")
 
 
@@ -50,7 +50,7 @@ class TrainState(NamedTuple):
 class StepMetrics(NamedTuple):
     """What steps measured, for each member: mean loss, top-1 (0 to 1) and `ovsw.flip_metrics`.
 
-    There are no layers where the weights are not binary. A skipped step is counted, nothing else.
+    `layers` is empty if the weights are not binary. Skipped steps are counted and add nothing else.
     """
 
     loss: jax.Array
@@ -60,10 +60,10 @@ class StepMetrics(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What the test set gives.
+    """The results on the test set.
 
     Attributes:
-      metrics: (members,) `test_top1` and, of twenty classes or more, `test_top5`, from 0 to 1.
+      metrics: (members,) `test_top1` and, with twenty classes or more, `test_top5`, from 0 to 1.
       predictions: by member.
     """
 
@@ -72,7 +72,11 @@ class Evaluation(NamedTuple):
 
 
 class Steps:
-    """Training of one network with one optimizer, compiled once for a number of members."""
+    """Training of one network with one optimizer, compiled once for a number of members.
+
+    `config` holds the numbers that all members share, `teacher` a trained network to learn from.
+    The default `layout` is the first device.
+    """
 
     def __init__(
         self,
@@ -84,16 +88,6 @@ class Steps:
         layout: Layout | None = None,
         teacher: Trained | None = None,
     ):
-        """Puts data and teacher on the devices; nothing is compiled yet.
-
-        Args:
-          network: the network.
-          optimizer: key of the optimizer.
-          config: the numbers that all members share.
-          feed: the images.
-          layout: how everything lies on devices; None is on the first one.
-          teacher: a trained network to learn from.
-        """
         self._network, self._optimizer, self._config = network, optimizer, config
         self._feed, self.steps_per_epoch = feed, feed.steps_per_epoch
         self._teacher = None if teacher is None else (teacher.network, teacher.data)
@@ -110,12 +104,11 @@ class Steps:
         self._answer = self._layout.compiled(self._answer_one, "maa")
 
     def place(self, values: Mapping[str, Sequence[float]]) -> Values:
-        """(members,) numbers of each field that varies, where their members train."""
+        """(members,) numbers of each varying field, on the devices of their members."""
         arrays = {name: jnp.asarray(v, jnp.float32) for name, v in values.items()}
         return self._layout.members(arrays)
 
     def on_host(self, tree: Any) -> Any:
-        """A tree of arrays as NumPy arrays, in every process."""
         return self._layout.on_host(tree)
 
     def init(
@@ -124,13 +117,10 @@ class Steps:
         values: Values | None = None,
         start: Callable[[int, Any, Any], tuple[Any, Any]] | None = None,
     ) -> TrainState:
-        """Initial states for (members,) seeds and values of what varies.
+        """Initial states for (members,) seeds and values of the varying fields, from `place`.
 
-        Args:
-          seeds: of the members.
-          values: of what varies, from `place`.
-          start: gives parameters and statistics to start from for a member's number and those
-            that its seed gives.
+        `start` takes a member's number and its random parameters and statistics, and returns those
+        to start from.
         """
         keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(jnp.asarray(seeds))
         made = self._network.init(keys[:, 0])
@@ -142,14 +132,14 @@ class Steps:
     def batches(
         self, state: TrainState, seeds: Sequence[int], epoch: int
     ) -> tuple[TrainState, Generator[Batch]]:
-        """The batches of an epoch, in a new order; the state has drawn it."""
+        """The batches of an epoch in a new order, and the state after drawing it."""
         key, order = self._shuffle(state.key)
         return state._replace(key=key), self._batches(order, seeds, epoch, 0)
 
     def batches_from(
         self, order_key: jax.Array, seeds: Sequence[int], epoch: int, start: int
     ) -> Generator[Batch]:
-        """The same batches again from step `start` on; `order_key` is `state.key` before them."""
+        """The same batches from step `start` on; `order_key` is `state.key` before the draw."""
         return self._batches(self._shuffle(order_key)[1], seeds, epoch, start)
 
     def _batches(
@@ -162,7 +152,7 @@ class Steps:
                 yield self._layout.batch(batch) if self._feed.streamed else batch
 
     def no_metrics(self, state: TrainState) -> StepMetrics:
-        """Sums of no step."""
+        """Sums before the first step."""
         return self._no_metrics(state.opt_state)
 
     def train_step(
@@ -174,19 +164,19 @@ class Steps:
         *,
         count: int = 1,
     ) -> tuple[TrainState, StepMetrics]:
-        """One step of every member, or several in one call.
+        """One step of every member, or `count` steps in one call.
 
         A member whose loss, gradients or statistics are not finite skips the step, alone: its
-        parameters, statistics and optimizer state stay as they are, bit for bit.
+        parameters, statistics and optimizer state stay bit for bit the same.
 
-        `state` and `sums` are donated: their buffers are used for the new ones.
+        `state` and `sums` are donated.
 
         Args:
-          state: where the members stand.
+          state: of the members.
           sums: of the metrics of the epoch's earlier steps; None at its first.
-          batch: from `batches`.
-          values: of what varies, from `place`.
-          count: how many steps; more than one only of images in memory, `batch` being the first's.
+          batch: from `batches`; for several steps, which need images in memory, that of the first.
+          values: of the varying fields, from `place`.
+          count: number of steps.
 
         Returns:
           The new state, and `sums` with the metrics of these steps added.
@@ -203,11 +193,9 @@ class Steps:
         return self._histograms(state.params, state.opt_state)
 
     def evaluate(self, state: TrainState, between: Callable[[], None] = lambda: None) -> Evaluation:
-        """Evaluates every member on every test image, those of the last partial batch too.
+        """Evaluates every member on every test image, including those of the last partial batch.
 
-        Args:
-          state: of the members.
-          between: called after each batch; may raise to end it.
+        `between` is called after each batch and may raise to end the evaluation.
         """
         answers = []
         streamed = self._feed.streamed
@@ -335,7 +323,7 @@ class Steps:
         return share * learned + (1 - share) * cross_entropy(logits, labels)
 
     def _standardised_as(self, data: Data, images: jax.Array) -> jax.Array:
-        """As those that a teacher was trained on, whose mean and deviation may be others."""
+        """Standardises images as for the teacher, whose mean and deviation may differ."""
         here, mean, std = self._feed, jnp.asarray(data.mean), jnp.asarray(data.std)
         if np.array_equal(here.mean, mean) and np.array_equal(here.std, std):
             return images
@@ -393,5 +381,5 @@ def _of_steps(metrics: dict[str, dict[str, jax.Array]]) -> dict[str, dict[str, j
 
 
 def take_member(trees: Any, i: int) -> Any:
-    """Of arrays with a leading axis of members, those of one."""
+    """One member's arrays, from arrays with a leading axis of members."""
     return jax.tree.map(lambda x: x[i], trees)

@@ -9,13 +9,13 @@ from experiments.training.step import Steps, Values
 
 
 @dataclass(frozen=True)
-class Together:
+class StepGroup:
     """Members of one program in one compiled step.
 
     Attributes:
       steps: the compiled functions.
-      members: they, the last ones repeated where they fill no whole step.
-      count: how many of them are not repeated.
+      members: the members; the last one is repeated to fill the step.
+      count: members without repetitions.
       varying: fields that differ from member to member.
     """
 
@@ -37,9 +37,9 @@ class Together:
         return [[m.optimizer, dict(m.point), m.seed] for m in self.members]
 
 
-def repeated(
+def filled_group(
     steps: Steps, members: Sequence[Member], size: int, varying: Sequence[str]
-) -> Together:
+) -> StepGroup:
     """`members` with the last one repeated, so that all steps of a program have one shape."""
     filled = [*members, *[members[-1]] * (size - len(members))]
-    return Together(steps, filled, len(members), varying)
+    return StepGroup(steps, filled, len(members), varying)

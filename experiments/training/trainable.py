@@ -1,4 +1,4 @@
-"""What a network of a user's own must be so that it can be trained, and what it is if it is not."""
+"""What a user's own network must be to be trained, and the errors if it is not."""
 
 import functools
 import inspect
@@ -23,7 +23,7 @@ _MOST_NAMED = 3
 
 
 def modes(model: nnx.Module, training: bool) -> dict[str, bool]:
-    """What to call `model` with beside images: its arguments that say whether it trains."""
+    """The arguments of the model's call that say whether it trains."""
     takes = inspect.signature(type(model).__call__).parameters
     return {name: value is training for name, value in _MODES.items() if name in takes}
 
@@ -87,7 +87,7 @@ def check_params(params: Any, binary: str) -> None:
 
 
 def as_logits(output: Any) -> jax.Array:
-    """What a network gave, in float32 at least.
+    """The output of a network as logits in float32 at least.
 
     Raises:
       ValueError: if it is no floating-point array.
@@ -102,9 +102,7 @@ def as_logits(output: Any) -> jax.Array:
 def check_same_structure(before: Any, after: Any) -> None:
     """Raises ValueError if a call in training changed attributes, or made or removed Variables.
 
-    Args:
-      before: graph of the model before the call.
-      after: its graph after the call, without Variables for inspection.
+    Both graphs are without Variables for inspection.
     """
     if before != after:
         changed = [
@@ -119,12 +117,7 @@ def check_same_structure(before: Any, after: Any) -> None:
 
 
 def check_same_state(before: Any, after: Any) -> None:
-    """Raises ValueError if a call in training changed the shape or dtype of a Variable.
-
-    Args:
-      before: shapes of all that is no parameter.
-      after: the same after the call.
-    """
+    """Raises ValueError if a call in training changed the shape or dtype of a Variable."""
     old, new = _described(before), _described(after)
     if different := [f"{k} is {old[k]} and becomes {new[k]}" for k in old if old[k] != new[k]]:
         raise ValueError(

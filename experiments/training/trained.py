@@ -1,4 +1,4 @@
-"""A network that a run has trained: to answer with, to go on from, or to teach another one."""
+"""A network that a run has trained: to answer, to continue from, or to teach another one."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -107,11 +107,6 @@ def load_trained(
 
 def load_teacher(run: Path, data: weights.Data, own: Collection[str | None] = ()) -> Trained:
     """The first training of a run, as the teacher of a network on `data`.
-
-    Args:
-      run: the run folder.
-      data: what the student is trained on.
-      own: as of `load_trained`.
 
     Raises:
       ValueError: as `load_trained`; also if it was trained on other classes or image shapes.
