@@ -155,6 +155,13 @@ class Kind(nnx.Variable):
     pass
 
 
+class Holder(nnx.Pytree):
+    """No module."""
+
+    def __init__(self):
+        self.latent_kernel = nnx.data({"a": nnx.Param(jnp.ones((2, 3)))})
+
+
 def test_where_latent_kernels_are_found():
     """At each place of `nnx.state`, shared ones once, of the Variables that are trained."""
     model = nnx.Dict(layers=nnx.List([dense(nnx.Rngs(0)), dense(nnx.Rngs(1))]), a=Own(nnx.Rngs(0)))
@@ -164,6 +171,10 @@ def test_where_latent_kernels_are_found():
     assert ovsw.filter_axes(model) == {"layers": {0: {"latent_kernel": (0,)}}}
     assert ovsw.filter_axes(model, wrt=Kind) == {"a": {"latent_kernel": (1,)}}
     assert ovsw.filter_axes(model, mask={"held": True, "layers": False}) == {"held": (0,)}
+    model.held = nnx.List([nnx.Param(jnp.ones((2, 3)))])
+    assert ovsw.filter_axes(model, mask={"held": True, "layers": False}) == {"held": {0: (0,)}}
+    model.held = Holder()
+    assert ovsw.filter_axes(model)["held"] == {"latent_kernel": {"a": (0,)}}
     assert ovsw.layer_axes(stack(conv, 7)) == {"latent_kernel": (1, 2, 3, 4)}
 
 

@@ -143,14 +143,14 @@ def _asked(
     return {path: _agreed(path, variables[path], holders, stacked) for path in chosen}
 
 
-def _held(model: nnx.Module) -> Iterator[tuple[Path, nnx.Module, str, nnx.Variable[Any]]]:
-    """Every Variable once for each module that holds it, with the module and the attribute."""
-    for path, module in nnx.iter_modules(model, graph=True):
-        for attribute, value in vars(module).items():
+def _held(model: nnx.Module) -> Iterator[tuple[Path, nnx.Pytree, str, nnx.Variable[Any]]]:
+    """Every Variable once for each object that holds it, with the object and the attribute."""
+    for path, node in nnx.iter_graph(model, graph=True):
+        for attribute, value in vars(node).items() if isinstance(node, nnx.Pytree) else ():
             if not attribute.startswith("_pytree__"):
                 for leaf in jax.tree.leaves(value, is_leaf=_is_node):
                     if isinstance(leaf, nnx.Variable):
-                        yield path, module, attribute, leaf
+                        yield path, node, attribute, leaf
 
 
 def _is_node(x: Any) -> bool:

@@ -47,7 +47,8 @@ def filter_axes(
         shape of a float32 array.
       mask: which parameters are latent weights, as of the transforms; None for `ovsw.latent_mask`.
       stacked: as of `ovsw.filter_axes`; `variable_axes` of `linen.vmap`.
-      **kwargs: handed to the call, such as `train=True`.
+      **kwargs: handed to the call, such as `train=True`; what it calls `mask` or `stacked` is
+        given by position.
 
     Returns:
       A dict like `variables["params"]` with a tuple of axes at each latent kernel, and nothing
