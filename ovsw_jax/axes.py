@@ -5,7 +5,7 @@ axes are given: one tuple for all kernels, or a tree with a tuple for each.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -55,9 +55,8 @@ def axes_of_kernels(
         if not above:
             raise ValueError(
                 f"axes has no entry for the latent weights of {name!r} with shape {weight.shape}, "
-                f"at {_place(path)}; it has entries at {', '.join(map(_place, entries)) or 'none'}."
-                " Give every latent kernel its own, as ovsw.filter_axes(model) does, or one tuple "
-                "for all."
+                f"at {_place(path)}; it has entries at {_places(entries)}. Give every latent "
+                "kernel its own, as ovsw.filter_axes(model) does, or one tuple for all."
             )
         found.append(_checked(entries[above[0]], name, weight))
     return found
@@ -116,9 +115,8 @@ def _check_surplus(entries: dict[tuple[str, ...], Sequence[int]], params: Any) -
         if entry and path not in known and not in_hole:  # () may be an empty part of the params
             raise ValueError(
                 f"axes has an entry {tuple(entry)} at {_place(path)}, where there are no params; "
-                f"they are at {', '.join(map(_place, paths[:5]))}{', ...' * (len(paths) > 5)}. "
-                "Structure it like the params, as ovsw.filter_axes(model) is like "
-                "nnx.state(model, nnx.Param)."
+                f"they are at {_places(paths)}. Structure it like the params, as "
+                "ovsw.filter_axes(model) is like nnx.state(model, nnx.Param)."
             )
 
 
@@ -145,6 +143,11 @@ def _checked(entry: Sequence[int], name: str, weight: jax.Array) -> tuple[int, .
             f"{what} a filter has at least one axis, or every weight would be one. {remedy}"
         )
     return axes
+
+
+def _places(paths: Iterable[tuple[str, ...]]) -> str:
+    places = list(map(_place, paths))
+    return ", ".join(places[:5]) + ", ..." * (len(places) > 5) if places else "none"
 
 
 def _place(path: tuple[str, ...]) -> str:

@@ -36,6 +36,20 @@ def conventional(shape: tuple[int, ...]) -> Kernel | None:
     return Kernel(shape, tuple(range(len(shape) - 1))) if len(shape) in (2, 4) else None
 
 
+def of_einsum(layer: Any, shape: tuple[int, ...], name: str) -> Kernel:
+    """A kernel of `Einsum`: its axes that are not in the output are summed over.
+
+    Raises:
+      ValueError: if the layer doesn't say the sum, or nothing is summed.
+    """
+    operands, _, output = (layer.einsum_str or "").replace(" ", "").partition("->")
+    letters = operands.rpartition(",")[2]
+    axes = tuple(i for i, letter in enumerate(letters) if letter not in output)
+    if len(letters) != len(shape) or "." in letters or not axes:
+        raise ValueError(unknown(name, layer, shape))
+    return Kernel(shape, axes)
+
+
 def said_by_attribute(layer: Any, shape: Sequence[int] | None, name: str) -> Kernel | None:
     """What a user's layer says by its attribute `filter_axes`; None if it has none.
 

@@ -33,13 +33,15 @@ def conv_1d(rngs):
     return ovsw.nn.BinaryConv(4, 6, 3, rngs=rngs)
 
 
-class Projection(nnx.LinearGeneral):
-    """Attention's, with a latent kernel."""
+def renamed(layer):
+    """A layer of Flax that holds its kernel as a latent one."""
+    layer.latent_kernel = layer.kernel
+    del layer.kernel
+    return layer
 
-    def __init__(self, *args, rngs, **options):
-        super().__init__(*args, rngs=rngs, **options)
-        self.latent_kernel = self.kernel
-        del self.kernel
+
+def heads_out(rngs):
+    return renamed(nnx.LinearGeneral((2, 3), 4, axis=(-2, -1), rngs=rngs))
 
 
 class Own(nnx.Module):
@@ -84,9 +86,9 @@ STACKS = {
     "out_axes=-1": (lambda: stack(dense, 7, out_axes=-1), (2,), (0,)),
     "two axes, of rank 4": (lambda: stack(dense, 7, 3), (0, 1), (0,)),
     "a layer of one": (lambda: stack(dense, 1), (0,), (0,)),
-    "heads": (lambda: Projection(4, (2, 3), rngs=nnx.Rngs(0)), (), (0,)),
+    "heads": (lambda: renamed(nnx.LinearGeneral(4, (2, 3), rngs=nnx.Rngs(0))), (), (0,)),
     "stacked heads": (
-        lambda: stack(lambda rngs: Projection((2, 3), 4, axis=(-2, -1), rngs=rngs), 7),
+        lambda: stack(heads_out, 7),
         (0,),
         (0, 1),
     ),
@@ -137,6 +139,7 @@ def test_ordinary_layers_that_a_mask_selects():
             rngs.split(5)
         ),
         down=nnx.ConvTranspose(2, 3, (4,), rngs=rngs),
+        einsum=nnx.Einsum("nta, hba -> nthb", (2, 3, 4), rngs=rngs),
     )
     found = ovsw.filter_axes(nnx.eval_shape(lambda: model), mask=kernels)
     assert found == {
@@ -148,11 +151,19 @@ def test_ordinary_layers_that_a_mask_selects():
         "layers": {0: {"kernel": (0,)}, 1: {"kernel": (0, 1)}},
         "up": {"kernel": (1, 3)},  # (layers, window, out, in)
         "down": {"kernel": (0, 1)},
+        "einsum": {"kernel": (2,)},
     }
 
 
 class Kind(nnx.Variable):
     pass
+
+
+class Holder(nnx.Pytree):
+    """No module."""
+
+    def __init__(self):
+        self.latent_kernel = nnx.data({"a": nnx.Param(jnp.ones((2, 3)))})
 
 
 def test_where_latent_kernels_are_found():
@@ -164,6 +175,10 @@ def test_where_latent_kernels_are_found():
     assert ovsw.filter_axes(model) == {"layers": {0: {"latent_kernel": (0,)}}}
     assert ovsw.filter_axes(model, wrt=Kind) == {"a": {"latent_kernel": (1,)}}
     assert ovsw.filter_axes(model, mask={"held": True, "layers": False}) == {"held": (0,)}
+    model.held = nnx.List([nnx.Param(jnp.ones((2, 3)))])
+    assert ovsw.filter_axes(model, mask={"held": True, "layers": False}) == {"held": {0: (0,)}}
+    model.held = Holder()
+    assert ovsw.filter_axes(model)["held"] == {"latent_kernel": {"a": (0,)}}
     assert ovsw.layer_axes(stack(conv, 7)) == {"latent_kernel": (1, 2, 3, 4)}
 
 
@@ -226,6 +241,10 @@ REFUSED = {
     "shared": (
         lambda: shared_by(ovsw.nn.BinaryDense(6, 4, rngs=nnx.Rngs(0)), Own(nnx.Rngs(0))),
         r"share .* at '0/latent_kernel' and take other .* \(0,\) by 0/late.*, \(1,\) by 1/late",
+    ),
+    "no sum": (
+        lambda: renamed(nnx.Einsum("na,ab->nab", (4, 5), rngs=nnx.Rngs(0))),
+        r"\(Einsum\) have shape \(4, 5\), and the layer doesn't say",
     ),
     "nothing": (lambda: nnx.Linear(2, 3, rngs=nnx.Rngs(0)), r"Linear has no latent weights among"),
 }
@@ -312,6 +331,7 @@ class Network(linen.Module):
         x = linen.vmap(OwnLinen, **each)(name="own")(x)
         x = linen.remat(linen.Dense)(6, name="dense")(x)
         x = linen.ConvTranspose(3, (2,), transpose_kernel=True, name="up")(x)
+        x = linen.Einsum((4, 3), "ntf, gf -> ntg", name="einsum")(x)
         return linen.DenseGeneral((2, 3), axis=(-2, -1), name="heads")(x)
 
 
@@ -329,7 +349,8 @@ def test_linen_layers_are_asked_in_a_call():
     assert layers["members"] == {"latent_kernel": (0, 2)}
     assert layers["dense"] == {"kernel": (0, 1)}
     filters = ovsw.linen.filter_axes(Network(), x, mask=kernels, train=True)
-    assert [filters[name]["kernel"] for name in ("dense", "up", "heads")] == [(0,), (0, 2), (0, 1)]
+    found = [filters[name]["kernel"] for name in ("dense", "up", "einsum", "heads")]
+    assert found == [(0,), (0, 2), (1,), (0, 1)]
 
 
 class Unknown(linen.Module):

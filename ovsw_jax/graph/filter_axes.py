@@ -16,6 +16,7 @@ from ovsw_jax.stacks import (
     check_stacked,
     conventional,
     in_stack,
+    of_einsum,
     said_by_attribute,
     unknown,
 )
@@ -38,12 +39,12 @@ def filter_axes(
     shape of its kernel, and what the array has more is a stack. The result is for `axes` of
     `ovsw.scale_by_ags` and `ovsw.ovsw_sgd`.
 
-    Known are `BinaryConv` and `BinaryDense`, and `nnx.Linear`, `nnx.LinearGeneral`, `nnx.Conv` and
-    `nnx.ConvTranspose` with what is made of them, such as `nnx.MultiHeadAttention`; one filter is
-    what one output feature is computed from. A layer of your own says it by two attributes:
-    `kernel_shape`, the shape of one layer's kernel, and `filter_axes`, a tuple of its axes. Without
-    them a kernel of two axes is taken as (in, out) and one of four as HWIO, so a layer of your own
-    whose kernel becomes one of these by stacking must have them.
+    Known are `BinaryConv` and `BinaryDense`, and `nnx.Linear`, `nnx.LinearGeneral`, `nnx.Einsum`,
+    `nnx.Conv` and `nnx.ConvTranspose` with what is made of them, such as `nnx.MultiHeadAttention`;
+    one filter is what one output feature is computed from. A layer of your own says it by two
+    attributes: `kernel_shape`, the shape of one layer's kernel, and `filter_axes`, a tuple of its
+    axes. Without them a kernel of two axes is taken as (in, out) and one of four as HWIO, so a
+    layer of your own whose kernel becomes one of these by stacking must have them.
 
     Args:
       model: the network; may be abstract, as `nnx.eval_shape` makes it.
@@ -143,14 +144,14 @@ def _asked(
     return {path: _agreed(path, variables[path], holders, stacked) for path in chosen}
 
 
-def _held(model: nnx.Module) -> Iterator[tuple[Path, nnx.Module, str, nnx.Variable[Any]]]:
-    """Every Variable once for each module that holds it, with the module and the attribute."""
-    for path, module in nnx.iter_modules(model, graph=True):
-        for attribute, value in vars(module).items():
+def _held(model: nnx.Module) -> Iterator[tuple[Path, nnx.Pytree, str, nnx.Variable[Any]]]:
+    """Every Variable once for each object that holds it, with the object and the attribute."""
+    for path, node in nnx.iter_graph(model, graph=True):
+        for attribute, value in vars(node).items() if isinstance(node, nnx.Pytree) else ():
             if not attribute.startswith("_pytree__"):
                 for leaf in jax.tree.leaves(value, is_leaf=_is_node):
                     if isinstance(leaf, nnx.Variable):
-                        yield path, module, attribute, leaf
+                        yield path, node, attribute, leaf
 
 
 def _is_node(x: Any) -> bool:
@@ -196,6 +197,8 @@ def _kernel(layer: Any, attribute: str, name: str) -> Kernel | None:
             last = len(kernel.shape) - 1
             transposed = (*kernel.filter_axes[:-1], last)
             return Kernel(kernel.shape, transposed) if layer.transpose_kernel else kernel
+        case nnx.Einsum():
+            return of_einsum(layer, tuple(layer.kernel_shape), name)
         case nnx.LinearGeneral():
             batch = tuple(layer.batch_axis.values())
             inputs = range(len(batch), len(batch) + len(layer.in_features))

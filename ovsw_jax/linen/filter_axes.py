@@ -16,6 +16,7 @@ from ovsw_jax.stacks import (
     check_stacked,
     conventional,
     in_stack,
+    of_einsum,
     said_by_attribute,
     unknown,
 )
@@ -36,10 +37,10 @@ def filter_axes(
     traced, and nothing is computed. Within `linen.vmap` and `linen.scan` a layer sees its own
     kernel, and what the array has more is a stack.
 
-    Known are the layers of `ovsw.linen`, and `linen.Dense`, `linen.DenseGeneral`, `linen.Conv` and
-    `linen.ConvTranspose`. A layer of your own says it by an attribute `filter_axes`, a tuple of
-    axes of its kernel. Without it a kernel of two axes is taken as (in, out), and one of four as
-    HWIO.
+    Known are the layers of `ovsw.linen`, and `linen.Dense`, `linen.DenseGeneral`, `linen.Einsum`,
+    `linen.Conv` and `linen.ConvTranspose`. A layer of your own says it by an attribute
+    `filter_axes`, a tuple of axes of its kernel. Without it a kernel of two axes is taken as
+    (in, out), and one of four as HWIO.
 
     Args:
       module: the network.
@@ -47,7 +48,8 @@ def filter_axes(
         shape of a float32 array.
       mask: which parameters are latent weights, as of the transforms; None for `ovsw.latent_mask`.
       stacked: as of `ovsw.filter_axes`; `variable_axes` of `linen.vmap`.
-      **kwargs: handed to the call, such as `train=True`.
+      **kwargs: handed to the call, such as `train=True`; what it calls `mask` or `stacked` is
+        given by position.
 
     Returns:
       A dict like `variables["params"]` with a tuple of axes at each latent kernel, and nothing
@@ -168,6 +170,8 @@ def _kernel(layer: Any, name: str, shape: tuple[int, ...], place: str) -> Kernel
         case linen.ConvTranspose():
             output = last - 1 if layer.transpose_kernel else last
             return Kernel(shape, tuple(a for a in range(last + 1) if a != output))
+        case linen.Einsum():
+            return of_einsum(layer, shape, place)
         case linen.DenseGeneral():
             batch, outputs = (_count(x) for x in (layer.batch_dims, layer.features))
             return Kernel(shape, tuple(range(batch, last + 1 - outputs)))
