@@ -165,11 +165,9 @@ def _named_numbers(report: tuple[Any, Any], what: str) -> list[list[tuple[str, j
 def _number(x: Any, what: str) -> jax.Array:
     try:
         number = jnp.asarray(x)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(_no_number(what, repr(x))) from error
-    if jnp.issubdtype(number.dtype, jnp.complexfloating) or not jnp.issubdtype(
-        number.dtype, jnp.number
-    ):
+    if not any(jnp.issubdtype(number.dtype, real) for real in (jnp.floating, jnp.integer)):
         raise TypeError(_no_number(what, f"of dtype {number.dtype}"))
     if number.shape:
         raise ValueError(
