@@ -7,7 +7,8 @@ read and drawn without it.
 
 from dataclasses import dataclass
 
-# The fields of a Config that only some links use; every optimizer uses the others.
+# The fields of a Config that only some links use; every optimizer uses the others. A rule of
+# `ovsw_jax` that names its numbers as the Config does needs nothing beside its row.
 LINKS: dict[str, tuple[str, ...]] = {
     "ags": ("lam",),
     "sad": ("tau",),

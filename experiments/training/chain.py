@@ -10,7 +10,7 @@ import optax
 
 import ovsw_jax as ovsw
 from experiments.config import Config
-from experiments.optimizers import OPTIMIZERS
+from experiments.optimizers import LINKS, OPTIMIZERS
 from experiments.training.networks import KernelAxes
 
 
@@ -108,7 +108,8 @@ def _make(
             flips = ovsw.bop(c.bop_threshold, adaptivity=c.bop_adaptivity)
             adam = _make("adam", c, scheduled, axes)
             return optax.partition({"binary": flips, "real": adam}, _kinds)
-    raise KeyError(link)
+        case _:  # any other rule of the library, which names its numbers as the config does
+            return getattr(ovsw, link)(**{field: getattr(c, field) for field in LINKS[link]})
 
 
 def _decayed(decay_1d: bool, params: Any) -> Any:
