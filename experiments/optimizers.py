@@ -1,8 +1,8 @@
 """The optimizers that are compared, a row for each.
 
-A row names the links of its chain, which `experiments.training.chain` makes; a config's numbers
-reach an optimizer only through its links. No jax is imported here, so that run folders can be
-read and drawn without it.
+A row names the links of its chain, which `experiments.training.make_optimizer` makes. A config's
+numbers reach an optimizer only through its links. No jax is imported here, so that run folders can
+be read and drawn without it.
 """
 
 from dataclasses import dataclass

@@ -37,9 +37,9 @@ from experiments.run import weights
 from experiments.run.folder import RunFolder
 from experiments.run.read_only import ReadOnlyRunFolder
 from experiments.sweep.members import Member, Program, chunks, programs
-from experiments.training.chain import make_optimizer
 from experiments.training.devices import layout_for, members_that_fit, one_device_a_core
 from experiments.training.loop import Training
+from experiments.training.make_optimizer import make_optimizer
 from experiments.training.networks import Network
 from experiments.training.resume import Unfinished
 from experiments.training.sharding import Layout, MembersApart

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.config import Config
-from experiments.training.chain import learning_rate
+from experiments.training.make_optimizer import learning_rate
 from tests import golden
 
 STEPS_PER_EPOCH = 3

@@ -1,1 +1,1 @@
-"""Training: `step.py` is what is compiled, `loop.py` trains, `chain.py` makes the optimizer."""
+"""Training: `step.py` is compiled, `loop.py` trains, `make_optimizer.py` makes the optimizer."""

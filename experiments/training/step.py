@@ -22,9 +22,9 @@ from experiments.data.batches import Batch, Feed
 from experiments.run import histograms
 from experiments.run.predictions import Predictions
 from experiments.run.weights import Data
-from experiments.training.chain import make_optimizer
 from experiments.training.initialisation import initialise_latent
 from experiments.training.losses import cross_entropy, distillation
+from experiments.training.make_optimizer import make_optimizer
 from experiments.training.networks import Network
 from experiments.training.sharding import Layout, MembersApart
 from experiments.training.skipping import Skips, if_made, look_at, no_skips
