@@ -18,8 +18,8 @@ from experiments.config import Config
 from experiments.data import Dataset
 from experiments.data.batches import feed_of
 from experiments.run import weights
-from experiments.training.chain import make_optimizer
 from experiments.training.initialisation import initialise_latent
+from experiments.training.make_optimizer import make_optimizer
 from experiments.training.networks import Network, find_network
 from experiments.training.step import Steps
 from experiments.training.trained import Trained, load_trained

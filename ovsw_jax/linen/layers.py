@@ -76,10 +76,10 @@ class BinaryConv(_BinaryLayer):
 
     Attributes:
       features: channels of the output, the number of filters.
-      kernel_size: an integer for one spatial axis, or one entry a spatial axis.
-      strides: an integer, or one entry a spatial axis.
+      kernel_size: an integer for one spatial axis, or one entry per spatial axis.
+      strides: an integer, or one entry per spatial axis.
       padding: as for `ovsw_jax.nn.BinaryConv`.
-      kernel_dilation: an integer, or one entry a spatial axis.
+      kernel_dilation: an integer, or one entry per spatial axis.
       feature_group_count: groups.
       use_bias: adds a bias, before the factor.
       scale: `"standardized"`, `"learned"`, a function of the kernel, or None.

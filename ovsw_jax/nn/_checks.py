@@ -1,4 +1,4 @@
-"""What arguments must be: arrays, dtypes, counts and inputs with channels, or an error."""
+"""Checks of arguments: arrays, dtypes, counts, channels of an input, and the signs of a layer."""
 
 import functools
 from typing import Any
@@ -120,9 +120,9 @@ def check_signs(
     """Checks the signs of a layer, by themselves and together.
 
     Args:
-      input_sign: what the layer was given for it.
+      input_sign: the layer's argument of that name.
       kernel_sign: the same.
-      scale: its factor.
+      scale: the same.
       normalize_input: whether it divides its input in training.
       threshold: the `LearnedThresholdSign` of the layer's own kind, NNX or linen.
 

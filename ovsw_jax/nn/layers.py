@@ -103,13 +103,13 @@ class BinaryConv(_BinaryLayer):
       y = (\operatorname{conv}(\operatorname{sign} x, \operatorname{sign} W) + b) \alpha
 
     In training the input is first divided by its standard deviation over each sample, which moves
-    only the window of the sign's gradient; `model.eval()` leaves that out, and so does
+    only the window of the sign's gradient; `model.eval()` omits that, and so does
     `nnx.view(model, deterministic=True, use_running_average=True)`. Zero padding pads the signs. A
     latent weight starts as Kaiming normal, fan-in. Signs would hide a NaN or an infinity: in
     training the output of a sample that holds one is NaN.
 
-    Call `model.train()` before training goes on: in evaluation mode the inputs of a sign may all be
-    outside that window, and then no layer in front of it gets a gradient. Nothing says so but
+    Call `model.train()` before training resumes: in evaluation mode the inputs of a sign may all be
+    outside that window, and then no layer in front of it gets a gradient. The only symptom is
     gradients of exactly zero.
 
     Without one of its signs the layer is binary in its activations alone (`kernel_sign=None`), or
@@ -157,11 +157,11 @@ class BinaryConv(_BinaryLayer):
         Args:
           in_features: channels of the input.
           out_features: channels of the output, the number of filters.
-          kernel_size: an integer for one spatial axis, or one entry a spatial axis.
-          strides: an integer, or one entry a spatial axis.
+          kernel_size: an integer for one spatial axis, or one entry per spatial axis.
+          strides: an integer, or one entry per spatial axis.
           padding: `"SAME"`, `"VALID"`, `"CIRCULAR"`, `"REFLECT"`, `"CAUSAL"` (one axis), an
             integer, or (low, high) pairs.
-          kernel_dilation: an integer, or one entry a spatial axis.
+          kernel_dilation: an integer, or one entry per spatial axis.
           feature_group_count: groups; `in_features` groups of one channel are a depthwise
             convolution.
           use_bias: adds a bias, before the factor.

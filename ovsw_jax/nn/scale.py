@@ -69,7 +69,7 @@ def _given(scale: Callable[[jax.Array], jax.Array], kernel: jax.Array) -> jax.Ar
         gave = repr(factors) if shape is None else f"factors of shape {shape}"
         raise ValueError(
             f"scale={scale!r} gave {gave} for a kernel of shape {kernel.shape}: it must give an "
-            f"array of one factor a filter, {kernel.shape[-1:]}."
+            f"array of one factor per filter, {kernel.shape[-1:]}."
         )
     return factors
 

@@ -86,9 +86,11 @@ def sign_with_gradient(
     signature = _signature(derivative)
     name = getattr(derivative, "__name__", type(derivative).__name__)
 
-    @jax.custom_jvp
-    def signed(x: jax.Array, *constants: jax.Array) -> jax.Array:
+    def forward(x: jax.Array, *constants: jax.Array) -> jax.Array:
         return sign(x)
+
+    forward.__name__ = name  # in jaxprs and profiles
+    signed = jax.custom_jvp(forward)
 
     @signed.defjvp
     def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:

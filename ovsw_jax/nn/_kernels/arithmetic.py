@@ -190,9 +190,9 @@ def binary_dense(
 def _signs_of_samples(
     x: jax.Array, sign: Sign | None, sample_axes: int, normalize: bool
 ) -> tuple[jax.Array, jax.Array | None]:
-    """The signs, and NaN for each sample in which they hide one, else 1; None if none is told.
+    """The signs, and for each sample NaN if they hide a NaN in it, else 1; None if not looked for.
 
-    Without axes of a sample, in evaluation, nothing is divided, and no NaN looked for: that would
+    In evaluation `sample_axes` is 0: nothing is divided, and NaN is not looked for, as that would
     read all activations once more.
     """
     if sign is None:

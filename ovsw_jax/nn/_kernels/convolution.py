@@ -19,7 +19,7 @@ Padding = str | int | Sequence[int | tuple[int, int]]
 
 
 class Window(NamedTuple):
-    """Geometry of a convolution: one entry a spatial axis. Hashable, so static under jit."""
+    """Geometry of a convolution: one entry per spatial axis. Hashable, so static under jit."""
 
     kernel_size: tuple[int, ...]
     strides: tuple[int, ...]

@@ -1,7 +1,7 @@
-"""What tells of NaN and infinity behind a sign, as +1 and -1 can't: a factor of 1, or of NaN.
+"""A factor that shows NaN and infinity behind a sign, which +1 and -1 hide: 1, or NaN.
 
-Multiplied with what a layer computes, 1 changes no bit of it, and NaN makes NaN of the output and,
-on the way back, of every gradient.
+A layer multiplies its result by it. 1 changes no bit; NaN makes the output NaN and, in the backward
+pass, every gradient.
 """
 
 from collections.abc import Iterable

@@ -110,13 +110,13 @@ def kernel_gradient(x: jax.Array, cotangent: jax.Array, in_features: int, taps: 
 
 
 def _number_of_parts(batch: int, at_once: int) -> int:
-    """Into how many parts to cut a batch for `at_once` images a part: equal ones if few are."""
+    """Into how many parts to cut a batch for `at_once` images per part: equal ones if few are."""
     least = min(-(-batch // at_once), MAX_PARTS)
     return next((n for n in range(least, min(2 * least, MAX_PARTS)) if batch % n == 0), least)
 
 
 def _cut(x: jax.Array, parts: int) -> list[jax.Array]:
-    """The parts of a batch, of as many images each; else the last one has what is left over.
+    """The parts of a batch: of equal size, or the last one smaller.
 
     Equal parts are interleaved: where a batch is sharded, each device then has its share of every
     part, and none has to send its images to others.
@@ -161,8 +161,8 @@ def _rows(
 
 
 def _apart() -> Any:
-    """Keeps what is called within it out of the fusions of whoever uses its results.
+    """Keeps XLA from fusing what is called within it into the operations that use its results.
 
-    XLA would compute it again in each of them, rather than read back what it wrote.
+    Each of those would compute it again instead of reading it from memory.
     """
     return set_xla_metadata(inlineable="false")

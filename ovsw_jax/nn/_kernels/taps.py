@@ -10,7 +10,7 @@ from jax import lax
 
 
 class Taps(NamedTuple):
-    """Geometry of a convolution, one entry a spatial axis.
+    """Geometry of a convolution, one entry per spatial axis.
 
     A tap is one position in the kernel, by its index.
 

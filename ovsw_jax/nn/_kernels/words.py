@@ -21,7 +21,7 @@ def pack(signs: jax.Array) -> jax.Array:
 
     Raises:
       NotImplementedError: when differentiated. Integers have no derivative in JAX, so a convolution
-        that keeps nothing else would count its operands as constants, without a word.
+        that keeps nothing else would silently count its operands as constants.
 
     >>> pack(jnp.array([1.0, -1.0, 1.0])).tolist()
     [5]
