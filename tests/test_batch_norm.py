@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ovsw_jax as ovsw
-from ovsw_jax.models.batch_norm import BatchNorm
+from ovsw_jax.nn import BatchNorm
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

@@ -8,19 +8,21 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovsw_jax.arguments import check_floating_dtype
-from ovsw_jax.models.bireal_block import BiRealBlock
-from ovsw_jax.models.factories import name_of, takes
-from ovsw_jax.models.initializers import torch_linear, torch_uniform
-from ovsw_jax.models.parts import (
+from ovsw_jax.models.blocks import BiRealBlock
+from ovsw_jax.models.common import (
     Activation,
     ConvFactory,
-    batch_norm,
     check_images,
     global_average_pool,
-    hardtanh,
+    name_of,
     stem,
+    takes,
+    torch_linear,
+    torch_uniform,
 )
+from ovsw_jax.nn.batch_norm import BatchNorm
 from ovsw_jax.nn.counts import check_counts
+from ovsw_jax.nn.hardtanh import hardtanh
 from ovsw_jax.nn.layers import BinaryConv
 
 # Called as block(in_features, features, strides, conv=..., dtype=..., rngs=...), and with
@@ -87,7 +89,7 @@ class ResNet(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.bn1 = batch_norm(widths[0], rngs, dtype=dtype)
+        self.bn1 = BatchNorm(widths[0], dtype=dtype, rngs=rngs)
         self.stages, self.in_channels = len(widths), in_channels
         self.multiple = 4 * 2 ** (self.stages - 1)
         self.activation = hardtanh if activation is None else activation
@@ -102,7 +104,7 @@ class ResNet(nnx.Module):
         for _, module in nnx.iter_modules(self):
             if isinstance(module, nnx.BatchNorm) and module.scale is not None:
                 module.scale[...] = module.scale[...] * norm_scale
-        self.bn2 = batch_norm(features, rngs)
+        self.bn2 = BatchNorm(features, rngs=rngs)
         self.fc = torch_linear(features, num_classes, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:

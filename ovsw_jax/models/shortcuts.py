@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.models.initializers import torch_uniform
-from ovsw_jax.models.parts import batch_norm, check_maps
+from ovsw_jax.models.common import check_maps, torch_uniform
+from ovsw_jax.nn.batch_norm import BatchNorm
 from ovsw_jax.nn.counts import check_counts
 
 
@@ -124,7 +124,7 @@ class ConvShortcut(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.bn = batch_norm(features, rngs, dtype=dtype)
+        self.bn = BatchNorm(features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, height, width, in_features) to (batch, height', width', features)."""

@@ -7,11 +7,20 @@ from typing import Any
 import jax
 from flax import nnx
 
-from ovsw_jax.models.factories import name_of, settings, takes
-from ovsw_jax.models.initializers import kaiming_normal_fan_out
-from ovsw_jax.models.parts import Activation, batch_norm, check_images, hardtanh, stem, widen
+from ovsw_jax.models.common import (
+    Activation,
+    check_images,
+    kaiming_normal_fan_out,
+    name_of,
+    settings,
+    stem,
+    takes,
+    widen,
+)
 from ovsw_jax.nn.activations import PReLU
+from ovsw_jax.nn.batch_norm import BatchNorm
 from ovsw_jax.nn.counts import check_counts
+from ovsw_jax.nn.hardtanh import hardtanh
 from ovsw_jax.nn.layers import BinaryConv
 
 _WIDTHS = (128, 256, 256, 512, 512)  # of the binary convolutions
@@ -73,7 +82,7 @@ class VGGSmall(nnx.Module):
         start = settings(conv).get("kernel_init", kernel_init)
         features = _WIDTHS[0]
         self.conv0 = stem(in_channels, features, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
-        self.bn0 = batch_norm(features, rngs, dtype=dtype)
+        self.bn0 = BatchNorm(features, dtype=dtype, rngs=rngs)
         for number, width in enumerate(_WIDTHS, start=1):
             layer = conv(
                 features,
@@ -86,7 +95,7 @@ class VGGSmall(nnx.Module):
                 rngs=rngs,
             )
             setattr(self, f"conv{number}", layer)
-            setattr(self, f"bn{number}", batch_norm(width, rngs, dtype=dtype))
+            setattr(self, f"bn{number}", BatchNorm(width, dtype=dtype, rngs=rngs))
             features = width
         self.prelu = PReLU(features, rngs=rngs)
         pixels = (_SIZE // 2 ** len(_POOLED)) ** 2

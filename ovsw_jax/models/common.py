@@ -1,15 +1,17 @@
-"""What the networks share: the kinds of layers they are made of, and their real-valued parts."""
+"""What blocks and networks share: kinds of arguments, real-valued layers, starts and checks."""
 
-from collections.abc import Callable
-from typing import Protocol
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, signature
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.arguments import check_floating_dtype, floating_array, real_array
+from ovsw_jax.arguments import floating_array, real_array
 from ovsw_jax.latent import accurate_dtype
-from ovsw_jax.models.batch_norm import BatchNorm
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -33,64 +35,6 @@ class ConvFactory(Protocol):
         rngs: nnx.Rngs,
     ) -> Callable[[jax.Array], jax.Array]:
         """A layer from (batch, height, width, in_features) to (..., out_features)."""
-
-
-def hardtanh(x: jax.Array) -> jax.Array:
-    """Clips to [-1, 1]: the activation between binary layers.
-
-    Its gradient at exactly -1 and +1 is 0. Such ties are common here, where a saturated skip
-    meets a batch norm that gives 0, and `jnp.clip` would pass half the gradient.
-
-    Args:
-      x: real floating-point array of any shape.
-
-    Returns:
-      Array of the shape and dtype of `x`.
-
-    >>> import ovsw_jax as ovsw
-    >>> ovsw.models.hardtanh(jnp.array([-3.0, 0.5, 1.0])).tolist()
-    [-1.0, 0.5, 1.0]
-
-    Source: Courbariaux et al. 2016, BinaryNet; the gradient at the ends as in PyTorch.
-    """
-    return _hardtanh(floating_array("x", x))
-
-
-@jax.custom_vjp
-def _hardtanh(x: jax.Array) -> jax.Array:
-    return _clip(x)
-
-
-def _keep_mask(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _clip(x), jnp.abs(x) < 1
-
-
-@jax.custom_jvp
-def _clip(x: jax.Array) -> jax.Array:
-    return jnp.clip(x, -1, 1)
-
-
-@_clip.defjvp
-def _tangent_inside(
-    primals: tuple[jax.Array], tangents: tuple[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    # For second derivatives. Alone it would do for the first, but keep zeros beside the mask.
-    return _clip(*primals), jnp.where(jnp.abs(*primals) < 1, *tangents, 0)
-
-
-def _pass_inside(inside: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
-    return (jnp.where(inside, cotangent, 0),)
-
-
-_hardtanh.defvjp(_keep_mask, _pass_inside)
-
-
-def batch_norm(
-    features: int, rngs: nnx.Rngs, *, dtype: jax.typing.DTypeLike | None = None
-) -> BatchNorm:
-    """The batch norm of all networks."""
-    check_floating_dtype(dtype=dtype)
-    return BatchNorm(features, dtype=dtype, rngs=rngs)
 
 
 def stem(
@@ -130,16 +74,16 @@ def check_images(
     """
     x = real_array("images", x)
     if x.ndim != 4 or x.shape[3] != channels:
-        takes = f"(batch, height, width, {channels}), channels last. in_channels= sets how many."
+        needs = f"(batch, height, width, {channels}), channels last. in_channels= sets how many."
     elif 0 in x.shape[1:3]:
-        takes = "a height and width of at least one pixel."
+        needs = "a height and width of at least one pixel."
     elif size is not None and x.shape[1:3] != (size, size):
-        takes = f"a height and width of {size}, as its linear layer sees every pixel."
+        needs = f"a height and width of {size}, as its linear layer sees every pixel."
     elif any(n % multiple for n in x.shape[1:3]):
-        takes = f"a height and width divisible by {multiple}, as it halves them."
+        needs = f"a height and width divisible by {multiple}, as it halves them."
     else:
         return
-    raise ValueError(f"images of shape {x.shape} do not fit: this network takes {takes}")
+    raise ValueError(f"images of shape {x.shape} do not fit: this network takes {needs}")
 
 
 def check_maps(x: jax.Array, in_features: int) -> jax.Array:
@@ -166,3 +110,62 @@ def widen(x: jax.Array) -> jax.Array:
 def global_average_pool(x: jax.Array) -> jax.Array:
     """(batch, height, width, features) to (batch, features), in float32 at least."""
     return jnp.mean(widen(x), axis=(1, 2))
+
+
+# How real-valued layers start.
+
+kaiming_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+# Uniform within +-1/sqrt(fan-in), whose variance is a third of Kaiming's 1/fan-in.
+torch_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def torch_uniform_bias(fan_in: int) -> nnx.Initializer:
+    """PyTorch's default for a bias: uniform within +-1/sqrt(fan_in), as the kernel beside it."""
+
+    def init(
+        key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None
+    ) -> jax.Array:
+        del out_sharding
+        limit = 1 / math.sqrt(fan_in)
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
+
+
+def torch_linear(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear layer that starts as PyTorch's."""
+    return nnx.Linear(
+        in_features,
+        out_features,
+        kernel_init=torch_uniform,
+        bias_init=torch_uniform_bias(in_features),
+        rngs=rngs,
+    )
+
+
+# What can be said of a callable that makes layers or blocks, before it is called.
+
+
+def takes(make: Callable[..., Any], name: str) -> bool:
+    """Whether it has a keyword of this name; a class, a function, or a `partial` of one."""
+    made = _made_by(make)
+    is_class = isinstance(made, type)
+    # Of an NNX class itself the signature is that of its metaclass, which takes anything.
+    parameters = signature(made.__init__ if is_class else made).parameters
+    return name in parameters or any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
+
+
+def settings(make: Callable[..., Any]) -> Mapping[str, Any]:
+    """The keywords that a caller has fixed with a `partial`."""
+    return make.keywords if isinstance(make, functools.partial) else {}
+
+
+def name_of(make: Callable[..., Any]) -> str:
+    """Its name, for an error."""
+    made = _made_by(make)
+    return getattr(made, "__name__", repr(made))
+
+
+def _made_by(make: Callable[..., Any]) -> Any:
+    return make.func if isinstance(make, functools.partial) else make
