@@ -26,7 +26,6 @@ from benchmarks import measuring
 from benchmarks.literal_ovsw import literal_ovsw
 from benchmarks.networks import NetworkName, initial_parameters, latent_weights
 from benchmarks.stepper import Stepper, enough_steps, small_gradients
-from ovsw_jax.flip_state import StateKind
 
 RATE = 1e-4  # no step flips a sign by itself
 STEPS = 8  # of a measurement, at least
@@ -36,9 +35,9 @@ def _sgd() -> optax.GradientTransformation:
     return optax.sgd(RATE, momentum=0.9)
 
 
-def _rules(state: StateKind) -> optax.GradientTransformation:
-    """The rules alone before SGD: like the others without weight decay."""
-    return optax.chain(ovsw.ags(), ovsw.sad(state=state), _sgd())
+def _rules(sad: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Both rules before SGD, without weight decay, as the other optimizers."""
+    return optax.chain(ovsw.ags(), sad, _sgd())
 
 
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
@@ -48,8 +47,8 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "SGD + AGS": lambda: optax.chain(ovsw.ags(), _sgd()),
     "SGD + flip tracking, packed": lambda: optax.chain(ovsw.track_flip_state(), _sgd()),
     "OvSW, literal": lambda: optax.chain(literal_ovsw(), _sgd()),
-    "OvSW, EMA": lambda: _rules("ema"),
-    "OvSW, packed": lambda: _rules("packed"),
+    "OvSW, EMA": lambda: _rules(ovsw.sad(state="ema")),
+    "OvSW, packed": lambda: _rules(ovsw.sad(state="packed")),
     "ovsw_sgd (packed, with weight decay)": lambda: ovsw.ovsw_sgd(RATE),
 }
 

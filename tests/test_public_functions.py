@@ -226,7 +226,7 @@ def threshold(data, threshold_for_horizon):
 
 
 @covers("nn.sign", "nn.ste_sign", "nn.clipped_ste_sign", "nn.approx_sign")
-@covers("nn.swish_sign", "nn.tanh_sign", "models.hardtanh")
+@covers("nn.swish_sign", "nn.tanh_sign", "nn.hardtanh", "models.hardtanh")
 def elementwise(data, function):
     x = data.draw(arrays() | junk, label="x")
     keywords = {}
@@ -236,7 +236,7 @@ def elementwise(data, function):
     try:
         y = attempt(function, x, **keywords, naming=["x"])
         same_as(x, y)
-        if function is not ovsw.models.hardtanh:
+        if function is not ovsw.nn.hardtanh:
             assert np.all(np.isin(np.asarray(y, np.float64), [-1, 1]))
         if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
             return
@@ -288,7 +288,8 @@ def module_keywords(data, make, required):
     return keywords
 
 
-@covers("nn.BinaryConv", "nn.BinaryDense", "nn.LearnedThresholdSign", "nn.PReLU", "nn.RPReLU")
+@covers("nn.BinaryConv", "nn.BinaryDense", "nn.BatchNorm")
+@covers("nn.LearnedThresholdSign", "nn.PReLU", "nn.RPReLU")
 def a_layer(data, make):
     arguments = inspect.signature(make.__init__).parameters
     fitting = {"in_features": 3, "out_features": 2, "features": 3, "kernel_size": (2, 2)}

@@ -335,7 +335,7 @@ def test_held_out_images_are_not_trained_on():
 
 
 def test_a_network_of_the_user():
-    assert find_network("ovsw_jax.models:CifarResNet20") is ovsw.models.CifarResNet20
+    assert find_network("ovsw_jax.models:CifarResNet20").make is ovsw.models.CifarResNet20
     for name in ("no_such_module:Net", "ovsw_jax.models:NoNet", ":Net"):
         with pytest.raises(ValueError, match=rf"network '{name}' can't be imported.*NNX module"):
             find_network(name)

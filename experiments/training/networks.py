@@ -1,9 +1,10 @@
 """The networks that can be trained by name, and a network as pure functions of its state."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,32 +21,51 @@ from experiments.training.trainable import (
     modes,
 )
 
-_KAIMING = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
-# How a network is made for each `Config.binary`: given to its constructor.
-_VARIANTS: dict[str, dict[str, Any]] = {
-    "both": {},
-    "activations": {"conv": partial(ovsw.nn.BinaryConv, kernel_sign=None, scale=None)},
-    "none": {
-        "conv": partial(nnx.Conv, use_bias=False, kernel_init=_KAIMING),
-        "activation": nnx.relu,
-    },
+_SIGNS_ONLY = partial(ovsw.nn.BinaryConv, kernel_sign=None, scale=None)
+_REAL = partial(
+    nnx.Conv,
+    use_bias=False,
+    kernel_init=nnx.initializers.variance_scaling(2.0, "fan_in", "normal"),
+)
+
+
+class Row(NamedTuple):
+    """A network that can be trained by name.
+
+    Attributes:
+      make: called as make(classes, in_channels=..., rngs=...), and with conv=, activation= or
+        dtype= where a run asks for it; returns an NNX module.
+      real: more arguments of `make`, for a network without signs (`Config.binary` is "none").
+    """
+
+    make: Callable[..., nnx.Module]
+    real: Mapping[str, Any] = MappingProxyType({})
+
+    def options(self, binary: str, dtype: str) -> dict[str, Any]:
+        """The arguments of `make` by which a run says what is binary, and in which dtype."""
+        kinds: dict[str, dict[str, Any]] = {
+            "both": {},
+            "activations": {"conv": _SIGNS_ONLY},
+            "none": {"conv": _REAL, "activation": nnx.relu, **self.real},
+        }
+        return kinds[binary] | ({} if dtype == "float32" else {"dtype": jnp.dtype(dtype)})
+
+
+# Batch norms start at next to nothing in ImageNet's networks, which only signs don't notice.
+_AT_ONE = {"norm_scale": 1.0}
+NETWORKS = {
+    "small": Row(ovsw.models.SmallResNet),
+    "tiny": Row(partial(ovsw.models.SmallResNet, widths=(16, 32, 64), stem_strides=4)),
+    "resnet20": Row(ovsw.models.CifarResNet20),
+    "resnet18": Row(ovsw.models.CifarResNet18),
+    "vgg-small": Row(ovsw.models.VGGSmall),
+    "imagenet-resnet18": Row(ovsw.models.ResNet18, real=_AT_ONE),
+    "imagenet-resnet34": Row(ovsw.models.ResNet34, real=_AT_ONE),
 }
-NETWORKS: dict[str, Callable[..., nnx.Module]] = {
-    "small": ovsw.models.SmallResNet,
-    "tiny": partial(ovsw.models.SmallResNet, widths=(16, 32, 64), stem_strides=4),
-    "resnet20": ovsw.models.CifarResNet20,
-    "resnet18": ovsw.models.CifarResNet18,
-    "vgg-small": ovsw.models.VGGSmall,
-    "imagenet-resnet18": ovsw.models.ResNet18,
-    "imagenet-resnet34": ovsw.models.ResNet34,
-}
 
 
-def find_network(name: str) -> Callable[..., nnx.Module]:
-    """The network called `name`, or a user's own as package.module:Class.
-
-    Returns:
-      A callable of (classes, in_channels=, rngs=) that makes an NNX module.
+def find_network(name: str) -> Row:
+    """The row of the network called `name`, or of a user's own as package.module:Class.
 
     Raises:
       ValueError: if there is none.
@@ -63,21 +83,21 @@ def find_network(name: str) -> Callable[..., nnx.Module]:
             "package.module:Class of an NNX module made as Class(classes, in_channels=..., "
             "rngs=...), in a package that Python finds from here."
         ) from error
-    return made
+    return Row(made)
 
 
 class Network:
     """A network whose parameters and batch statistics are plain pytrees.
 
-    `shapes` are those of parameters and statistics. All that is no `nnx.Param` counts as
-    statistics, random keys and caches too: it is carried from step to step. What is there to be
-    looked at, `nnx.Intermediate` and its like, is not.
+    `shapes` are those of parameters and statistics. Everything but `nnx.Param` counts as
+    statistics, random keys and caches too: it is carried from step to step. `nnx.Intermediate`,
+    which is there for inspection, is not.
 
-    Where its `__call__` has an argument that says whether it trains (train, training, is_training,
-    deterministic, use_running_average), that is given to it.
+    If its `__call__` has an argument that says whether it trains (train, training, is_training,
+    deterministic, use_running_average), it gets that argument.
 
-    Plain pytrees go through `jax.jit`, not NNX modules: it costs a tenth of the Python time of
-    `nnx.jit` a step. All optimizers share one network, so its initialisation compiles once.
+    Steps jit plain pytrees, not NNX modules: that costs a tenth of the Python time of `nnx.jit`
+    per step. All optimizers share one network, so its initialisation compiles once.
     """
 
     def __init__(
@@ -104,11 +124,9 @@ class Network:
             (batch, classes) logits, has no latent weights where it should, or does not keep the
             structure, shapes and dtypes of its state.
         """
-        options = _VARIANTS[binary] | ({} if dtype == "float32" else {"dtype": jnp.dtype(dtype)})
-        if binary == "none" and name.startswith("imagenet-"):
-            # Their batch norms start at next to nothing, which only signs don't notice.
-            options["norm_scale"] = 1.0
-        self._make = partial(find_network(name), classes, in_channels=image_shape[-1], **options)
+        row = find_network(name)
+        options = row.options(binary, dtype)
+        self._make = partial(row.make, classes, in_channels=image_shape[-1], **options)
         takes = "".join(f", {option}=..." for option in ("in_channels", *options, "rngs"))
         try:
             model = abstract(lambda rngs: self._make(rngs=rngs))

@@ -48,8 +48,10 @@ class BatchNorm(nnx.BatchNorm):
     after it is made, compute as Flax does, without the savings.
 
     Under `jit` the batch is the global one, however it is sharded. Under `pmap`, `shard_map` and
-    `vmap` each device sees its own part; `axis_name` says over which axis the batch is spread.
-    `model.set_attributes(nnx.BatchNorm, axis_name="data")` tells a whole network.
+    `vmap` a layer sees its own part; `axis_name` says over which axis the batch is spread.
+    `model.set_attributes(nnx.BatchNorm, axis_name="data")` tells a whole network. With an axis of
+    `vmap`, take gradients inside the function that is mapped: outside of it JAX no longer knows
+    the axis, and raises a NameError.
 
     Attributes:
       scale: `nnx.Param`, (features,), the :math:`\gamma`; 1 at first.
@@ -145,7 +147,7 @@ class BatchNorm(nnx.BatchNorm):
         dtype = jnp.result_type(x, *kept) if self.dtype is None else self.dtype
         usual = len(kept) == 2 and self.axis == -1 and self.axis_index_groups is None
         if evaluates or evaluates is None or mask is not None or not usual:
-            # Evaluation in Flax has all that it computes in float32, and then knows no other.
+            # Flax sees wide operands alone, so it can't tell which dtype they promote to.
             return super().__call__(x, use_running_average, mask=mask).astype(dtype)
         wide = _widen((x, self.mean[...], self.var[...], scale, bias))
         y, mean, var = normalize_batch(x, *wide[3:], self.epsilon, self.axis_name)
@@ -262,7 +264,8 @@ def _backward(
     normalized = centered * along_features(kept.inverse, dy)
     to_bias = jnp.sum(dy, axes)
     to_scale = jnp.sum(dy * normalized, axes)
-    # Parameters are each device's own, to be summed by whoever sums gradients; the mean is shared.
+    # Each device gives the gradients of its own parameters; the caller sums them. The mean is
+    # shared, so its part of the gradient is summed here.
     along_one = _over_devices(to_bias / count, axis_name)
     along_x = _over_devices(to_scale / count, axis_name)
     along_one, along_x, slope = (
@@ -276,7 +279,7 @@ _normalize.defvjp(_forward, _backward)
 
 
 def _over_devices(mean: jax.Array, axis_name: AxisName) -> jax.Array:
-    """The mean over the devices of what is the mean on each."""
+    """The mean over all devices of the mean on each."""
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
