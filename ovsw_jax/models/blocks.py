@@ -164,8 +164,8 @@ def pooled_shortcut(
 class ReActBlock(nnx.Module):
     """Two 3x3 convolutions of signs with learned thresholds, a skip around each, and an RPReLU.
 
-    x <- RPReLU(BN(conv(sign(x - threshold))) + x), twice, every threshold, slope and shift being
-    one a channel. Where the shape changes, the first skip is an average pool, a real-valued 1x1
+    x <- RPReLU(BN(conv(sign(x - threshold))) + x), twice, with one threshold, slope and shift
+    per channel. Where the shape changes, the first skip is an average pool, a real-valued 1x1
     convolution and batch norm.
 
     Example:
@@ -204,8 +204,8 @@ class ReActBlock(nnx.Module):
           features: channels of the output.
           strides: 2 halves the resolution.
           shortcut: makes the skip where the shape changes.
-          conv: makes the convolutions; it is given `input_sign` and `normalize_input`, as
-            `BinaryConv` takes them, and so may not set them itself.
+          conv: makes the convolutions; it gets `input_sign` and `normalize_input`, as
+            `BinaryConv` takes them, so it must not set them itself.
           dtype: of the arithmetic; None: that of input and parameters.
           rngs: random state, for `params`.
 

@@ -24,7 +24,7 @@ from ovsw_jax.nn.layers import BinaryConv, kaiming_normal
 
 
 class CifarResNet18(nnx.Module):
-    """ResNet18 for 32x32 images: 64-128-256-512 channels, two blocks a stage.
+    """ResNet18 for 32x32 images: 64-128-256-512 channels, two blocks per stage.
 
     19 binary convolutions with 11.16 million latent weights, the skips' 1x1 included.
 
@@ -182,7 +182,7 @@ class _CifarResNet(nnx.Module):
 
 
 class CifarResNet20(_CifarResNet):
-    """ResNet20 for 32x32 images: 16-32-64 channels, three blocks a stage, 18 binary convolutions.
+    """ResNet20 for 32x32 images: 16-32-64 channels, three blocks per stage, 18 binary convolutions.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
@@ -234,7 +234,7 @@ class CifarResNet20(_CifarResNet):
 
 
 class SmallResNet(_CifarResNet):
-    """A small relative of ResNet20, one block a stage.
+    """A small relative of ResNet20, one block per stage.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
@@ -258,7 +258,7 @@ class SmallResNet(_CifarResNet):
         dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        """Makes the network. It starts as Flax does, but for a Kaiming-normal stem.
+        """Makes the network. It is initialised as by Flax, except for a Kaiming-normal stem.
 
         Args:
           num_classes: number of logits.

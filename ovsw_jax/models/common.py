@@ -1,4 +1,4 @@
-"""What blocks and networks share: kinds of arguments, real-valued layers, starts and checks."""
+"""What blocks and networks share: argument types, real-valued layers, initializers, checks."""
 
 import functools
 import math
@@ -103,7 +103,7 @@ def check_maps(x: jax.Array, in_features: int) -> jax.Array:
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """`x` in float32 at least: what the last layers compute in, so that logits are not rounded."""
+    """`x` in float32 at least: the last layers compute in it, so that logits are not rounded."""
     return x.astype(accurate_dtype(x))
 
 
@@ -112,7 +112,7 @@ def global_average_pool(x: jax.Array) -> jax.Array:
     return jnp.mean(widen(x), axis=(1, 2))
 
 
-# How real-valued layers start.
+# Initializers of real-valued layers.
 
 kaiming_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -144,7 +144,7 @@ def torch_linear(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.
     )
 
 
-# What can be said of a callable that makes layers or blocks, before it is called.
+# What a callable that makes layers or blocks takes, found before it is called.
 
 
 def takes(make: Callable[..., Any], name: str) -> bool:

@@ -58,7 +58,7 @@ class ResNet(nnx.Module):
           widths: channels of each stage; every stage but the first halves the resolution.
           in_channels: channels of the images.
           block: makes the blocks.
-          norm_scale: what the scales of all batch norms but the last start at.
+          norm_scale: initial scale of all batch norms but the last.
           conv: makes the convolutions of the blocks.
           activation: after the stem and in the blocks; None: hardtanh after the stem, and the
             block's own in the blocks. `ReActBlock` takes no other.
@@ -137,7 +137,7 @@ def _check_norm_scale(norm_scale: float, dtype: jax.typing.DTypeLike | None) -> 
 
 
 class ResNet18(ResNet):
-    """ResNet18 for 224x224 images: 64-128-256-512 channels, two blocks a stage.
+    """ResNet18 for 224x224 images: 64-128-256-512 channels, two blocks per stage.
 
     16 binary convolutions with 10.99 million latent weights.
 

@@ -33,7 +33,7 @@ class VGGSmall(nnx.Module):
 
     A real-valued convolution comes first and a linear layer last. Each convolution is followed by
     a 2x2 max-pool (the first, third and fifth binary one), batch norm and an activation; the last
-    activation is a PReLU with a slope for each channel.
+    activation is a PReLU with one slope per channel.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
@@ -64,7 +64,7 @@ class VGGSmall(nnx.Module):
           conv: makes every convolution but the first. It must take `kernel_init=`, as
             `BinaryConv` and `nnx.Conv` do; a `partial` that sets one keeps its own.
           activation: after every batch norm but the last.
-          kernel_init: how the weights of all convolutions start: Kaiming normal by fan-out.
+          kernel_init: initializer of all convolutions; Kaiming normal by fan-out.
           dtype: of the arithmetic; None: that of input and parameters. Parameters are float32,
             logits float32 at least.
           rngs: random state, for `params`.
@@ -76,8 +76,8 @@ class VGGSmall(nnx.Module):
         check_counts(num_classes=num_classes, in_channels=in_channels)
         if not takes(conv, "kernel_init"):
             raise ValueError(
-                f"conv={name_of(conv)} takes no kernel_init=, by which a VGGSmall says how its "
-                "convolutions start. Let it take one, and pass it on to its layer."
+                f"conv={name_of(conv)} takes no kernel_init=, with which a VGGSmall initialises "
+                "its convolutions. Let it take one, and pass it on to its layer."
             )
         start = settings(conv).get("kernel_init", kernel_init)
         features = _WIDTHS[0]
