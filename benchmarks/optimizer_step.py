@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import optax
 import tyro
@@ -36,9 +35,9 @@ def _sgd() -> optax.GradientTransformation:
     return optax.sgd(RATE, momentum=0.9)
 
 
-def _rules(state: Literal["packed", "ema"]) -> optax.GradientTransformation:
-    """The rules alone before SGD: like the others without weight decay."""
-    return optax.chain(ovsw.ags(), ovsw.sad(state=state), _sgd())
+def _rules(sad: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Both rules before SGD, without weight decay, as the other optimizers."""
+    return optax.chain(ovsw.ags(), sad, _sgd())
 
 
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
@@ -48,8 +47,8 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "SGD + AGS": lambda: optax.chain(ovsw.ags(), _sgd()),
     "SGD + flip tracking, packed": lambda: optax.chain(ovsw.track_flip_state(), _sgd()),
     "OvSW, literal": lambda: optax.chain(literal_ovsw(), _sgd()),
-    "OvSW, EMA": lambda: _rules("ema"),
-    "OvSW, packed": lambda: _rules("packed"),
+    "OvSW, EMA": lambda: _rules(ovsw.sad(state="ema")),
+    "OvSW, packed": lambda: _rules(ovsw.sad(state="packed")),
     "ovsw_sgd (packed, with weight decay)": lambda: ovsw.ovsw_sgd(RATE),
 }
 

@@ -1,6 +1,8 @@
-"""A rule, a sign and a network as somebody else adds them: through public names alone."""
+"""A rule, a sign and a network as somebody else adds them.
 
-from pathlib import Path
+Through public names alone, which tests/test_imports.py checks.
+"""
+
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +11,6 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from test_imports import private_names
 
 import ovsw_jax as ovsw
 
@@ -122,7 +123,3 @@ def test_the_sign_counts_bits():
 def test_the_network_is_counted():
     summary = ovsw.summary(Net(3, in_channels=1, rngs=nnx.Rngs(0)), (1, 6, 6, 1))
     assert summary.total.binary_params == 3 * 3 * 8 * 16
-
-
-def test_only_public_names_are_used():
-    assert private_names(Path(__file__).read_text(encoding="utf-8")) == []

@@ -1,4 +1,4 @@
-"""The networks' batch norm and hardtanh, against Flax's and the formulas."""
+"""`ovsw.nn.BatchNorm` against Flax's, `ovsw.nn.hardtanh` against its formula."""
 
 import chex
 import jax
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ovsw_jax as ovsw
-from ovsw_jax.nn.batch_norm import BatchNorm
+from ovsw_jax.nn import BatchNorm
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -71,7 +71,7 @@ def test_a_constant_channel_has_flax_s_gradient():
     np.testing.assert_allclose(ours[-1], (dy - dy.mean((0, 1, 2))) / np.sqrt(1e-5), rtol=1e-3)
 
 
-@pytest.mark.parametrize("activation", [nnx.relu6, ovsw.models.hardtanh])
+@pytest.mark.parametrize("activation", [nnx.relu6, ovsw.nn.hardtanh])
 def test_gradients_explode_behind_rectifiers_alone(activation):
     """A binary layer sees +1 everywhere there, and what follows is the same for every image."""
     rngs, layers = nnx.Rngs(0), []
@@ -106,6 +106,131 @@ def test_anything_unusual_is_left_to_flax():
     chex.assert_trees_all_equal(ours(x), flax(x))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"features": 0}, ValueError, "features=0 must be a positive integer"),
+        ({"features": 3.0}, ValueError, "features=3.0 must be a positive integer"),
+        ({"momentum": 1.1}, ValueError, r"momentum=1.1 is out of range.*from 0 to 1. Use 0.9"),
+        ({"momentum": float("nan")}, ValueError, "momentum=nan is out of range"),
+        ({"momentum": "0.9"}, TypeError, "momentum='0.9'"),
+        ({"epsilon": 0}, ValueError, "epsilon=0 is out of range.*must be above 0.*Use 1e-5"),
+        ({"epsilon": 1e-50}, ValueError, "epsilon=1e-50 is out of range.*in float32 too"),
+        ({"epsilon": None}, TypeError, "epsilon=None"),
+        ({"dtype": "int8"}, TypeError, "dtype='int8' can't hold"),
+        ({"param_dtype": "complex64"}, TypeError, "param_dtype='complex64' can't hold"),
+        ({"axis_name": ["data"]}, TypeError, r"axis_name=\['data'\] names no axis.*\"data\""),
+        ({"axis_name": ()}, TypeError, r"axis_name=\(\) names no axis"),
+        ({"use_running_average": None}, TypeError, "use_running_average=None is no bool"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        BatchNorm(**{"features": 3} | arguments, rngs=nnx.Rngs(0))
+
+
+def test_bad_inputs():
+    norm = BatchNorm(1, rngs=nnx.Rngs(0))
+    # A norm of one feature would broadcast.
+    with pytest.raises(ValueError, match=r"\(8, 3\) does not fit 1 features: its last axis must"):
+        norm(np.zeros((8, 3), np.float32))
+    with pytest.raises(TypeError, match="input="):
+        norm(np.zeros((8, 1), complex))
+    with pytest.raises(ValueError, match=r"\(0, 1\) is an empty batch.*call model.eval\(\) first"):
+        norm(np.zeros((0, 1), np.float32))
+    norm.set_attributes(use_running_average=None)
+    with pytest.raises(ValueError, match="No `use_running_average`"):
+        norm(np.ones((8, 1), np.float32))
+    norm.eval()
+    assert norm(np.zeros((0, 1), np.float32)).shape == (0, 1)
+    assert norm.mean[...] == 0
+
+
+def test_its_own_arguments_are_flax_s():
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    options = {"momentum": 0.5, "epsilon": 0.1, "use_running_average": True}
+    ours = BatchNorm(3, **options, rngs=nnx.Rngs(0))
+    flax = nnx.BatchNorm(3, **options, use_fast_variance=False, rngs=nnx.Rngs(0))
+    for call in ({}, {"use_running_average": False}, {}):  # before, in and after training
+        chex.assert_trees_all_close(ours(x, **call), flax(x, **call), rtol=1e-6, atol=1e-6)
+    chex.assert_trees_all_equal(nnx.state(ours), nnx.state(flax))
+    view = nnx.view(ours, use_running_average=False)
+    view(x)
+    assert ours.use_running_average
+    assert view.mean is ours.mean
+
+
+def test_another_axis_is_flax_s():
+    x = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
+    ours, flax = BatchNorm(3, rngs=nnx.Rngs(0)), flax_norm(3)
+    ours.set_attributes(axis=1), flax.set_attributes(axis=1)
+    chex.assert_trees_all_equal(ours(x), flax(x))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("x", "dtype", "param_dtype", "expected"),
+    [
+        ("bfloat16", None, "bfloat16", "bfloat16"),
+        ("float16", None, "float32", "float32"),
+        ("float32", "float16", "float32", "float16"),
+        ("int8", None, "float32", "float32"),
+    ],
+)
+def test_dtypes(x, dtype, param_dtype, expected, training):
+    """Of the result, in both modes; the statistics keep float32, and gradients their own."""
+    norm = BatchNorm(2, dtype=dtype, param_dtype=param_dtype, rngs=nnx.Rngs(0))
+    norm.set_attributes(use_running_average=not training)
+    graph, params, rest = nnx.split(norm, nnx.Param, ...)
+    x = jnp.arange(-4, 4).reshape(4, 2).astype(x)
+
+    def f(params):
+        layer = nnx.merge(graph, params, rest, copy=True)
+        y = layer(x)
+        return jnp.sum(y.astype(jnp.float32) ** 2), (y, nnx.state(layer, nnx.BatchStat))
+
+    gradients, (y, statistics) = jax.grad(f, has_aux=True)(params)
+    assert y.dtype == expected
+    assert {s.dtype for s in jax.tree.leaves(statistics)} == {jnp.dtype("float32")}
+    assert {g.dtype for g in jax.tree.leaves(gradients)} == {jnp.dtype(param_dtype)}
+    right = np.repeat([[-1.3416], [-0.4472], [0.4472], [1.3416]], 2, 1)
+    right = right if training else np.asarray(x, np.float64)
+    np.testing.assert_allclose(np.asarray(y, np.float64), right, rtol=2e-2)
+
+
+def test_statistics_keep_their_dtype():
+    """Of a model converted to half precision, and of float64 images: a `lax.scan` asks for it."""
+    with jax.enable_x64(True):
+        for x, kept in (("float64", "float32"), ("float32", "bfloat16")):
+            norm = BatchNorm(2, rngs=nnx.Rngs(0))
+            norm.mean.set_value(norm.mean[...].astype(kept))
+            norm.var.set_value(norm.var[...].astype(kept))
+            norm(jnp.ones((3, 2), x))
+            assert norm.mean[...].dtype == norm.var[...].dtype == kept
+            np.testing.assert_allclose(norm.mean[...].astype(float), 0.1, rtol=1e-2)
+
+
+def test_the_batch_of_a_vmap_is_spread_over_its_axis():
+    rng = np.random.default_rng(0)
+    x, dy = (jnp.asarray(rng.normal(size=(6, 2)), jnp.float32) for _ in range(2))
+    graph, state = nnx.split(BatchNorm(2, axis_name="images", rngs=nnx.Rngs(0)))
+
+    def one(x, dy):
+        def f(x):
+            layer = nnx.merge(graph, state, copy=True)
+            return layer(x), layer.mean[...]
+
+        y, transpose, mean = jax.vjp(f, x, has_aux=True)
+        return y, transpose(dy)[0], mean
+
+    y, gradient, mean = jax.jit(jax.vmap(one, axis_name="images"))(x, dy)
+    whole = BatchNorm(2, rngs=nnx.Rngs(0))
+    right, transpose = jax.vjp(lambda x: nnx.clone(whole)(x), x)
+    chex.assert_trees_all_close(y, right, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(gradient, transpose(dy)[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mean, np.tile(0.1 * x.mean(0), (6, 1)), rtol=1e-5)
+
+
 def kept_for_backward(model, x):
     """Shapes of what the backward pass needs that have the axes of `x`."""
     graph, params, rest = nnx.split(model, nnx.Param, ...)
@@ -127,13 +252,17 @@ def test_the_backward_pass_keeps_the_input_alone():
     x = jax.ShapeDtypeStruct((8, 5, 5, 6), jnp.float32)
     (kept,) = kept_for_backward(BatchNorm(6, rngs=nnx.Rngs(0)), x)
     assert kept.shape == x.shape
+    assert len(kept_for_backward(flax_norm(6), x)) > 1
+    half = jax.ShapeDtypeStruct(x.shape, jnp.bfloat16)
+    (kept,) = kept_for_backward(BatchNorm(6, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)), half)
+    assert kept.dtype == jnp.bfloat16
 
 
 # XLA takes subnormal numbers for zero on a CPU, or keeps them, as its version does.
 @given(st.lists(st.floats(width=32, allow_subnormal=False), min_size=1, max_size=8))
 def test_hardtanh_and_its_gradient(values):
     x = jnp.asarray(values, jnp.float32)
-    y, transpose = jax.vjp(ovsw.models.hardtanh, x)
+    y, transpose = jax.vjp(ovsw.nn.hardtanh, x)
     np.testing.assert_array_equal(y, np.clip(np.asarray(x), -1, 1))
     (gradient,) = transpose(jnp.full_like(x, 3))
     np.testing.assert_array_equal(gradient, np.where(np.abs(np.asarray(x)) < 1, 3, 0))
@@ -149,53 +278,3 @@ def test_a_binary_activation_is_kept_as_bits(network):
     assert len(layers) == sum(latent)
     floats = [leaf for leaf in activations if leaf.dtype == jnp.float32 and leaf.shape[1] > 1]
     assert len(floats) <= 2 * len(layers) + 3
-
-
-def test_momentum_epsilon_and_axis_name_are_flax_s():
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)), jnp.float32)
-    options = {"momentum": 0.5, "epsilon": 1e-2, "axis_name": "data", "rngs": nnx.Rngs(0)}
-
-    def result(norm):
-        graph, state = nnx.split(norm)
-        arrays = nnx.to_pure_dict(state)
-
-        def on_one_device(x):
-            layer = nnx.merge(graph, arrays)
-            return layer(x), layer.mean[...], layer.var[...]
-
-        return jax.vmap(on_one_device, axis_name="data")(x)
-
-    ours, flax = ovsw.nn.BatchNorm(4, **options), nnx.BatchNorm(4, **options)
-    chex.assert_trees_all_close(result(ours), result(flax), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"features": 0}, ValueError, "features=0 must be a positive integer"),
-        ({"features": 2.5}, ValueError, "features=2.5 must be a positive integer"),
-        ({"momentum": 1.5}, ValueError, "momentum=1.5 is out of range"),
-        ({"momentum": "0.9"}, TypeError, "momentum='0.9'"),
-        ({"epsilon": -1e-5}, ValueError, "epsilon=-1e-05 is out of range"),
-        ({"epsilon": float("nan")}, ValueError, "epsilon=nan is out of range"),
-        ({"dtype": jnp.int32}, TypeError, "can't hold what a network computes"),
-    ],
-)
-def test_arguments_out_of_range(arguments, error, message):
-    with pytest.raises(error, match=message):
-        ovsw.nn.BatchNorm(**{"features": 2, "rngs": nnx.Rngs(0), **arguments})
-
-
-@pytest.mark.parametrize("evaluates", [False, True])
-def test_inputs_that_do_not_fit(evaluates):
-    norm = ovsw.nn.BatchNorm(2, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match=r"shape \(4, 3\) does not fit a BatchNorm of 2 channels"):
-        norm(jnp.ones((4, 3)), use_running_average=evaluates)
-    with pytest.raises(TypeError, match="input"):
-        norm(jnp.ones((4, 2), jnp.complex64), use_running_average=evaluates)
-
-
-def test_integers_are_normalised_as_the_numbers_they_are():
-    x = np.array([[1, 2], [3, 6]], np.uint8)
-    norm = ovsw.nn.BatchNorm(2, epsilon=0.0, rngs=nnx.Rngs(0))
-    np.testing.assert_allclose(norm(x), [[-1, -1], [1, 1]])

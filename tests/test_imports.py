@@ -1,14 +1,13 @@
 """Import boundaries, checked in fresh interpreters, and that such a check can fail."""
 
 import ast
+import json
 import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
-
-import ovsw_jax as ovsw
 
 PROJECT = pathlib.Path(__file__).parents[1]
 LIBRARY = PROJECT / "ovsw_jax"
@@ -114,54 +113,88 @@ def test_the_check_of_sources_can_fail(tmp_path, source):
     assert offenders(tmp_path, "flax", skip=FLAX_PARTS) == ["rule.py"]
 
 
-def private_names(source):
-    """What a file uses of ovsw_jax that is in no `__all__`, such as `ovsw_jax.latent`."""
-    tree = ast.parse(source)
-    used = set()
+PUBLIC = """
+import inspect, json, ovsw_jax
+names, todo = {}, {"ovsw_jax": ovsw_jax}
+while todo:
+    path, module = todo.popitem()
+    names[path] = module.__all__
+    for name in module.__all__:
+        if inspect.ismodule(getattr(module, name)):
+            todo[f"{path}.{name}"] = getattr(module, name)
+print(json.dumps(names))
+"""
+
+
+@pytest.fixture(scope="module")
+def public():
+    """The names in `__all__` of the library and of its public modules, by module."""
+    code, printed = run(PUBLIC)
+    assert code == 0, printed
+    return json.loads(printed)
+
+
+def private_names(source, public):
+    """What a source file takes of the library that is no public name of it, with its lines."""
+    tree, bound = ast.parse(source), {}  # bound: local names of the library and its modules
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ovsw_jax":
-            used |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Import):
-            used |= {a.name for a in node.names if a.name.startswith("ovsw_jax.")}
-        elif isinstance(node, ast.Attribute):
-            dotted = ast.unparse(node)
-            if dotted.startswith("ovsw."):
-                used.add(f"ovsw_jax.{dotted.removeprefix('ovsw.')}")
-    return sorted(name for name in used if not is_public(name))
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "ovsw_jax":
+                    if alias.name not in public:
+                        yield node.lineno, alias.name
+                    name = alias.name if alias.asname else "ovsw_jax"
+                    bound[alias.asname or "ovsw_jax"] = name
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ovsw_jax":
+            for alias in node.names:
+                if alias.name not in public.get(node.module, ()):
+                    yield node.lineno, f"{node.module}.{alias.name}"
+                bound[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    for node in ast.walk(tree):
+        path = attribute_path(node)
+        if path and path[0] in bound:
+            module = ".".join([bound[path[0]], *path[1:-1]])
+            if module in public and path[-1] not in [*public[module], "__version__", "__file__"]:
+                yield node.lineno, f"{module}.{path[-1]}"
 
 
-def is_public(name):
-    """Whether each part is in the `__all__` of the package before it; attributes of classes are."""
-    found, *parts = ovsw, *name.split(".")[1:]
-    for part in parts:
-        public = getattr(found, "__all__", None)
-        if public is None:
-            return True
-        if part not in public and part != "__version__":
-            return False
-        found = getattr(found, part)
-    return True
+def attribute_path(node):
+    """["ovsw", "nn", "sign"] of `ovsw.nn.sign`; None of what is no chain of attributes."""
+    names = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(names)] if names and isinstance(node, ast.Name) else None
 
 
-@pytest.mark.parametrize("package", ["experiments", "benchmarks"])
-def test_what_is_built_on_the_library_uses_its_public_names_alone(package):
-    files = sorted((PROJECT / package).rglob("*.py"))
-    found = {f.name: names for f in files if (names := private_names(f.read_text("utf-8")))}
-    assert not found
+@pytest.mark.parametrize("place", ["experiments", "benchmarks", "tests/test_additions.py"])
+def test_experiments_benchmarks_and_an_outsider_use_public_names_only(place, public):
+    path = PROJECT / place
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    sources = {file: file.read_text(encoding="utf-8") for file in files}
+    assert any("ovsw_jax" in source for source in sources.values())
+    found = {
+        file.relative_to(PROJECT).as_posix(): names
+        for file, source in sources.items()
+        if (names := list(private_names(source, public)))
+    }
+    assert found == {}
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("source", "private"),
     [
-        "from ovsw_jax.latent import layer_name",
-        "import ovsw_jax.latent",
-        "import ovsw_jax as ovsw\novsw.nn.layers.BinaryConv",
-        "from ovsw_jax import latent",
+        ("import ovsw_jax as ovsw\nimport ovsw_jax.nn\novsw.nn.sign, ovsw.__version__", []),
+        ("from ovsw_jax import nn, ags\nfrom ovsw_jax.nn import sign as s\nnn.sign, s.x", []),
+        ("from ovsw_jax.latent import layer_name", [(1, "ovsw_jax.latent.layer_name")]),
+        ("def late():\n    import ovsw_jax.latent", [(2, "ovsw_jax.latent")]),
+        ("from ovsw_jax import latent", [(1, "ovsw_jax.latent")]),
+        ("import ovsw_jax as o\no.latent.layer_name", [(2, "ovsw_jax.latent")]),
+        ("from ovsw_jax import models\nmodels.resnet", [(2, "ovsw_jax.models.resnet")]),
     ],
 )
-def test_the_check_of_public_names_can_fail(source):
-    assert private_names(source)
-    assert not private_names("import ovsw_jax as ovsw\novsw.models.ResNet18\novsw.__version__")
+def test_the_check_of_public_names_can_fail(source, private, public):
+    assert list(private_names(source, public)) == private
 
 
 def test_public_names_are_there():

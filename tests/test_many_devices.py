@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import ovsw_jax as ovsw
-from ovsw_jax.nn.batch_norm import BatchNorm
+from ovsw_jax.nn import BatchNorm
 
 P = PartitionSpec
 # Of the last two axes of a kernel, inputs and outputs.

@@ -12,9 +12,8 @@ from jax.extend.core import jaxprs_in_params
 
 import ovsw_jax as ovsw
 from ovsw_jax.models import BasicBlock, BiRealBlock, PadShortcut, ReActBlock
-from ovsw_jax.models.common import batch_norm
 from ovsw_jax.models.resnet import ResNet
-from ovsw_jax.nn import BinaryConv, BinaryDense
+from ovsw_jax.nn import BatchNorm, BinaryConv, BinaryDense
 
 BF16 = jnp.bfloat16
 react_conv = partial(BinaryConv, scale=ovsw.nn.mean_magnitude)
@@ -266,7 +265,7 @@ def test_batch_norm_rounds_its_result_only(training):
     """A mean of 1000 and a deviation of 3 would both be lost in bfloat16's eight bits."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(1000 + 4 * rng.integers(-2, 3, (64, 5)), BF16)  # exact: multiples of 4
-    norm = batch_norm(5, nnx.Rngs(0), dtype=BF16)
+    norm = BatchNorm(5, dtype=BF16, rngs=nnx.Rngs(0))
     norm.mean[...], norm.var[...] = jnp.full(5, 1001.3), jnp.full(5, 9.7)
     norm.scale[...] = jnp.asarray(rng.normal(size=5), jnp.float32)
     norm.set_attributes(use_running_average=not training)

@@ -8,7 +8,7 @@ import pytest
 from flax import linen, nnx
 
 import ovsw_jax as ovsw
-from ovsw_jax.nn.batch_norm import BatchNorm
+from ovsw_jax.nn import BatchNorm
 
 X = 3 * jnp.asarray(np.random.default_rng(0).normal(size=(2, 3)), jnp.float32)
 KEY = jax.random.key(0)

@@ -142,7 +142,7 @@ def test_latent_weights_have_gradients_in_float16_with_larger_batch_norms():
 def test_widths():
     with pytest.raises(ValueError, match=r"widths=\(\) must hold the channels of one stage at"):
         SmallResNet(widths=(), rngs=nnx.Rngs(0))
-    message = r"features=16 is less than in_features=32: a PadShortcut .* can't lose any.*Conv"
+    message = r"features=16 is less than in_features=32: a PadShortcut .* can't drop any.*Conv"
     with pytest.raises(ValueError, match=message):
         SmallResNet(widths=(32, 16), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"stem_strides=0 must be a positive integer"):

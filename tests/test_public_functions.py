@@ -38,7 +38,6 @@ from strange_arguments import (
 )
 
 import ovsw_jax as ovsw
-from ovsw_jax.nn.sign_kinds import is_two_valued
 
 LIBRARY = Path(ovsw.__file__).parent
 CASES = max(5, hypothesis.settings().max_examples // 4)
@@ -232,11 +231,8 @@ def threshold(data, threshold_for_horizon):
 # ---- signs, factors and activations
 
 
-ELEMENTWISE = [n for n in ovsw.nn.__all__ if is_two_valued(public(f"nn.{n}"))]
-ELEMENTWISE.remove("standardized_sign")
-
-
-@covers(*[f"nn.{name}" for name in ELEMENTWISE], "models.hardtanh")
+@covers("nn.sign", "nn.ste_sign", "nn.clipped_ste_sign", "nn.approx_sign")
+@covers("nn.swish_sign", "nn.tanh_sign", "nn.hardtanh", "models.hardtanh")
 def elementwise(data, function):
     x = data.draw(arrays() | junk, label="x")
     keywords = {}
@@ -246,7 +242,7 @@ def elementwise(data, function):
     try:
         y = attempt(function, x, **keywords, naming=["x"])
         same_as(x, y)
-        if function is not ovsw.models.hardtanh:
+        if function is not ovsw.nn.hardtanh:
             assert np.all(np.isin(np.asarray(y, np.float64), [-1, 1]))
         if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
             return
@@ -310,7 +306,8 @@ def module_keywords(data, make, required):
     return keywords
 
 
-@covers("nn.BinaryConv", "nn.BinaryDense", "nn.LearnedThresholdSign", "nn.PReLU", "nn.RPReLU")
+@covers("nn.BinaryConv", "nn.BinaryDense", "nn.BatchNorm")
+@covers("nn.LearnedThresholdSign", "nn.PReLU", "nn.RPReLU")
 def a_layer(data, make):
     arguments = inspect.signature(make.__init__).parameters
     fitting = {"in_features": 3, "out_features": 2, "features": 3, "kernel_size": (2, 2)}

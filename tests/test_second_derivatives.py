@@ -12,7 +12,7 @@ from flax import nnx
 from jax import lax
 
 import ovsw_jax as ovsw
-from ovsw_jax.nn.batch_norm import BatchNorm
+from ovsw_jax.nn import BatchNorm
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

@@ -21,45 +21,51 @@ from experiments.training.trainable import (
     modes,
 )
 
-_KAIMING = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
+_SIGNS_ONLY = partial(ovsw.nn.BinaryConv, kernel_sign=None, scale=None)
+_REAL = partial(
+    nnx.Conv,
+    use_bias=False,
+    kernel_init=nnx.initializers.variance_scaling(2.0, "fan_in", "normal"),
+)
 
 
-class NetworkRow(NamedTuple):
+class Row(NamedTuple):
     """A network that can be trained by name.
 
     Attributes:
-      make: makes it from (classes, in_channels=, rngs=), and with the options of `Config.binary`.
-      real: further options for its real-valued twin, `binary="none"`.
+      make: called as make(classes, in_channels=..., rngs=...), and with conv=, activation= or
+        dtype= where a run asks for it; returns an NNX module.
+      real: more arguments of `make`, for a network without signs (`Config.binary` is "none").
     """
 
     make: Callable[..., nnx.Module]
     real: Mapping[str, Any] = MappingProxyType({})
 
+    def options(self, binary: str, dtype: str) -> dict[str, Any]:
+        """The arguments of `make` by which a run says what is binary, and in which dtype."""
+        kinds: dict[str, dict[str, Any]] = {
+            "both": {},
+            "activations": {"conv": _SIGNS_ONLY},
+            "none": {"conv": _REAL, "activation": nnx.relu, **self.real},
+        }
+        return kinds[binary] | ({} if dtype == "float32" else {"dtype": jnp.dtype(dtype)})
 
-# ImageNet's batch norms start at next to nothing, which only signs don't notice.
-_NORMS_AT_ONE = MappingProxyType({"norm_scale": 1.0})
-NETWORKS: dict[str, NetworkRow] = {
-    "small": NetworkRow(ovsw.models.SmallResNet),
-    "tiny": NetworkRow(partial(ovsw.models.SmallResNet, widths=(16, 32, 64), stem_strides=4)),
-    "resnet20": NetworkRow(ovsw.models.CifarResNet20),
-    "resnet18": NetworkRow(ovsw.models.CifarResNet18),
-    "vgg-small": NetworkRow(ovsw.models.VGGSmall),
-    "imagenet-resnet18": NetworkRow(ovsw.models.ResNet18, real=_NORMS_AT_ONE),
-    "imagenet-resnet34": NetworkRow(ovsw.models.ResNet34, real=_NORMS_AT_ONE),
+
+# Batch norms start at next to nothing in ImageNet's networks, which only signs don't notice.
+_AT_ONE = {"norm_scale": 1.0}
+NETWORKS = {
+    "small": Row(ovsw.models.SmallResNet),
+    "tiny": Row(partial(ovsw.models.SmallResNet, widths=(16, 32, 64), stem_strides=4)),
+    "resnet20": Row(ovsw.models.CifarResNet20),
+    "resnet18": Row(ovsw.models.CifarResNet18),
+    "vgg-small": Row(ovsw.models.VGGSmall),
+    "imagenet-resnet18": Row(ovsw.models.ResNet18, real=_AT_ONE),
+    "imagenet-resnet34": Row(ovsw.models.ResNet34, real=_AT_ONE),
 }
-# What `Config.binary` adds to the arguments of every network.
-_BINARY: dict[str, dict[str, Any]] = {
-    "both": {},
-    "activations": {"conv": partial(ovsw.nn.BinaryConv, kernel_sign=None, scale=None)},
-    "none": {
-        "conv": partial(nnx.Conv, use_bias=False, kernel_init=_KAIMING),
-        "activation": nnx.relu,
-    },
-}
 
 
-def find_network(name: str) -> NetworkRow:
-    """The row of the network called `name`, or one for a user's own, package.module:Class.
+def find_network(name: str) -> Row:
+    """The row of the network called `name`, or of a user's own as package.module:Class.
 
     Raises:
       ValueError: if there is none.
@@ -77,7 +83,7 @@ def find_network(name: str) -> NetworkRow:
             "package.module:Class of an NNX module made as Class(classes, in_channels=..., "
             "rngs=...), in a package that Python finds from here."
         ) from error
-    return NetworkRow(made)
+    return Row(made)
 
 
 class KernelAxes(NamedTuple):
@@ -97,16 +103,16 @@ class KernelAxes(NamedTuple):
 class Network:
     """A network whose parameters and batch statistics are plain pytrees.
 
-    `shapes` are those of parameters and statistics. All that is no `nnx.Param` counts as
-    statistics, random keys and caches too: it is carried from step to step. What is there to be
-    looked at, `nnx.Intermediate` and its like, is not. `axes` are those of its latent kernels, None
-    without latent kernels.
+    `shapes` are those of parameters and statistics. Everything but `nnx.Param` counts as
+    statistics, random keys and caches too: it is carried from step to step. `nnx.Intermediate`,
+    which is there for inspection, is not. `axes` are those of its latent kernels, None without
+    latent kernels.
 
-    Where its `__call__` has an argument that says whether it trains (train, training, is_training,
-    deterministic, use_running_average), that is given to it.
+    If its `__call__` has an argument that says whether it trains (train, training, is_training,
+    deterministic, use_running_average), it gets that argument.
 
-    Plain pytrees go through `jax.jit`, not NNX modules: it costs a tenth of the Python time of
-    `nnx.jit` a step. All optimizers share one network, so its initialisation compiles once.
+    Steps jit plain pytrees, not NNX modules: that costs a tenth of the Python time of `nnx.jit`
+    per step. All optimizers share one network, so its initialisation compiles once.
     """
 
     def __init__(
@@ -134,9 +140,7 @@ class Network:
             structure, shapes and dtypes of its state.
         """
         row = find_network(name)
-        options = _BINARY[binary] | (dict(row.real) if binary == "none" else {})
-        if dtype != "float32":
-            options["dtype"] = jnp.dtype(dtype)
+        options = row.options(binary, dtype)
         self._make = partial(row.make, classes, in_channels=image_shape[-1], **options)
         takes = "".join(f", {option}=..." for option in ("in_channels", *options, "rngs"))
         try:

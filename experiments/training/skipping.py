@@ -1,4 +1,4 @@
-"""Steps with numbers that are not finite: found, not made, and counted, all on the device."""
+"""Steps with numbers that are not finite: found, skipped and counted, all on the device."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -11,13 +11,13 @@ Tree = TypeVar("Tree")
 
 
 class Skips(NamedTuple):
-    """How a training's latest steps went.
+    """How the latest steps of a training went.
 
     Attributes:
-      in_a_row: int32 scalar, steps skipped since the last one that was made.
-      wrong: (1 + parameters,) bools: what was not finite in the latest step that was tried and
-        skipped: loss or batch statistics, and then each parameter's gradient, in the order of the
-        tree's leaves.
+      in_a_row: int32 scalar, steps skipped since the last one that was taken.
+      wrong: (1 + parameters,) bools: what was not finite in the latest skipped step. The first
+        stands for loss and batch statistics, the others for each parameter's gradient, in the
+        order of the tree's leaves.
     """
 
     in_a_row: jax.Array
@@ -25,23 +25,23 @@ class Skips(NamedTuple):
 
 
 def no_skips(params: Any) -> Skips:
-    """Before the first step."""
+    """`Skips` before the first step."""
     return Skips(jnp.zeros((), jnp.int32), jnp.zeros(1 + len(jax.tree.leaves(params)), bool))
 
 
 def look_at(
     skips: Skips, loss: jax.Array, statistics: Any, gradients: Any, max_skipped: int
 ) -> tuple[jax.Array, Skips]:
-    """Whether to make a step, and the new count.
+    """Decides whether to take a step, and counts.
 
-    A training that has skipped `max_skipped` steps in a row is given up: it makes no other step.
-    So what comes out does not depend on when somebody looks. Under `jax_debug_nans` every step is
-    made: JAX finds only what comes out.
+    After `max_skipped` skipped steps in a row the training is given up: it takes no further step.
+    So the result does not depend on when the host reads the count. Under `jax_debug_nans` every
+    step is taken, as JAX looks for NaN in results only.
 
     Args:
       skips: of the steps before.
       loss: of this step.
-      statistics: that this step would leave. They can be NaN where the loss is finite, and stay so.
+      statistics: after this step. They can be NaN although the loss is finite, and stay so.
       gradients: of this step, a tree of arrays.
       max_skipped: steps skipped in a row that give the training up.
 
@@ -62,17 +62,17 @@ def look_at(
 
 
 def has_nan(arrays: Sequence[jax.Array]) -> jax.Array:
-    """Whether any of them holds NaN; infinity may be where a running minimum begins."""
+    """Whether any array holds NaN. Infinity is allowed: a running minimum may start there."""
     return jnp.any(jnp.array([jnp.any(jnp.isnan(x)) for x in arrays], bool))
 
 
 def if_made(made: jax.Array, new: Tree, old: Tree) -> Tree:
-    """The new tree if the step is made, else the old one bit for bit."""
+    """The new tree if the step is taken, else the old one bit for bit."""
     return jax.tree.map(lambda x, y: jnp.where(made, x, y), new, old)
 
 
 def name_wrong(params: Any, wrong: Sequence[bool]) -> str:
-    """What `Skips.wrong` of one training says, in words.
+    """`Skips.wrong` of one training in words.
 
     >>> params = {"conv": {"latent_kernel": 0.0}, "fc": {"bias": 0.0, "kernel": 0.0}}
     >>> name_wrong(params, [True, False, True, True])
@@ -87,6 +87,8 @@ def name_wrong(params: Any, wrong: Sequence[bool]) -> str:
     return ", and ".join([*parts, *[f"the gradients of {names}"] * bool(layers)])
 
 
-def _layer(path: Any) -> str:
-    """A parameter's path; that of its layer if it is the layer's latent weights."""
-    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/latent_kernel")
+def _layer(path: Sequence[Any]) -> str:
+    """Name of a parameter in a nested dict; of a latent kernel, that of its layer."""
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/").removesuffix(
+        "/latent_kernel"
+    )

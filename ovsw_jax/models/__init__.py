@@ -5,7 +5,7 @@ from ovsw_jax.models.cifar_resnet import CifarResNet18, CifarResNet20, SmallResN
 from ovsw_jax.models.resnet import ResNet18, ResNet34
 from ovsw_jax.models.shortcuts import ConvShortcut, PadShortcut
 from ovsw_jax.models.vgg_small import VGGSmall
-from ovsw_jax.nn.activations import hardtanh
+from ovsw_jax.nn.hardtanh import hardtanh
 
 __all__ = [
     "BasicBlock",

@@ -1,4 +1,4 @@
-"""Residual blocks: BasicBlock, Bi-Real Net's and ReActNet's."""
+"""The blocks that the networks are made of: two binary convolutions and their skips."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,6 @@ from flax import nnx
 from ovsw_jax.models.common import (
     Activation,
     ConvFactory,
-    batch_norm,
     check_maps,
     name_of,
     settings,
@@ -17,7 +16,9 @@ from ovsw_jax.models.common import (
 )
 from ovsw_jax.models.shortcuts import ConvShortcut, Shortcut
 from ovsw_jax.nn._checks import check_counts
-from ovsw_jax.nn.activations import RPReLU, hardtanh
+from ovsw_jax.nn.activations import RPReLU
+from ovsw_jax.nn.batch_norm import BatchNorm
+from ovsw_jax.nn.hardtanh import hardtanh
 from ovsw_jax.nn.layers import BinaryConv
 from ovsw_jax.nn.threshold import LearnedThresholdSign
 
@@ -64,15 +65,15 @@ class BasicBlock(nnx.Module):
         self.conv1 = conv(
             in_features, features, (3, 3), strides=strides, padding=1, dtype=dtype, rngs=rngs
         )
-        self.bn1 = batch_norm(features, rngs, dtype=dtype)
+        self.bn1 = BatchNorm(features, dtype=dtype, rngs=rngs)
         self.conv2 = conv(features, features, (3, 3), strides=1, padding=1, dtype=dtype, rngs=rngs)
-        self.bn2 = batch_norm(features, rngs, dtype=dtype)
+        self.bn2 = BatchNorm(features, dtype=dtype, rngs=rngs)
         self.shortcut: nnx.List[Any] = nnx.List([])
         if strides > 1 or in_features != features:
             reshape = conv(
                 in_features, features, (1, 1), strides=strides, padding=0, dtype=dtype, rngs=rngs
             )
-            self.shortcut = nnx.List([reshape, batch_norm(features, rngs, dtype=dtype)])
+            self.shortcut = nnx.List([reshape, BatchNorm(features, dtype=dtype, rngs=rngs)])
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -131,9 +132,9 @@ class BiRealBlock(nnx.Module):
         self.conv1 = conv(
             in_features, features, (3, 3), strides=strides, padding=1, dtype=dtype, rngs=rngs
         )
-        self.bn1 = batch_norm(features, rngs, dtype=dtype)
+        self.bn1 = BatchNorm(features, dtype=dtype, rngs=rngs)
         self.conv2 = conv(features, features, (3, 3), strides=1, padding=1, dtype=dtype, rngs=rngs)
-        self.bn2 = batch_norm(features, rngs, dtype=dtype)
+        self.bn2 = BatchNorm(features, dtype=dtype, rngs=rngs)
         same = strides == 1 and in_features == features
         self.shortcut = nnx.data(
             None if same else shortcut(in_features, features, strides, dtype=dtype, rngs=rngs)
@@ -163,8 +164,8 @@ def pooled_shortcut(
 class ReActBlock(nnx.Module):
     """Two 3x3 convolutions of signs with learned thresholds, a skip around each, and an RPReLU.
 
-    x <- RPReLU(BN(conv(sign(x - threshold))) + x), twice, every threshold, slope and shift being
-    one a channel. Where the shape changes, the first skip is an average pool, a real-valued 1x1
+    x <- RPReLU(BN(conv(sign(x - threshold))) + x), twice, with one threshold, slope and shift
+    per channel. Where the shape changes, the first skip is an average pool, a real-valued 1x1
     convolution and batch norm.
 
     Example:
@@ -203,8 +204,8 @@ class ReActBlock(nnx.Module):
           features: channels of the output.
           strides: 2 halves the resolution.
           shortcut: makes the skip where the shape changes.
-          conv: makes the convolutions; it is given `input_sign` and `normalize_input`, as
-            `BinaryConv` takes them, and so may not set them itself.
+          conv: makes the convolutions; it gets `input_sign` and `normalize_input`, as
+            `BinaryConv` takes them, so it must not set them itself.
           dtype: of the arithmetic; None: that of input and parameters.
           rngs: random state, for `params`.
 
@@ -223,7 +224,7 @@ class ReActBlock(nnx.Module):
             normalize_input=False,
             **layer,
         )
-        self.bn1 = batch_norm(features, rngs, dtype=dtype)
+        self.bn1 = BatchNorm(features, dtype=dtype, rngs=rngs)
         self.activation1 = RPReLU(features, rngs=rngs)
         self.conv2 = conv(
             features,
@@ -233,7 +234,7 @@ class ReActBlock(nnx.Module):
             normalize_input=False,
             **layer,
         )
-        self.bn2 = batch_norm(features, rngs, dtype=dtype)
+        self.bn2 = BatchNorm(features, dtype=dtype, rngs=rngs)
         self.activation2 = RPReLU(features, rngs=rngs)
         same = strides == 1 and in_features == features
         self.shortcut = nnx.data(

@@ -1,4 +1,4 @@
-"""ResNets for CIFAR: ResNet18, ResNet20 and a small relative."""
+"""Networks for CIFAR: ResNet18 of BasicBlocks, ResNet20 of BiRealBlocks, and a small relative."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,6 @@ from ovsw_jax.models.blocks import BasicBlock, BiRealBlock
 from ovsw_jax.models.common import (
     Activation,
     ConvFactory,
-    batch_norm,
     check_images,
     global_average_pool,
     stem,
@@ -19,12 +18,13 @@ from ovsw_jax.models.common import (
 )
 from ovsw_jax.models.shortcuts import PadShortcut
 from ovsw_jax.nn._checks import check_counts, is_count
-from ovsw_jax.nn.activations import hardtanh
+from ovsw_jax.nn.batch_norm import BatchNorm
+from ovsw_jax.nn.hardtanh import hardtanh
 from ovsw_jax.nn.layers import BinaryConv, kaiming_normal
 
 
 class CifarResNet18(nnx.Module):
-    """ResNet18 for 32x32 images: 64-128-256-512 channels, two blocks a stage.
+    """ResNet18 for 32x32 images: 64-128-256-512 channels, two blocks per stage.
 
     19 binary convolutions with 11.16 million latent weights, the skips' 1x1 included.
 
@@ -64,7 +64,7 @@ class CifarResNet18(nnx.Module):
         """
         check_counts(num_classes=num_classes, in_channels=in_channels)
         self.conv1 = stem(in_channels, 64, kernel_init=torch_uniform, dtype=dtype, rngs=rngs)
-        self.bn1 = batch_norm(64, rngs, dtype=dtype)
+        self.bn1 = BatchNorm(64, dtype=dtype, rngs=rngs)
         self.in_channels = in_channels
         features = 64
         for number, width in enumerate((64, 128, 256, 512), start=1):
@@ -83,7 +83,7 @@ class CifarResNet18(nnx.Module):
                 )
                 features = width
             setattr(self, f"layer{number}", nnx.List(layers))
-        self.bn2 = batch_norm(features, rngs)
+        self.bn2 = BatchNorm(features, rngs=rngs)
         self.fc = nnx.Conv(
             features,
             num_classes,
@@ -142,7 +142,7 @@ class _CifarResNet(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.bn1 = batch_norm(widths[0], rngs, dtype=dtype)
+        self.bn1 = BatchNorm(widths[0], dtype=dtype, rngs=rngs)
         self.stages, self.in_channels = len(widths), in_channels
         self.multiple = stem_strides * 2 ** (len(widths) - 1)
         self.activation = activation
@@ -164,7 +164,7 @@ class _CifarResNet(nnx.Module):
                 )
                 features = width
             setattr(self, f"layer{number}", nnx.List(layers))
-        self.bn2 = batch_norm(features, rngs)
+        self.bn2 = BatchNorm(features, rngs=rngs)
         self.linear = linear(features, num_classes, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -182,7 +182,7 @@ class _CifarResNet(nnx.Module):
 
 
 class CifarResNet20(_CifarResNet):
-    """ResNet20 for 32x32 images: 16-32-64 channels, three blocks a stage, 18 binary convolutions.
+    """ResNet20 for 32x32 images: 16-32-64 channels, three blocks per stage, 18 binary convolutions.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
@@ -234,7 +234,7 @@ class CifarResNet20(_CifarResNet):
 
 
 class SmallResNet(_CifarResNet):
-    """A small relative of ResNet20, one block a stage.
+    """A small relative of ResNet20, one block per stage.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
@@ -258,7 +258,7 @@ class SmallResNet(_CifarResNet):
         dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        """Makes the network. It starts as Flax does, but for a Kaiming-normal stem.
+        """Makes the network. It is initialised as by Flax, except for a Kaiming-normal stem.
 
         Args:
           num_classes: number of logits.

@@ -1,4 +1,4 @@
-"""What the networks share: kinds of layers, real-valued parts, how these start, and checks."""
+"""What blocks and networks share: argument types, real-valued layers, initializers, checks."""
 
 import functools
 import math
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovsw_jax.nn._checks import floating_array, real_array
-from ovsw_jax.nn.batch_norm import BatchNorm
 from ovsw_jax.precision import accurate_dtype
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -36,13 +35,6 @@ class ConvFactory(Protocol):
         rngs: nnx.Rngs,
     ) -> Callable[[jax.Array], jax.Array]:
         """A layer from (batch, height, width, in_features) to (..., out_features)."""
-
-
-def batch_norm(
-    features: int, rngs: nnx.Rngs, *, dtype: jax.typing.DTypeLike | None = None
-) -> BatchNorm:
-    """The batch norm of all networks."""
-    return BatchNorm(features, dtype=dtype, rngs=rngs)
 
 
 def stem(
@@ -82,16 +74,16 @@ def check_images(
     """
     x = real_array("images", x)
     if x.ndim != 4 or x.shape[3] != channels:
-        takes = f"(batch, height, width, {channels}), channels last. in_channels= sets how many."
+        needs = f"(batch, height, width, {channels}), channels last. in_channels= sets how many."
     elif 0 in x.shape[1:3]:
-        takes = "a height and width of at least one pixel."
+        needs = "a height and width of at least one pixel."
     elif size is not None and x.shape[1:3] != (size, size):
-        takes = f"a height and width of {size}, as its linear layer sees every pixel."
+        needs = f"a height and width of {size}, as its linear layer sees every pixel."
     elif any(n % multiple for n in x.shape[1:3]):
-        takes = f"a height and width divisible by {multiple}, as it halves them."
+        needs = f"a height and width divisible by {multiple}, as it halves them."
     else:
         return
-    raise ValueError(f"images of shape {x.shape} do not fit: this network takes {takes}")
+    raise ValueError(f"images of shape {x.shape} do not fit: this network takes {needs}")
 
 
 def check_maps(x: jax.Array, in_features: int) -> jax.Array:
@@ -111,7 +103,7 @@ def check_maps(x: jax.Array, in_features: int) -> jax.Array:
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """`x` in float32 at least: what the last layers compute in, so that logits are not rounded."""
+    """`x` in float32 at least: the last layers compute in it, so that logits are not rounded."""
     return x.astype(accurate_dtype(x))
 
 
@@ -119,6 +111,8 @@ def global_average_pool(x: jax.Array) -> jax.Array:
     """(batch, height, width, features) to (batch, features), in float32 at least."""
     return jnp.mean(widen(x), axis=(1, 2))
 
+
+# Initializers of real-valued layers.
 
 kaiming_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -148,6 +142,9 @@ def torch_linear(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.
         bias_init=torch_uniform_bias(in_features),
         rngs=rngs,
     )
+
+
+# What a callable that makes layers or blocks takes, found before it is called.
 
 
 def takes(make: Callable[..., Any], name: str) -> bool:

@@ -11,7 +11,6 @@ from ovsw_jax.models.blocks import BiRealBlock
 from ovsw_jax.models.common import (
     Activation,
     ConvFactory,
-    batch_norm,
     check_images,
     global_average_pool,
     name_of,
@@ -21,7 +20,8 @@ from ovsw_jax.models.common import (
     torch_uniform,
 )
 from ovsw_jax.nn._checks import check_counts, check_floating_dtype
-from ovsw_jax.nn.activations import hardtanh
+from ovsw_jax.nn.batch_norm import BatchNorm
+from ovsw_jax.nn.hardtanh import hardtanh
 from ovsw_jax.nn.layers import BinaryConv
 
 # Called as block(in_features, features, strides, conv=..., dtype=..., rngs=...), and with
@@ -57,7 +57,7 @@ class ResNet(nnx.Module):
           widths: channels of each stage; every stage but the first halves the resolution.
           in_channels: channels of the images.
           block: makes the blocks.
-          norm_scale: what the scales of all batch norms but the last start at.
+          norm_scale: initial scale of all batch norms but the last.
           conv: makes the convolutions of the blocks.
           activation: after the stem and in the blocks; None: hardtanh after the stem, and the
             block's own in the blocks. `ReActBlock` takes no other.
@@ -88,7 +88,7 @@ class ResNet(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.bn1 = batch_norm(widths[0], rngs, dtype=dtype)
+        self.bn1 = BatchNorm(widths[0], dtype=dtype, rngs=rngs)
         self.stages, self.in_channels = len(widths), in_channels
         self.multiple = 4 * 2 ** (self.stages - 1)
         self.activation = hardtanh if activation is None else activation
@@ -103,7 +103,7 @@ class ResNet(nnx.Module):
         for _, module in nnx.iter_modules(self):
             if isinstance(module, nnx.BatchNorm) and module.scale is not None:
                 module.scale[...] = module.scale[...] * norm_scale
-        self.bn2 = batch_norm(features, rngs)
+        self.bn2 = BatchNorm(features, rngs=rngs)
         self.fc = torch_linear(features, num_classes, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -136,7 +136,7 @@ def _check_norm_scale(norm_scale: float, dtype: jax.typing.DTypeLike | None) -> 
 
 
 class ResNet18(ResNet):
-    """ResNet18 for 224x224 images: 64-128-256-512 channels, two blocks a stage.
+    """ResNet18 for 224x224 images: 64-128-256-512 channels, two blocks per stage.
 
     16 binary convolutions with 10.99 million latent weights.
 

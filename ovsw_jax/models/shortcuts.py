@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.models.common import batch_norm, check_maps, torch_uniform
+from ovsw_jax.models.common import check_maps, torch_uniform
 from ovsw_jax.nn._checks import check_counts
+from ovsw_jax.nn.batch_norm import BatchNorm
 
 
 class Shortcut(Protocol):
@@ -53,14 +54,14 @@ class PadShortcut(nnx.Module):
         """Makes the skip; it has no parameters, and keeps the dtype of its input.
 
         Raises:
-          ValueError: if there are fewer channels behind it than in front.
+          ValueError: if the output has fewer channels than the input.
         """
         del dtype, rngs
         check_counts(in_features=in_features, features=features, strides=strides)
         if features < in_features:
             raise ValueError(
                 f"features={features} is less than in_features={in_features}: a PadShortcut adds "
-                "channels of zeros, and can't lose any. Let widths not decrease, or use a "
+                "channels of zeros, and can't drop any. Use widths that do not decrease, or a "
                 "ConvShortcut."
             )
         self.in_features = in_features
@@ -106,7 +107,7 @@ class ConvShortcut(nnx.Module):
           in_features: channels of the input.
           features: channels of the output.
           strides: 2 halves the resolution.
-          average_pool: pool in front of the convolution instead of leaving out pixels.
+          average_pool: pool before the convolution instead of skipping pixels.
           dtype: of the arithmetic; None: that of input and parameters.
           rngs: random state, for `params`.
         """
@@ -123,7 +124,7 @@ class ConvShortcut(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.bn = batch_norm(features, rngs, dtype=dtype)
+        self.bn = BatchNorm(features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, height, width, in_features) to (batch, height', width', features)."""
@@ -132,9 +133,9 @@ class ConvShortcut(nnx.Module):
 
 
 def _average_pool(x: jax.Array, strides: int) -> jax.Array:
-    """Means of strides x strides pixels, of fewer at the end of a size that isn't divisible.
+    """Means of strides x strides pixels; of fewer at the end of a size that isn't divisible.
 
-    So it gives as many as a 3x3 convolution with one row of padding and these strides.
+    So its output is as large as that of a 3x3 convolution with padding 1 and these strides.
     """
     if strides == 1:
         return x

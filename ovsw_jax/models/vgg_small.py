@@ -9,7 +9,6 @@ from flax import nnx
 
 from ovsw_jax.models.common import (
     Activation,
-    batch_norm,
     check_images,
     kaiming_normal_fan_out,
     name_of,
@@ -19,7 +18,9 @@ from ovsw_jax.models.common import (
     widen,
 )
 from ovsw_jax.nn._checks import check_counts
-from ovsw_jax.nn.activations import PReLU, hardtanh
+from ovsw_jax.nn.activations import PReLU
+from ovsw_jax.nn.batch_norm import BatchNorm
+from ovsw_jax.nn.hardtanh import hardtanh
 from ovsw_jax.nn.layers import BinaryConv
 
 _WIDTHS = (128, 256, 256, 512, 512)  # of the binary convolutions
@@ -32,7 +33,7 @@ class VGGSmall(nnx.Module):
 
     A real-valued convolution comes first and a linear layer last. Each convolution is followed by
     a 2x2 max-pool (the first, third and fifth binary one), batch norm and an activation; the last
-    activation is a PReLU with a slope for each channel.
+    activation is a PReLU with one slope per channel.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
@@ -63,7 +64,7 @@ class VGGSmall(nnx.Module):
           conv: makes every convolution but the first. It must take `kernel_init=`, as
             `BinaryConv` and `nnx.Conv` do; a `partial` that sets one keeps its own.
           activation: after every batch norm but the last.
-          kernel_init: how the weights of all convolutions start: Kaiming normal by fan-out.
+          kernel_init: initializer of all convolutions; Kaiming normal by fan-out.
           dtype: of the arithmetic; None: that of input and parameters. Parameters are float32,
             logits float32 at least.
           rngs: random state, for `params`.
@@ -75,13 +76,13 @@ class VGGSmall(nnx.Module):
         check_counts(num_classes=num_classes, in_channels=in_channels)
         if not takes(conv, "kernel_init"):
             raise ValueError(
-                f"conv={name_of(conv)} takes no kernel_init=, by which a VGGSmall says how its "
-                "convolutions start. Let it take one, and pass it on to its layer."
+                f"conv={name_of(conv)} takes no kernel_init=, with which a VGGSmall initialises "
+                "its convolutions. Let it take one, and pass it on to its layer."
             )
         start = settings(conv).get("kernel_init", kernel_init)
         features = _WIDTHS[0]
         self.conv0 = stem(in_channels, features, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
-        self.bn0 = batch_norm(features, rngs, dtype=dtype)
+        self.bn0 = BatchNorm(features, dtype=dtype, rngs=rngs)
         for number, width in enumerate(_WIDTHS, start=1):
             layer = conv(
                 features,
@@ -94,7 +95,7 @@ class VGGSmall(nnx.Module):
                 rngs=rngs,
             )
             setattr(self, f"conv{number}", layer)
-            setattr(self, f"bn{number}", batch_norm(width, rngs, dtype=dtype))
+            setattr(self, f"bn{number}", BatchNorm(width, dtype=dtype, rngs=rngs))
             features = width
         self.prelu = PReLU(features, rngs=rngs)
         pixels = (_SIZE // 2 ** len(_POOLED)) ** 2

@@ -1,8 +1,9 @@
-"""Binarised layers for Flax NNX, the signs with their gradients, factors and activations."""
+"""Binarised layers for Flax NNX, signs with gradients, factors, activations, batch norm."""
 
-from ovsw_jax.nn.activations import PReLU, RPReLU, hardtanh
+from ovsw_jax.nn.activations import PReLU, RPReLU
 from ovsw_jax.nn.batch_norm import BatchNorm
 from ovsw_jax.nn.filter_signs import magnitude_aware_sign, standardized_sign
+from ovsw_jax.nn.hardtanh import hardtanh
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
 from ovsw_jax.nn.scale import mean_magnitude, standardize_kernel, standardized_scale
 from ovsw_jax.nn.sharpening import SharpeningSign

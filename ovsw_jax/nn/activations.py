@@ -1,63 +1,13 @@
-"""Activations between binary layers: hardtanh, and PReLU and RPReLU with parameters per channel."""
+"""Activations with learned parameters: PReLU and RPReLU, one of each per channel."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ovsw_jax.hyperparams import known_number
-from ovsw_jax.nn._checks import check_channels, check_counts, check_floating_dtype, floating_array
+from ovsw_jax.nn._checks import check_channels, check_counts, check_floating_dtype
 from ovsw_jax.nn._kernels.features import along_features
 from ovsw_jax.precision import accurate_dtype
-
-
-def hardtanh(x: jax.Array) -> jax.Array:
-    """Clips to [-1, 1]: the activation between binary layers.
-
-    Its gradient at exactly -1 and +1 is 0. Such ties are common here, where a saturated skip
-    meets a batch norm that gives 0, and `jnp.clip` would pass half the gradient.
-
-    Args:
-      x: real floating-point array of any shape.
-
-    Returns:
-      Array of the shape and dtype of `x`.
-
-    >>> import ovsw_jax as ovsw
-    >>> ovsw.nn.hardtanh(jnp.array([-3.0, 0.5, 1.0])).tolist()
-    [-1.0, 0.5, 1.0]
-
-    Source: Courbariaux et al. 2016, BinaryNet; the gradient at the ends as in PyTorch.
-    """
-    return _hardtanh(floating_array("x", x))
-
-
-@jax.custom_vjp
-def _hardtanh(x: jax.Array) -> jax.Array:
-    return _clip(x)
-
-
-def _keep_mask(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _clip(x), jnp.abs(x) < 1
-
-
-@jax.custom_jvp
-def _clip(x: jax.Array) -> jax.Array:
-    return jnp.clip(x, -1, 1)
-
-
-@_clip.defjvp
-def _tangent_inside(
-    primals: tuple[jax.Array], tangents: tuple[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    # For second derivatives. Alone it would do for the first, but keep zeros beside the mask.
-    return _clip(*primals), jnp.where(jnp.abs(*primals) < 1, *tangents, 0)
-
-
-def _pass_inside(inside: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
-    return (jnp.where(inside, cotangent, 0),)
-
-
-_hardtanh.defvjp(_keep_mask, _pass_inside)
 
 
 class PReLU(nnx.Module):
