@@ -217,7 +217,7 @@ def test_a_checkpoint_without_its_rows_begins_anew(whole, tmp_path, monkeypatch,
     (folder / "metrics.jsonl").write_text("")
     assert train.train(SWEEP.at({"out": folder}))[1]
     said = " ".join(capsys.readouterr().out.split())
-    assert "the checkpoint is not of the members that come next" in said
+    assert "the checkpoint is not of the next members" in said
     assert (
         f"It is now {folder / 'checkpoints.unused'}; the unfinished trainings start again" in said
     )
