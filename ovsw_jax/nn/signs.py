@@ -71,7 +71,8 @@ def sign_with_gradient(
 
     Raises:
       TypeError: if `derivative` or `check` is no function, or `derivative` is a sign itself or
-        takes `*args` or `**kwargs`; from the sign, if an argument is no real array, or once differentiated if the slope is not.
+        takes `*args` or `**kwargs`; from the sign, if an argument is no real array, or once
+        differentiated if the slope is not.
       ValueError: from the sign once differentiated, if the slope has another shape than `x`.
 
     >>> @sign_with_gradient
