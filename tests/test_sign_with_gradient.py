@@ -242,6 +242,11 @@ def test_bad_arguments_of_a_sign(arguments, keywords, message):
         bump(*arguments, **keywords)
 
 
+def test_a_check_that_is_no_function_is_refused():
+    with pytest.raises(TypeError, match="check=3 is no function: give one of the constants"):
+        sign_with_gradient(lambda x: 1, check=3)
+
+
 def test_constants_are_checked_as_they_are_given():
     seen = []
     sign = sign_with_gradient(

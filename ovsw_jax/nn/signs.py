@@ -54,7 +54,8 @@ def sign_with_gradient(
 
     Used as a decorator: the sign has the name, the parameters and the docstring of the function,
     whose body is the pseudo-gradient. A layer knows that its results are +1 and -1 and nothing
-    else, and counts their bits on CPUs; it does not know that of a function of any other kind.
+    else, and counts their bits on CPUs; it does not know that of a function of any other kind. Make
+    each sign once: what is compiled with one is compiled again with another.
 
     Args:
       derivative: function of x and of any constants, giving the slope at each element of `x`: a
@@ -69,8 +70,9 @@ def sign_with_gradient(
       may be traced, and get no gradient.
 
     Raises:
-      TypeError: if `derivative` is no function, is a sign itself, or takes `*args` or `**kwargs`;
-        from the sign, if an argument is no real array, or once differentiated if the slope is not.
+      TypeError: if `derivative` or `check` is no function, or `derivative` is a sign itself or
+        takes `*args` or `**kwargs`; from the sign, if an argument is no real array, or once
+        differentiated if the slope is not.
       ValueError: from the sign once differentiated, if the slope has another shape than `x`.
 
     >>> @sign_with_gradient
@@ -84,6 +86,8 @@ def sign_with_gradient(
     Source: ours; the idea of a pseudo-gradient is that of Bengio et al. 2013.
     """
     signature = _signature(derivative)
+    if check is not None and not callable(check):
+        raise TypeError(f"check={check!r} is no function: give one of the constants, or None.")
     name = getattr(derivative, "__name__", type(derivative).__name__)
 
     def forward(x: jax.Array, *constants: jax.Array) -> jax.Array:
