@@ -6,7 +6,6 @@ then refuses every write to a file, of Python and of TensorStore, as it does wit
 
 import errno
 import gc
-import json
 import os
 import re
 import resource
@@ -15,6 +14,7 @@ import shutil
 import numpy as np
 import pytest
 from image_data import write_cifar, write_folder
+from run_folders import arrays, untimed
 
 from experiments import prepare, train
 from experiments.report import summary
@@ -24,11 +24,8 @@ from experiments.run.events import EventFile
 from experiments.run.folder import RunFolder
 from experiments.training.step import Steps
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 CLASSES, IMAGES, BATCH = ("ant", "bee"), 24, 4
 STEPS = len(CLASSES) * IMAGES // BATCH  # an epoch
-UNEQUAL = ("seconds", "images_per_second")
 FULL = os.strerror(errno.EFBIG)  # a disk says that it is full; a limit of this process, this
 
 
@@ -50,7 +47,7 @@ def command(images):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def whole(command, compile_quickly, tmp_path_factory):
+def whole(command, tmp_path_factory):
     """The folder of a run that nothing disturbs."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     assert train.main([*command, "--out", str(folder)]) == 0
@@ -94,23 +91,8 @@ def disk(monkeypatch):
     disk.free()
 
 
-def rows(folder):
-    """Those that were written whole, without what no two runs share."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    written = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [{k: v for k, v in row.items() if k not in UNEQUAL} for row in written]
-
-
-def arrays(folder):
-    found = {}
-    for path in [*folder.glob("weights/*.npz"), folder / "latent.npz"]:
-        with np.load(path) as content:
-            found |= {f"{path.name}/{name}": array for name, array in content.items()}
-    return found
-
-
 def assert_same(folder, whole):
-    assert rows(folder) == rows(whole)
+    assert untimed(folder) == untimed(whole)
     found, expected = arrays(folder), arrays(whole)
     assert found.keys() == expected.keys()
     for name, array in expected.items():
@@ -161,24 +143,11 @@ def test_a_disk_that_fills_up(name, command, whole, tmp_path, disk, capsys):
     assert fails(command, folder, capsys) == cannot_write(folder / name, folder)
     assert not list(folder.glob("**/.[!l]*"))  # but the lock; nothing half-written takes room
     if name != "config.json":
-        assert rows(folder) == rows(whole)[:before]
+        assert untimed(folder) == untimed(whole)[:before]
     # Neither does it go on while there is no room, nor is more lost by the attempt.
     assert "can't be written" in fails(command, folder, capsys)
     disk.free()
     goes_on(command, folder, capsys)
-    assert_same(folder, whole)
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_a_row_that_was_cut_off(command, whole, tmp_path, disk, capsys):
-    """Of the second epoch, with no checkpoint: the first row is whole and is measured again."""
-    folder, size = tmp_path / "run", (whole / "metrics.jsonl").stat().st_size
-    disk.fill_at(RunFolder, "write_metrics", 2, size * 3 // 4)
-    assert fails(command, folder, capsys) == cannot_write(folder / "metrics.jsonl", folder)
-    assert not (folder / "metrics.jsonl").read_bytes().endswith(b"\n")
-    assert rows(folder) == rows(whole)[:1]
-    disk.free()
-    assert "going on after epoch 0 of 2" in goes_on(command, folder, capsys)
     assert_same(folder, whole)
 
 
@@ -305,7 +274,7 @@ def test_images_that_vanish(command, whole, images, tmp_path, monkeypatch, capsy
     assert error.startswith(f"{images}/train/")
     assert "png cannot be read (No such file or directory): put it back, or make it" in error
     assert error.endswith(put_back(folder))
-    assert rows(folder) == rows(whole)[:1]
+    assert untimed(folder) == untimed(whole)[:1]
     assert f"going on after epoch 1 of 2 of those in training and {len(steps) - STEPS} steps" in (
         goes_on(command, folder, capsys)
     )

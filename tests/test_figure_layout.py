@@ -1,6 +1,5 @@
 """Figures of runs of any shape: every label whole, apart from the others and off the data."""
 
-import doctest
 import itertools
 
 import hypothesis
@@ -126,14 +125,3 @@ def test_short_names_fit_and_short_ones_stay(layers, length):
 def test_long_names_keep_what_tells_them_apart():
     layers = [f"encoder/blocks/{i}/attention/query_projection" for i in (0, 1, 10)]
     assert list(style.short_names(layers, 24).values()) == ["…/0/…", "…/1/…", "…/10/…"]
-
-
-def test_the_examples_in_the_docs_hold():
-    assert doctest.testmod(style) == (0, 1)
-
-
-def test_every_optimizer_looks_different_with_and_without_colour():
-    names = ["sgd", "ovsw", "ags", "sad", "bop", "lars", "adam"]
-    found = style.looks(names)
-    for trait in ("color", "linestyle", "marker", "hatch"):
-        assert len({getattr(look, trait) for look in found.values()}) == len(names)

@@ -1,4 +1,7 @@
-"""The README's code runs, and its test command is the one that CI runs."""
+"""The README's code runs, and its test command is the one that CI runs.
+
+Its links are checked with those of the pages, in test_docs.py.
+"""
 
 import re
 import shlex
@@ -22,7 +25,9 @@ def test_snippets_run(snippet):
 
 def test_ci_runs_the_readmes_test_command():
     (command,) = re.findall(r"^    (python3 -m venv .*pytest)$", README, flags=re.MULTILINE)
-    assert command in (ROOT / ".ci" / "run").read_text().splitlines()
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert command in lines
+    assert lines[-1] == ".venv/bin/python -m pytest -m long"
 
 
 def test_commands_name_modules_and_recipes_that_exist():
@@ -34,12 +39,3 @@ def test_commands_name_modules_and_recipes_that_exist():
         first = (shlex.split(rest, comments=True) or ["--"])[0]
         if module == "experiments.train" and not first.startswith("-"):
             assert first in RECIPES
-
-
-def test_pictures_and_pages_exist():
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        file, _, anchor = target.partition("#")
-        assert (ROOT / file).exists(), target
-        if anchor:
-            heads = re.findall(r"^#+ (.*)$", (ROOT / file).read_text(), re.M)
-            assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in heads}

@@ -18,8 +18,6 @@ from experiments.sweep.members import programs
 from experiments.training.networks import Network
 from experiments.training.step import Steps
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BATCH = 2  # of full-shape images; the recipes' own batches need an accelerator
 SHAPES = {  # (height, width, channels), classes
     "digits": ((8, 8, 1), 10),

@@ -1,9 +1,8 @@
 """What a run keeps for a report: histograms of latent weights by epoch, and predictions."""
 
-import json
-
 import numpy as np
 import pytest
+from run_folders import rows
 from sklearn.metrics import accuracy_score
 
 from experiments import train
@@ -28,8 +27,7 @@ def kept(folder, seed):
 
 
 def last_row(folder, seed):
-    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return next(r for r in rows if (r["seed"], r["epoch"]) == (seed, 3))
+    return next(r for r in rows(folder) if (r["seed"], r["epoch"]) == (seed, 3))
 
 
 @pytest.mark.parametrize("seed", [4, 5])

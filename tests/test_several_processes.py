@@ -16,7 +16,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from image_data import of_two_classes, write_folder
+from run_folders import rows
 
 from experiments import data, launch
 from experiments.run import weights
@@ -70,13 +71,7 @@ def digits(tmp_path_factory):
 def folder_of_images(tmp_path_factory):
     """Streamed from disk; every process decodes its own rows of each batch."""
     root = tmp_path_factory.mktemp("of") / "noise"
-    rng = np.random.default_rng(0)
-    for split, count in (("train", IMAGES // 2), ("test", 11)):
-        for name in ("ant", "bee"):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    write_folder(root, of_two_classes(IMAGES // 2, 11), size=(10, 12))
     dataset = data.load_streamed(str(root), image_size=8, workers=1)
     start = float64_start(tmp_path_factory.mktemp("of") / "start", dataset)
     return ["--data", str(root), "--image-size", "8", "--workers", "1", *RUN, *start]
@@ -107,10 +102,11 @@ def result(out):
     with np.load(weights.file_of(out, "ovsw", 0)) as arrays:
         trained = {k: v for k, v in arrays.items() if not k.startswith("data/")}
     assert {x.dtype for x in trained.values()} == {np.dtype(np.float64)}
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
-    assert rows[-1]["step"] == EPOCHS * (IMAGES // BATCH)
-    return trained, {k: v for k, v in rows[-1].items() if k.endswith(("loss", "top1", "ratio"))}
+    written = rows(out)
+    assert [row["epoch"] for row in written] == list(range(1, EPOCHS + 1))
+    assert written[-1]["step"] == EPOCHS * (IMAGES // BATCH)
+    last = {k: v for k, v in written[-1].items() if k.endswith(("loss", "top1", "ratio"))}
+    return trained, last
 
 
 def assert_same(actual, expected):

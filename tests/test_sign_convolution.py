@@ -20,8 +20,6 @@ from ovsw_jax.nn.sign_convolution import convolve_signs
 from ovsw_jax.nn.two_valued import is_two_valued
 from ovsw_jax.nn.words import pack, unpack
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def signs(rng, shape, dtype=np.float32):
     return jnp.asarray(rng.choice([-1, 1], shape), dtype)

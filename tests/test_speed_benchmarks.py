@@ -29,7 +29,6 @@ from benchmarks import (
     worker,
 )
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 ONE = "1.00 (1.00 to 1.00)"
 
 
@@ -45,13 +44,6 @@ def table(out):
 def test_examples(module):
     result = doctest.testmod(module)
     assert (result.attempted > 0, result.failed) == (True, 0)
-
-
-def test_ways_take_turns():
-    called = []
-    ways = {name: lambda name=name: called.append(name) or len(called) for name in "AB"}
-    assert measuring.interleaved(ways, 2) == {"A": [1, 3], "B": [2, 4]}
-    assert called == ["A", "B", "A", "B"]
 
 
 def test_environment_names_no_place(monkeypatch):
@@ -108,16 +100,6 @@ def test_one_command_measures_optimizers(tmp_path):
         assert min(of["seconds"]) > 0
         beyond = of["state_bytes"] - written["optimizers"]["SGD"]["state_bytes"]
         assert beyond / latent == pytest.approx(extra.get(name, beyond / latent), abs=0.02)
-
-
-def test_floors():
-    """20 bytes a weight for SGD, 28 for Adam."""
-    params = {"latent_kernel": jnp.ones((100, 100))}
-    gradients = stepper.small_gradients(params)
-    for name, expected in {"SGD": 20, "Adam": 28, "OvSW, literal": 36, "OvSW, packed": 24}.items():
-        tx = optimizer_step.OPTIMIZERS[name]()
-        of = stepper.Stepper(tx, params, gradients, flips=0.0)
-        assert of.floor_bytes / 1e4 == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("flips", [0.0, 0.01, 1.0])
@@ -221,16 +203,6 @@ def test_training_step_of_all_peers(torch, monkeypatch, capsys, tmp_path):
     assert len({id(settings) for settings, _, _ in turns}) == len(expected)
 
 
-def test_peers_are_what_they_are_called():
-    for key, peer in training_step.PEERS.items():
-        assert key.endswith("-kept") == ("memory kept" in peer.name) == bool(peer.variables)
-        assert ("OvSW" in peer.name) == (peer.settings["optimizer"] == "ovsw")
-        if peer.beside is not None:
-            beside = training_step.PEERS[peer.beside]
-            assert beside.settings["optimizer"] == "sgd"
-            assert (beside.module, beside.variables) == (peer.module, peer.variables)
-
-
 def test_only_pytorch_without_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"PyTorch, SGD need PyTorch: pip install"):
@@ -249,18 +221,6 @@ def test_real_workers(monkeypatch, capsys, tmp_path):
         assert len(of["seconds"]) == 2
         assert min(of["seconds"]) > 0
         assert of["kept_bytes"] > 2 * 2 * 32 * 32 * 16  # one of the activations
-
-
-def test_bfloat16_keeps_less():
-    images, labels = jnp.ones((2, *jax_step.IMAGE)), jnp.zeros(2, jnp.int32)
-
-    def kept(dtype):
-        apply, params, statistics = jax_step.make_network("small", "ovsw_jax", dtype)
-        assert {str(p.dtype) for p in jax.tree.leaves(params)} == {"float32"}
-        loss = jax_step.loss_of(apply)
-        return jax_step.residual_bytes(loss, params, statistics, images, labels)
-
-    assert kept("bfloat16") < kept("float32")
 
 
 def test_kept_bytes():

@@ -23,8 +23,6 @@ from experiments.run.checkpoint import Checkpoints
 from experiments.training.step import Steps
 from experiments.training.trained import load_trained
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 OWN = "tiny_networks:Tiny"
 LATENT = ("ovsw|conv|initial", "ovsw|conv|never_flipped")
 
@@ -75,7 +73,7 @@ def command(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stopped(command, compile_quickly, tmp_path_factory):
+def stopped(command, tmp_path_factory):
     """A run folder with a checkpoint behind its second step."""
     folder, plain, steps = tmp_path_factory.mktemp("stopped") / "run", Steps.train_step, []
 

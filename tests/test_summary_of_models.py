@@ -112,49 +112,6 @@ def test_signs_that_are_missing_make_products_real():
     }
 
 
-def conv_macs(out, out_features, kernel, fan_in):
-    return out * out * out_features * kernel * kernel * fan_in
-
-
-def test_cifar_resnet20_by_hand():
-    counted = ovsw.summary(abstract(lambda r: ovsw.models.CifarResNet20(rngs=r)), (1, 32, 32, 3))
-    binary = (
-        6 * conv_macs(32, 16, 3, 16)
-        + conv_macs(16, 32, 3, 16)
-        + 5 * conv_macs(16, 32, 3, 32)
-        + conv_macs(8, 64, 3, 32)
-        + 5 * conv_macs(8, 64, 3, 64)
-    )
-    latent = 9 * (6 * 16 * 16 + 16 * 32 + 5 * 32 * 32 + 32 * 64 + 5 * 64 * 64)
-    filters, norms = 6 * 16 + 6 * 32 + 6 * 64, 16 + 6 * 16 + 6 * 32 + 6 * 64 + 64
-    real = 27 * 16 + 2 * norms + 64 * 10 + 10
-    total = counted.total
-    assert (total.binary_macs, total.float_macs) == (binary, conv_macs(32, 16, 3, 3) + 640)
-    assert (total.binary_params, total.real_params) == (latent, real)
-    assert total.stored_bytes == latent // 8 + 4 * (filters + real + 2 * norms)
-    assert total.training_bytes == 4 * (latent + real + 2 * norms)
-    assert len(counted.rows) == 1 + 18 + 20 + 1
-
-
-def test_cifar_resnet18_by_hand():
-    model = abstract(lambda r: ovsw.models.CifarResNet18(100, rngs=r))
-    total = ovsw.summary(model, (4, 32, 32, 3)).total
-    binary, latent = 4 * conv_macs(32, 64, 3, 64), 4 * 9 * 64 * 64
-    for width, out in ((128, 16), (256, 8), (512, 4)):
-        for kernel, fan_in in (
-            (3, width // 2),
-            (3, width),
-            (3, width),
-            (3, width),
-            (1, width // 2),
-        ):
-            binary += conv_macs(out, width, kernel, fan_in)
-            latent += kernel**2 * fan_in * width
-    assert total.binary_macs == 4 * binary
-    assert total.float_macs == 4 * (conv_macs(32, 64, 3, 3) + 51_200)
-    assert total.binary_params == latent
-
-
 def imagenet_resnet18():
     return abstract(lambda rngs: ovsw.models.ResNet18(rngs=rngs))
 

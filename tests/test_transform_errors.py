@@ -9,21 +9,13 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from test_masks import TRANSFORMS
 
 import ovsw_jax as ovsw
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 PARAMS = {"conv": {"latent_kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}}
-TRANSFORMS = {
-    "scale_by_ags": ovsw.scale_by_ags,
-    "silence_aware_decay": ovsw.silence_aware_decay,
-    "track_flip_state": ovsw.track_flip_state,
-    "ovsw_sgd": functools.partial(ovsw.ovsw_sgd, 0.1),
-    "lars_sgd": functools.partial(ovsw.lars_sgd, 0.1),
-    "bop": ovsw.bop,
-    "clip_latent": ovsw.clip_latent,
-}
 READ_GRADIENTS = sorted(TRANSFORMS.keys() - {"track_flip_state"})
 FLIP_RULES = {
     "silence_aware_decay": (ovsw.silence_aware_decay, "momentum"),
@@ -301,7 +293,7 @@ def test_silence_horizon_refuses_a_threshold_out_of_range(threshold):
     )
 
 
-@pytest.mark.parametrize("steps", [0, -3, 2.5])
+@pytest.mark.parametrize("steps", [0, -3, 2.5, np.nan, np.inf])
 def test_threshold_for_horizon_refuses_steps_that_are_no_positive_integer(steps):
     assert_raises(
         ValueError,
