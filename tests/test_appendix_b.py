@@ -28,6 +28,7 @@ import pytest
 from flax import nnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from longer import long_but
 from test_figure_layout import assert_readable
 
 import ovsw_jax as ovsw
@@ -197,6 +198,7 @@ def test_gamma_changes_nothing_bit_for_bit(kind, scale, e, seed):
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(plain))
 
 
+@pytest.mark.long
 @mode_only
 @given(kind=st.sampled_from(NETWORKS), e=exponents, seed=seeds)
 def test_gamma_behind_a_standardised_factor(kind, e, seed):
@@ -212,6 +214,7 @@ def test_gamma_behind_a_standardised_factor(kind, e, seed):
     assert largest_change(plain, other) < TOLERANCE
 
 
+@pytest.mark.long
 @mode_only
 @given(kind=st.sampled_from(NETWORKS), e=exponents, spread=st.floats(0, 3), seed=seeds)
 def test_alpha_changes_nothing(kind, e, spread, seed):
@@ -258,7 +261,7 @@ def flips(signs):
     return int((signs[1:] != signs[:-1]).sum())
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", long_but(NETWORKS, "conv"))
 @pytest.mark.parametrize("gamma", [1.7, 1e3])
 def test_ags_makes_flips_independent_of_gamma(kind, gamma):
     """Where the floor holds for all filters: OvSW with momentum and decay, over several steps.
@@ -279,6 +282,7 @@ def test_ags_makes_flips_independent_of_gamma(kind, gamma):
     assert flips(train(net, scaled(params, gamma), x, without)[0]) < 0.01 * flips(plain)
 
 
+@pytest.mark.long
 def test_measurement_and_figure(tmp_path):
     scales = (1e-4, 1.0, 1e3)
     changes = appendix_b.measure_changes(scales, dtypes=("float64",))
@@ -298,6 +302,7 @@ def test_measurement_and_figure(tmp_path):
     assert lines[-1] == "gamma,1000,float32,1e-05,median |G_i| / |W_i| after AGS,0.04"
 
 
+@pytest.mark.long
 def test_the_gradient_per_weight_falls_as_the_weights_grow():
     ratios = appendix_b.measure_ratios((0.01, 1.0, 100.0), dtype="float64")
     # Within what the usual epsilon leaves of the invariance.

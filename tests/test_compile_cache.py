@@ -88,6 +88,7 @@ def train(cache, out, **environment):
     return untimed(out), done.stderr
 
 
+@pytest.mark.long
 def test_numbers_are_the_same_with_and_without_it(tmp_path):
     """Compiled anew, from the cache, and from a cache that a full disk or a kill has damaged."""
     cache = tmp_path / "cache"

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from longer import long_but
 
 import ovsw_jax as ovsw
 
@@ -21,7 +22,10 @@ def test_there_are_pages():
     assert ROOT / "docs" / "building-blocks.md" in PAGES
 
 
-@pytest.mark.parametrize("page", PAGES, ids=relative)
+HEAVY = {ROOT / "docs" / "networks.md", ROOT / "docs" / "scaling.md"}
+
+
+@pytest.mark.parametrize("page", long_but(PAGES, *{*PAGES} - HEAVY), ids=relative)
 def test_python_runs(page):
     """All blocks of a page in order, as a reader goes through it."""
     text, names = page.read_text(encoding="utf-8"), {}

@@ -105,6 +105,7 @@ def observed(kind):
     return log_s, silent, never
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", LEVELS)
 def test_packed_state_does_not_drift(kind):
     s, bounds = averages()

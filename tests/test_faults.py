@@ -14,6 +14,7 @@ import shutil
 import numpy as np
 import pytest
 from image_data import write_cifar, write_folder
+from longer import long_but
 from run_folders import arrays, untimed
 
 from experiments import prepare, train
@@ -136,7 +137,7 @@ FULL_DISKS = {
 
 
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.parametrize("name", FULL_DISKS)
+@pytest.mark.parametrize("name", long_but(FULL_DISKS, "metrics.jsonl"))
 def test_a_disk_that_fills_up(name, command, whole, tmp_path, disk, capsys):
     folder, (call, size, before) = tmp_path / "run", FULL_DISKS[name]
     disk.fill_at(*call, size)
@@ -151,6 +152,7 @@ def test_a_disk_that_fills_up(name, command, whole, tmp_path, disk, capsys):
     assert_same(folder, whole)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_figures")
 def test_a_disk_that_fills_up_in_the_background(command, whole, tmp_path, disk, capsys, caplog):
     """Of a checkpoint, whose error the next one finds; the one before is there to go on from."""
@@ -165,6 +167,7 @@ def test_a_disk_that_fills_up_in_the_background(command, whole, tmp_path, disk, 
     assert_same(folder, whole)
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_while_figures_are_drawn(command, whole, tmp_path, disk, capsys):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
@@ -234,7 +237,7 @@ def put_back(folder):
 
 
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", long_but(["train", "test"], "train"))
 def test_an_image_that_is_cut_off(split, command, whole, images, tmp_path, capsys):
     """In the middle of an epoch, or of the evaluation behind it."""
     folder, files = tmp_path / "run", sorted((images / split).glob("*/*.png"))
@@ -254,6 +257,7 @@ def test_an_image_that_is_cut_off(split, command, whole, images, tmp_path, capsy
     assert_same(folder, whole)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_figures")
 def test_images_that_vanish(command, whole, images, tmp_path, monkeypatch, capsys):
     """All of them, in the middle of the second epoch."""

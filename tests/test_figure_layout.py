@@ -6,6 +6,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import synthetic_run
+from longer import long_but
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
@@ -73,7 +74,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", long_but(SHAPES, "digits", "one layer, seed and epoch"))
 def test_labels_are_whole_apart_and_off_the_data(shape, tmp_path):
     folder = synthetic_run.write_run(tmp_path, **SHAPES[shape])
     with style.applied():

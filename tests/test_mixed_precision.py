@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
+from longer import long_but
 
 import ovsw_jax as ovsw
 from ovsw_jax.models import BasicBlock, BiRealBlock, PadShortcut, ReActBlock
@@ -156,7 +157,7 @@ def example(image, size):
     return images, jnp.asarray(rng.integers(0, 4, size))
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", long_but(TINY, "ResNet"))
 def test_a_training_step_without_loss_scaling(name):
     """Finite everywhere, alive in every parameter, float32 in every state; and an evaluation.
 
@@ -208,7 +209,7 @@ BLOCKS = {
 }
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", long_but(BLOCKS, "BiRealBlock"))
 def test_blocks_are_close_to_float32(name):
     """One block, whose second signs differ where an activation is next to zero, and only there.
 

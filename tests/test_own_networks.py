@@ -234,7 +234,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_networks_that_would_go_wrong_later(name):
     own, message = REFUSED[name]
-    with pytest.raises(ValueError, match=rf"(?s)'{__name__}:Own' can't be trained on .*{message}"):
+    with pytest.raises(ValueError, match=rf"(?s)'{__name__}:Own' .*{message}"):
         network_of(own)
 
 

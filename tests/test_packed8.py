@@ -152,6 +152,7 @@ def test_one_flip_is_neither_early_nor_late_on_average(momentum):
     assert np.std(error) > 0.2 * level  # they do differ
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chance", [0.02, 0.05, 0.1, 0.3, 0.7, 1.0])
 @pytest.mark.parametrize("momentum", [0.99, 0.999, 0.9995])
 def test_many_small_gains_add_up(momentum, chance):

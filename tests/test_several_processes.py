@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 from image_data import of_two_classes, write_folder
+from longer import long_but
 from run_folders import rows
 
 from experiments import data, launch
@@ -124,8 +125,9 @@ def alone(digits, environment, tmp_path_factory):
     return result(out)
 
 
-def test_four_processes_train_as_one(digits, environment, alone, tmp_path):
-    output = ended(started(4, digits, tmp_path / "run", environment))
+@pytest.mark.parametrize("count", long_but([2, 4], 2))
+def test_processes_train_as_one(count, digits, environment, alone, tmp_path):
+    output = ended(started(count, digits, tmp_path / "run", environment))
     assert output.count("writing to") == 1  # the first one speaks
     assert_same(result(tmp_path / "run"), alone)
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -148,6 +150,7 @@ def failed(process):
     return output
 
 
+@pytest.mark.long
 def test_one_process_can_t_read_an_image(folder_of_images, environment, streamed_alone, tmp_path):
     """The first and then the other; mended, the run ends as one process's."""
     out, files = tmp_path / "run", sorted(Path(folder_of_images[1]).glob("train/*/*.png"))
@@ -174,6 +177,7 @@ def test_one_process_can_t_write(digits, environment, tmp_path):
     assert "is gone" not in output  # both know, and end together
 
 
+@pytest.mark.long
 def test_a_batch_that_processes_cannot_share_leaves_no_folder(digits, environment, tmp_path):
     uneven = [*digits, "--batch-size", "33"]
     output = failed(started(2, uneven, tmp_path / "run", environment))
@@ -201,6 +205,7 @@ def in_training(process, out):
         time.sleep(0.01)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the processes")
 def test_processes_are_stopped_and_lost(digits, environment, alone, tmp_path):
     """Ctrl-C stops all with a checkpoint. Where one is lost, the others end soon and say why.
@@ -252,6 +257,7 @@ train.run_as_program(lambda: worker.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 def test_a_signal_to_one_process_behind_the_last_step(digits, environment, alone, tmp_path):
     """Where no step is left at which all could stop, nobody is left waiting."""
     address, out = f"127.0.0.1:{launch._free_port()}", tmp_path / "run"
@@ -273,6 +279,7 @@ def test_a_signal_to_one_process_behind_the_last_step(digits, environment, alone
     assert_same(result(out), alone)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", ["0", "1"])
 def test_ctrl_c_ends_one_that_waits_for_the_others(environment, number):
     """Which JAX does in C++, where no handler of Python runs."""

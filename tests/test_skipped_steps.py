@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from longer import long_but
 from run_folders import rows
 from tiny_data import Spoilt, dataset
 from tiny_networks import Tiny
@@ -46,7 +47,7 @@ def differs(a, b):
     return any(not np.array_equal(x, y) for x, y in pairs)
 
 
-@pytest.mark.parametrize("state", ["packed", "ema"])
+@pytest.mark.parametrize("state", long_but(["packed", "ema"], "packed"))
 def test_one_member_skips_alone(network, state):
     """All of the first member stays bit for bit, but its key; the second trains on."""
     steps = spoilt(network, bad=range(64), flip_state=state)
@@ -116,6 +117,7 @@ class LosesStatistics(Tiny):
         return super().__call__(x)
 
 
+@pytest.mark.long
 def test_a_statistic_that_nothing_reads_is_not_lost():
     """One of four batches would make it NaN for good; no answer that is NaN is a right one."""
     network = Network("test_skipped_steps:LosesStatistics", 3, (8, 8, 1))
@@ -180,6 +182,7 @@ def test_the_only_training_stops_the_run(losing_seed, tmp_path, capsys):
         assert (folder / "checkpoints").exists()
 
 
+@pytest.mark.long
 def test_a_sweep_goes_on_without_the_diverged(losing_seed, tmp_path):
     """Four steps of the second epoch are skipped, one was made; of the third all five."""
     folder = tmp_path / "run"
@@ -204,6 +207,7 @@ def test_a_sweep_goes_on_without_the_diverged(losing_seed, tmp_path):
     assert "diverged_seeds" not in summary["sgd learning_rate=0.01"]
 
 
+@pytest.mark.long
 def test_debug_nans(network):
     """No false alarm in a finite step; an error where the loss is NaN."""
     with jax.debug_nans(True):

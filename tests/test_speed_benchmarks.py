@@ -77,6 +77,7 @@ def test_bad_arguments(run, message):
         run()
 
 
+@pytest.mark.long
 def test_one_command_measures_optimizers(tmp_path):
     command = [sys.executable, "-m", "benchmarks"]
     done = subprocess.run(
@@ -116,6 +117,7 @@ def test_as_many_flip_as_asked(flips):
     np.testing.assert_allclose(of._copies[0]["bias"], params["bias"], rtol=1e-3)
 
 
+@pytest.mark.long
 def test_growth(capsys, tmp_path):
     growth.main(tmp_path, quick=True)
     assert [row[0] for row in table(capsys.readouterr().out)] == ["2", "4"]
@@ -209,6 +211,7 @@ def test_only_pytorch_without_it(monkeypatch):
         training_step.main(peers=("torch-sgd",))
 
 
+@pytest.mark.long
 def test_real_workers(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     file = tmp_path / "training_step.json"

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from image_data import of_two_classes, write_folder
+from longer import long_but
 from tiny_data import Spoilt, dataset
 
 from experiments import data
@@ -101,7 +102,7 @@ def assert_close(actual, expected):
     jax.tree.map(compare, actual, expected)
 
 
-@pytest.fixture(params=LAYOUTS, scope="module")
+@pytest.fixture(params=long_but(LAYOUTS, "4x2"), scope="module")
 def run(request, network):
     """Steps on some devices, and where an epoch of them leads to."""
     with jax.enable_x64(True):
@@ -152,6 +153,7 @@ def test_every_image_is_counted_once(network, test_images):
     np.testing.assert_array_equal(found[0], np.round(found[0]))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("float64")
 def test_several_steps_a_call(network, one_device):
     """In calls of three and one."""
@@ -256,6 +258,7 @@ def test_processes_read_their_own_rows(streamed, which, monkeypatch):
     assert all(len(part) == len(whole) for part in parts)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("float64")
 def test_streamed_training_is_that_of_one_device(streamed):
     network = Network("tiny_networks:OneStage", 2, (8, 8, 3))

@@ -20,6 +20,7 @@ def trained(folder, steps):
     return rows(folder)
 
 
+@pytest.mark.long
 def test_rows_are_those_of_single_steps(tmp_path):
     """Five steps an epoch, in calls of three and two."""
     single, several = trained(tmp_path / "1", 1), trained(tmp_path / "3", 3)
@@ -54,6 +55,7 @@ def test_every_batch_is_taken_once(tmp_path, monkeypatch):
     assert taken(tmp_path, monkeypatch) == 2 * EPOCH
 
 
+@pytest.mark.long
 def test_a_stopped_training_takes_the_rest(tmp_path, monkeypatch):
     before = taken(tmp_path, monkeypatch, stop_before=1)
     assert [*before, *taken(tmp_path, monkeypatch)] == 2 * EPOCH

@@ -60,6 +60,7 @@ def test_rows_count_every_image(run):
     assert "top-5 %" in (run / "summary.md").read_text()
 
 
+@pytest.mark.long
 def test_top1_and_top5_are_those_of_the_trained_weights(run, folder):
     """Counted by NumPy, image by image."""
     data = load_streamed(str(folder), image_size=SIZE)

@@ -13,6 +13,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from longer import long_but
 from rich.console import Console
 from run_folders import untimed
 
@@ -76,7 +77,7 @@ VARIED = {
 }
 
 
-@pytest.mark.parametrize("optimizer", VARIED)
+@pytest.mark.parametrize("optimizer", long_but(VARIED, "ovsw"))
 def test_a_member_is_the_run_it_stands_for(optimizer, network, digits):
     """Values that are traced, one of several, do what they do as numbers of the config."""
     config = Config(batch_size=32)
@@ -90,6 +91,7 @@ def test_a_member_is_the_run_it_stands_for(optimizer, network, digits):
     assert np.abs(params[0] - params[1]).max() > 1e-4  # the values matter
 
 
+@pytest.mark.long
 def test_devices_change_nothing_but_rounding(network, digits):
     config, values = Config(batch_size=32), {"lam": [0.01, 0.02, 0.04, 0.08]}
     one, four = (
@@ -124,7 +126,7 @@ def test_every_member_has_every_epoch(whole):
     assert not (whole / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("epochs_before", [1, 4])
+@pytest.mark.parametrize("epochs_before", long_but([1, 4], 4))
 def test_a_stopped_sweep_goes_on_where_it_was(epochs_before, whole, tmp_path, monkeypatch):
     """At an epoch of the first members or of later ones: the same numbers, none twice."""
     written = Training._write
@@ -195,6 +197,7 @@ def interrupted(tmp_path, monkeypatch, epochs=2):
     return tmp_path / "run"
 
 
+@pytest.mark.long
 def test_rows_that_a_checkpoint_lacks_begin_anew_and_are_kept(whole, tmp_path, monkeypatch, capsys):
     folder = interrupted(tmp_path, monkeypatch)
     shutil.rmtree(folder / "checkpoints")
@@ -208,6 +211,7 @@ def test_rows_that_a_checkpoint_lacks_begin_anew_and_are_kept(whole, tmp_path, m
     assert rows(folder) == rows(whole)
 
 
+@pytest.mark.long
 def test_a_checkpoint_without_its_rows_begins_anew(whole, tmp_path, monkeypatch, capsys):
     folder = interrupted(tmp_path, monkeypatch)
     (folder / "metrics.jsonl").write_text("")
@@ -219,6 +223,7 @@ def test_a_checkpoint_without_its_rows_begins_anew(whole, tmp_path, monkeypatch,
     assert rows(folder) == rows(whole)
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_what_is_done_just_goes(whole, tmp_path, monkeypatch, capsys):
     """A kill came between the last rows of the first members and the removal of it."""
     folder = interrupted(tmp_path, monkeypatch)
@@ -329,6 +334,7 @@ def test_a_sweep_shows_one_bar_that_fits_80_columns():
     assert "…" not in shown
 
 
+@pytest.mark.long
 def test_an_accelerator_takes_as_many_members_as_its_memory_holds(network, digits):
     config = Config(batch_size=32)
     steps = Steps(network, "ovsw", config, feed_of(digits, config))

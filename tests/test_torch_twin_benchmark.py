@@ -59,6 +59,7 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
 
 
+@pytest.mark.long
 def test_plain_jax_agrees():
     params, *expected = ours("small")
     jax.tree.map(assert_close, list(backward_pass("small", "plain")(params)), expected)

@@ -129,6 +129,7 @@ def test_every_epoch_uses_every_image_once(tiny_steps):
     assert not np.array_equal(first[0], first[1])
 
 
+@pytest.mark.long
 def test_seeds_together_are_those_alone(tiny_steps):
     """Of the first step, whose rounding the network has not yet blown up."""
     both, alone = tiny_steps.init([7, 9]), tiny_steps.init([9])
@@ -256,6 +257,7 @@ def test_a_run_is_never_overwritten(digits_run, capsys):
     assert (digits_run / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.long
 def test_ctrl_c_writes_what_was_measured(tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(

@@ -149,6 +149,7 @@ def first_step(digits, config, teacher):
     return loss, logits, images, labels, batch[0][0][0]
 
 
+@pytest.mark.long
 def test_the_loss_of_a_step_is_the_stated_mixture(runs):
     """Against both parts computed outside, on the very images of the step."""
     digits = load("digits", train_images=64)
@@ -162,6 +163,7 @@ def test_the_loss_of_a_step_is_the_stated_mixture(runs):
     assert loss == pytest.approx(0.25 * soft + 0.75 * hard, rel=0.02)
 
 
+@pytest.mark.long
 def test_a_teacher_sees_images_standardised_as_its_own(runs):
     """Those of a folder are, by its pixels; those that are streamed are by ImageNet's."""
     digits = load("digits", train_images=64)
@@ -178,6 +180,7 @@ def test_a_teacher_sees_images_standardised_as_its_own(runs):
     assert loss == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.long
 def test_compute_in_bfloat16_keeps_float32_state():
     digits = load("digits", train_images=64)
     config = Config(batch_size=32, dtype="bfloat16")
@@ -237,6 +240,7 @@ def test_bad_commands_end_with_an_explanation(runs, capsys, tmp_path, monkeypatc
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_real_network_for_imagenet_starts_with_batch_norms_at_one():
     """At 1e-8, where signs don't notice it, a real-valued network would learn nothing."""
     for binary, scale in (("activations", 1e-8), ("none", 1.0)):
@@ -272,6 +276,7 @@ def test_damaged_weights_are_named(runs, tmp_path):
         weights.load(path, *network("both").shapes)
 
 
+@pytest.mark.long
 def test_networks_with_dropout_teach_and_are_started_from(tmp_path):
     own = ["--network", "tiny_networks:WithDropout", "--optimizers", "sgd"]
     first = run(tmp_path / "first", *own)
