@@ -18,9 +18,9 @@ os.environ["XLA_FLAGS"] = (
     + ("" if os.environ.get("FULLY_COMPILED") else " --xla_cpu_use_fusion_emitters=false")
 ).strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Each test makes its functions anew, and JAX would compile them anew: programs that took long are
-# kept for all workers, for the processes they start, and for the next run. A bound on the size is
-# what makes JAX lock the folder.
+# Each test makes its own functions, and JAX would compile them again: programs that took long are
+# kept for all workers, for the processes they start, and for the next run. JAX locks the folder
+# only where its size is bounded.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".jax_cache")
 os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(4 * 2**30)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
@@ -39,7 +39,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_a_file():
-    """Frees their memory, which else grows to 7 GB a worker."""
+    """Frees their memory, which otherwise grows to 7 GB per worker."""
     yield
     jax.clear_caches()
 

@@ -142,7 +142,7 @@ def test_linen_is_the_same(kind, name, train, dtype):
     if arguments.get("input_sign") == "LearnedThresholdSign":
         arguments["input_sign"] = ovsw.nn.LearnedThresholdSign(3)
         in_linen["input_sign"] = ovsw.linen.LearnedThresholdSign()
-    size = {"kernel_size": (3, 3)} if kind == "BinaryConv" else {}
+    size = {"kernel_size": (3, 3), "strides": 3} if kind == "BinaryConv" else {}
     layer = getattr(ovsw.nn, kind)(3, 2, **size, **arguments, rngs=nnx.Rngs(0))
     layer.train() if train else layer.eval()
     other = getattr(ovsw.linen, kind)(2, **size, **in_linen)

@@ -1,6 +1,6 @@
 """Real processes that train together over loopback: as one would, and as if none had been lost.
 
-Two are lost in the suite; FAULTS=5 pytest tests/test_several_processes.py loses as many.
+Two are lost in the suite; FAULTS=5 pytest -m long tests/test_several_processes.py loses as many.
 """
 
 import json
