@@ -136,25 +136,6 @@ def test_growth(capsys, tmp_path):
     assert min(height, width) > 600
 
 
-def test_growth_figure_shows_what_was_measured():
-    def point(weights, kernels):
-        of = {"seconds": [0.002, 0.004, 0.001], "state_bytes": 8 * weights, "compile_seconds": 3.0}
-        of_all = dict.fromkeys(growth.NAMES, of)
-        return {"weights": weights, "kernels": kernels, "optimizers": of_all}
-
-    series = {
-        "weights": [point(10**5, 20), point(10**7, 20)],
-        "kernels": [point(10**6, 10), point(10**6, 1000)],
-    }
-    panels = growth_figure.figure(series).axes
-    drawn = [[container.lines[0].get_xydata() for container in axes.containers] for axes in panels]
-    assert [len(lines) for lines in drawn] == [4] * 4
-    np.testing.assert_allclose(drawn[0][0], [[1e5, 2], [1e7, 2]])
-    np.testing.assert_allclose(drawn[1][2], [[1e5, 0.8], [1e7, 80]])
-    np.testing.assert_allclose(drawn[2][3], [[10, 2], [1000, 2]])
-    np.testing.assert_allclose(drawn[3][1], [[10, 3], [1000, 3]])
-
-
 class StandIn:
     """A worker that measures 0.1 s, then 0.2 s, and so on, and counts what is asked of it."""
 

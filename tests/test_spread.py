@@ -139,20 +139,6 @@ def test_where_arrays_lie(run):
         assert sizes == {len(resident) // count}
 
 
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("test_images", [24, 21])
-def test_every_image_is_counted_once(network, test_images):
-    """Also where they can't be divided evenly among the devices."""
-    of = dataset(IMAGES, test_images)
-    found = []
-    for where in (MembersApart(jax.devices()[:1]), divided("8")):
-        steps = steps_on(network, where, of=of)
-        state = steps.init(SEEDS, steps.place(VALUES), in_float64)
-        found.append(steps.evaluate(state).metrics["test_top1"] * test_images)
-    np.testing.assert_array_equal(*found)
-    np.testing.assert_array_equal(found[0], np.round(found[0]))
-
-
 @pytest.mark.long
 @pytest.mark.usefixtures("float64")
 def test_several_steps_a_call(network, one_device):

@@ -112,13 +112,10 @@ def test_signs_that_are_missing_make_products_real():
     }
 
 
-def imagenet_resnet18():
-    return abstract(lambda rngs: ovsw.models.ResNet18(rngs=rngs))
-
-
 def test_imagenet_resnet18_by_hand():
     """1.67e9 binary and 1.4e8 real operations in the papers, here to the last one."""
-    total = ovsw.summary(imagenet_resnet18(), (1, 224, 224, 3)).total
+    model = abstract(lambda rngs: ovsw.models.ResNet18(rngs=rngs))
+    total = ovsw.summary(model, (1, 224, 224, 3)).total
     downsampling = 64 * 128 * 28 * 28 + 128 * 256 * 14 * 14 + 256 * 512 * 7 * 7
     assert total.float_macs == 118_013_952 + downsampling + 512_000
     binary = 4 * 64 * 64 * 9 * 56 * 56
@@ -126,19 +123,6 @@ def test_imagenet_resnet18_by_hand():
         binary += (width * width // 2 + 3 * width * width) * 9 * out * out
     assert total.binary_macs == binary == 1_676_279_808
     assert total.output_shapes == ((1, 1000),)
-
-
-def test_the_table_of_imagenet_resnet18_is_narrow():
-    counted = ovsw.summary(imagenet_resnet18(), (1, 224, 224, 3))
-    lines = str(counted).splitlines()
-    assert max(map(len, lines)) <= 110
-    stem = next(line for line in lines if line.startswith("conv1"))
-    assert stem.split() == [
-        *("conv1", "Conv", "1x112x112x64", "9,408", "37.63kB", "37.63kB", "118.0M", "float32")
-    ]
-    ends = {len(line) for line in lines[: len(counted.rows) + 5] if line.endswith("float32")}
-    assert len(ends) == 1
-    assert "1,676,279,808 binary and " in str(counted)
 
 
 @settings(max_examples=15)
