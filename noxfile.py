@@ -24,4 +24,4 @@ def tests(session: nox.Session, resolution: str) -> None:
     """The whole suite, or what is named behind `--`."""
     session.install("--resolution", resolution, "-e", ".[experiments,test]")
     session.run("uv", "pip", "list")  # the versions that a failure belongs to
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "", *session.posargs)  # the longer checks, too

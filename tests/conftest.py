@@ -3,18 +3,24 @@
 import os
 from pathlib import Path
 
-# Both must be set before JAX first starts a backend.
+# Compiling is nearly all of the suite's time, and most programs run once or twice: without LLVM's
+# optimisations and XLA's fusion emitters it takes a third. FULLY_COMPILED=1 compiles as users do.
+os.environ.setdefault(
+    "JAX_DISABLE_MOST_OPTIMIZATIONS", "0" if os.environ.get("FULLY_COMPILED") else "1"
+)
+# All of these must be set before JAX first starts a backend.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8"
     # On a busy machine the eight may wait long for each other; XLA ends the process after 40 s.
     + " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+    + ("" if os.environ.get("FULLY_COMPILED") else " --xla_cpu_use_fusion_emitters=false")
 ).strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Each test makes its functions anew, and JAX would compile them anew: programs that took long are
-# kept for all workers, for the processes they start, and for the next run. A bound on the size is
-# what makes JAX lock the folder.
+# Each test makes its own functions, and JAX would compile them again: programs that took long are
+# kept for all workers, for the processes they start, and for the next run. JAX locks the folder
+# only where its size is bounded.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".jax_cache")
 os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(4 * 2**30)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
@@ -33,7 +39,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_a_file():
-    """Frees their memory, which else grows to 7 GB a worker."""
+    """Frees their memory, which otherwise grows to 7 GB per worker."""
     yield
     jax.clear_caches()
 
@@ -50,15 +56,3 @@ def float64():
     """Runs the test with 64-bit types switched on."""
     with jax.enable_x64(True):
         yield
-
-
-@pytest.fixture(scope="module")
-def compile_quickly():
-    """Compiles without most of XLA's optimisations, for programs that run once or twice.
-
-    Optimising takes longer there than it saves. Tests that compare numbers with the reference data
-    or the oracle leave it away: they check what users run.
-    """
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

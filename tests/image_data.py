@@ -6,27 +6,33 @@ from PIL import Image
 from experiments.data import cifar
 
 
+def of_two_classes(train, test):
+    """Numbers of images of each class, for `write_folder`."""
+    return {split: {"ant": n, "bee": n} for split, n in (("train", train), ("test", test))}
+
+
 def write_folder(root, counts, *, size=(6, 4), mode="RGB", suffix="png"):
-    """Random images; returns split -> class -> pixels (n, height, width[, 3]), by file name.
+    """Random images; returns split -> class -> pixels (height, width[, 3]) of each, by file name.
 
     Args:
       root: the folder, made if need be.
       counts: split -> class -> number of images.
-      size: (width, height).
+      size: (width, height), or a function from the number of an image to it.
       mode: RGB or L.
       suffix: of the files.
     """
     rng = np.random.default_rng(0)
-    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
     written = {}
     for split, classes in counts.items():
         for name, count in classes.items():
             folder = root / split / name
             folder.mkdir(parents=True)
-            pixels = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
-            for i, image in enumerate(pixels):
-                Image.fromarray(image).save(folder / f"{i:03d}.{suffix}")
-            written.setdefault(split, {})[name] = pixels
+            images = written.setdefault(split, {})[name] = []
+            for i in range(count):
+                width, height = size(i) if callable(size) else size
+                shape = (height, width, 3) if mode == "RGB" else (height, width)
+                images.append(rng.integers(0, 256, shape, dtype=np.uint8))
+                Image.fromarray(images[-1]).save(folder / f"{i:03d}.{suffix}")
     return written
 
 

@@ -3,6 +3,8 @@
 Other types, numbers out of range, NaN, arrays of any dtype, empty ones, other structures.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -181,6 +183,13 @@ def ordinary():
     return nnx.Sequential(*(nnx.Linear(n, n + 1, rngs=rngs) for n in (2, 3, 4)))
 
 
-MODELS = [ordinary(), nnx.Linear(2, 2, rngs=nnx.Rngs(0)), linen.Dense(3), nnx.Linear]
-MODELS += [nnx.BatchNorm(2, rngs=nnx.Rngs(0)), nnx.eval_shape(ordinary)]
-models = st.sampled_from(MODELS) | st.just(MODELS[0]) | st.just(MODELS[0]) | junk
+MODELS = [
+    ordinary,
+    lambda: nnx.Linear(2, 2, rngs=nnx.Rngs(0)),
+    lambda: linen.Dense(3),
+    lambda: nnx.Linear,
+    lambda: nnx.BatchNorm(2, rngs=nnx.Rngs(0)),
+    lambda: nnx.eval_shape(ordinary),
+]
+made = functools.cache(lambda make: make())  # when one is drawn, not in every process
+models = st.sampled_from(MODELS + 2 * [ordinary]).map(made) | junk

@@ -58,13 +58,3 @@ def test_without_lighting_images_are_flipped_alone(images):
     flipped, shift = shifts(images[:64], result)
     assert 0 < flipped.sum() < 64
     np.testing.assert_array_equal(shift, 0)
-
-
-def test_other_keys_other_draws(images, strict_promotion):
-    one, two = (
-        np.asarray(augment.flip_and_light(jax.random.key(k), jnp.asarray(images[:8])))
-        for k in (0, 1)
-    )
-    assert not np.array_equal(one, two)
-    narrow = augment.flip_and_light(jax.random.key(0), jnp.asarray(images[:8], jnp.bfloat16))
-    assert narrow.dtype == jnp.bfloat16

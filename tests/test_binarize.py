@@ -14,8 +14,6 @@ from flax import nnx
 
 import ovsw_jax as ovsw
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 class Block(nnx.Module):
     def __init__(self, features, rngs, **conv):

@@ -7,10 +7,9 @@ import tarfile
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from image_data import write_cifar
 
 from experiments import prepare
-from experiments.data import cifar, cifar_source, tfds_source
+from experiments.data import cifar, tfds_source
 
 # Superclass of each CIFAR-100 class, in official order: the vector of the official coarse labels,
 # which the project derives from the superclasses' names instead.
@@ -88,35 +87,6 @@ def test_archive_is_read_by_the_stock_builder(which, tmp_path):
             assert [example[key] for key in which.label_names] == row.tolist()
     for label, names in which.label_names.items():
         assert tuple(stock.info.features[label].names) == names
-
-
-def test_archive_and_the_same_images_as_a_folder_give_the_same_data(which, tmp_path):
-    """Of CIFAR-100 too: its superclasses follow from the classes."""
-    write_cifar(tmp_path / "images", which)
-    folder = cifar_source.open_source(which, tmp_path / "images")
-    files = {file: b"" for records in which.records.values() for file in records}
-    for split, records in which.records.items():
-        rows = [
-            bytes(labels[key] for key in which.label_names) + np.moveaxis(pixels, -1, 0).tobytes()
-            for pixels, labels in folder.examples(split)
-        ]
-        for number, file in enumerate(records):
-            files[file] = b"".join(rows[number :: len(records)])
-    record = len(which.label_names) + 3072
-    sizes = {
-        split: {file: len(files[file]) // record for file in records}
-        for split, records in which.records.items()
-    }
-    for label, file in which.label_files.items():
-        files[file] = "\n".join(which.label_names[label]).encode()
-    archive = write_archive(tmp_path / "archive.tar.gz", which.folder, files)
-    again = cifar_source.open_source(dataclasses.replace(which, records=sizes), archive)
-    for split in ("train", "test"):
-        a, b = (
-            sorted((pixels.tobytes(), sorted(labels.items())) for pixels, labels in examples)
-            for examples in (folder.examples(split), again.examples(split))
-        )
-        assert a == b
 
 
 def test_superclasses_of_cifar100():
@@ -206,25 +176,3 @@ def test_archive_of_the_other_set(cifar10, tmp_path):
         ValueError, match="not the binary archive of cifar10: it has no file cifar-10"
     ):
         prepare.prepare("cifar10", archive, data_dir=tmp_path / "tfds")
-
-
-def test_an_archive_writes_nowhere_and_links_are_not_followed(cifar10, tmp_path):
-    files, _ = archive_files(cifar10)
-    archive = tmp_path / "deep" / "down" / cifar10.archive
-    archive.parent.mkdir(parents=True)
-    write_archive(archive, cifar10.folder, files | {"../../escaped": b"x"})
-    prepare.prepare("cifar10", archive, data_dir=tmp_path / "deep" / "tfds")
-    assert not list(tmp_path.rglob("escaped"))
-
-    del files["test_batch.bin"]
-    write_archive(archive, cifar10.folder, files)
-    with gzip.open(archive) as old:
-        plain = old.read()
-    with tarfile.open(fileobj=io.BytesIO(plain)) as old, tarfile.open(archive, "w:gz") as new:
-        for member in old:
-            new.addfile(member, old.extractfile(member))
-        link = tarfile.TarInfo(f"{cifar10.folder}/test_batch.bin")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        new.addfile(link)
-    with pytest.raises(ValueError, match=r"has no file cifar-10-batches-bin/test_batch\.bin"):
-        prepare.prepare("cifar10", archive, data_dir=tmp_path / "other")

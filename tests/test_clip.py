@@ -106,12 +106,3 @@ def test_a_state_of_a_number_for_a_schedule(made, used):
     state = ovsw.clip_latent(made).init(tree(jnp.ones(1)))
     with pytest.raises(TypeError, match=r"state is of type \w+State, not \w+State"):
         ovsw.clip_latent(used).update(tree(jnp.ones(1)), state, tree(jnp.ones(1)))
-
-
-def test_with_flip_metrics_and_conversion():
-    tx = optax.chain(ovsw.track_flip_state(), ovsw.clip_latent(0.5))
-    state = tx.init(tree(jnp.array([[2.0], [-3.0]])))
-    assert ovsw.flip_metrics(state)["total"]["never_flipped_ratio"] == 1
-    literal = ovsw.convert_flip_state(state, "ema")
-    assert literal[0].history["latent_kernel"].dtype == jnp.float32
-    assert literal[1] == optax.EmptyState()

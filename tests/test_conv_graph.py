@@ -4,51 +4,13 @@ import itertools
 import runpy
 import sys
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
-from flax import nnx
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 from test_figure_layout import assert_readable, texts_with_boxes
 
-import ovsw_jax as ovsw
 from experiments.studies import conv_graph
 from experiments.studies.conv_graph import NODES
-
-
-def convolve(a, w):
-    return jax.lax.conv_general_dilated(
-        a, w, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def test_its_formulas_are_those_of_the_layer():
-    """Each box by its own formula, in the order of the arrows, against the layer's gradients."""
-    layer = ovsw.nn.BinaryConv(3, 6, (3, 3), strides=2, padding=1, rngs=nnx.Rngs(0))
-    w_latent = layer.latent_kernel[...]
-    x = jax.random.normal(jax.random.key(1), (2, 6, 6, 3))
-    dy = jax.random.normal(jax.random.key(2), (2, 3, 3, 6))
-
-    graph, state = nnx.split(layer)
-
-    def forward(latent, x):
-        return nnx.merge(graph, {**state, "latent_kernel": latent})(x)
-
-    y, transpose = jax.vjp(forward, w_latent, x)
-    d_latent, dx = transpose(dy)
-
-    deviation = np.sqrt(np.var(x, axis=(1, 2, 3), keepdims=True, ddof=1) + 1e-5)
-    x_hat = x / deviation
-    a, w = jnp.where(x_hat >= 0, 1.0, -1.0), jnp.where(w_latent >= 0, 1.0, -1.0)
-    alpha = ovsw.nn.standardized_scale(w_latent)
-    z, back = jax.vjp(convolve, a, w)
-    np.testing.assert_allclose(y, z * alpha, rtol=1e-5)
-    da, dw = back(dy * alpha)
-    np.testing.assert_allclose(d_latent, dw, rtol=1e-4, atol=1e-5)
-    dx_hat = da * np.maximum(2 - 2 * np.abs(x_hat), 0)
-    np.testing.assert_allclose(dx, dx_hat / deviation, rtol=1e-4, atol=1e-5)
 
 
 def test_arrows_lead_from_the_inputs_to_the_outputs():

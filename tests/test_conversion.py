@@ -16,10 +16,8 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import ovsw_jax as ovsw
-from ovsw_jax.flip_state import KINDS
 
 strict = pytest.mark.usefixtures("strict_promotion")
-quick = pytest.mark.usefixtures("compile_quickly")
 
 CODES = {"packed": np.arange(2**16, dtype=np.uint16), "packed8": np.arange(2**8, dtype=np.uint8)}
 # Nats: of one level, and where the middle of the top one lies at phase 0.
@@ -96,13 +94,6 @@ def test_an_average_is_rounded_to_within_half_a_level(values, phase, state):
     at_the_top = s[held] > math.exp(-UNIT[state])
     assert np.all(error <= np.where(at_the_top, 1.0, 0.5) * UNIT[state] + 3e-6)
     assert np.all(back[~held] <= 1.1 * lowest * math.exp(UNIT[state]))
-
-
-@strict
-@given(st.lists(averages, min_size=1, max_size=40), phases)
-def test_the_average_twice_is_the_average(values, phase):
-    before = flip_state(np.array(values, np.float32), phase)
-    chex.assert_trees_all_equal(ovsw.convert_flip_state(before, "ema"), before)
 
 
 @pytest.mark.parametrize("other", ["packed8", "ema"])
@@ -186,7 +177,6 @@ def train(tx, params, opt_state, gradients):
     return jax.lax.scan(step, (params, opt_state), gradients)[0]
 
 
-@quick
 @pytest.mark.parametrize("name", [*CHAIN_KINDS, "inject_hyperparams"])
 def test_training_goes_on_under_every_wrapper(name):
     params, gradients = params_and_gradients(12)
@@ -207,15 +197,6 @@ def test_training_goes_on_under_every_wrapper(name):
         chex.assert_trees_all_equal(mask(opt_state), mask(expected_state))
 
 
-@quick
-@pytest.mark.parametrize("state", KINDS)
-def test_a_fresh_state_is_that_of_the_other_optimizer(state):
-    params, _ = params_and_gradients(1)
-    for made in KINDS:
-        converted = ovsw.convert_flip_state(ovsw.sad(state=made).init(params), state)
-        chex.assert_trees_all_equal(converted, ovsw.sad(state=state).init(params))
-
-
 class Net(nnx.Module):
     def __init__(self, rngs):
         self.dense = ovsw.nn.BinaryDense(6, 4, rngs=rngs)
@@ -224,7 +205,6 @@ class Net(nnx.Module):
         return self.dense(x)
 
 
-@quick
 def test_the_state_of_an_nnx_optimizer():
     model = Net(nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 6)), jnp.float32)
@@ -249,7 +229,6 @@ def test_the_state_of_an_nnx_optimizer():
     assert after["never_flipped_ratio"] <= before["total"]["never_flipped_ratio"]
 
 
-@quick
 @pytest.mark.parametrize(
     ("axis_type", "compiled"), [(AxisType.Auto, True), (AxisType.Explicit, False)]
 )
@@ -266,7 +245,6 @@ def test_histories_stay_where_they_are(axis_type, compiled):
             assert kernel.sharding.is_equivalent_to(placed, 2)
 
 
-@quick
 def test_members_of_a_vmap_are_converted_inside_it():
     params, _ = params_and_gradients(1)
     tx = ovsw.sad()
@@ -278,7 +256,6 @@ def test_members_of_a_vmap_are_converted_inside_it():
     chex.assert_trees_all_equal(jax.tree.map(lambda x: x[1], together), one)
 
 
-@quick
 @pytest.mark.usefixtures("float64")
 def test_averages_of_float64_weights():
     params, gradients = params_and_gradients(3, np.float64)

@@ -1,4 +1,3 @@
-import doctest
 import os
 import shutil
 import subprocess
@@ -61,11 +60,6 @@ def test_digits_split_is_stratified_and_always_the_same():
     np.testing.assert_allclose(share, 0.2, atol=0.005)
     np.testing.assert_array_equal(digits.train_images, again.train_images)
     np.testing.assert_array_equal(digits.test_labels, again.test_labels)
-
-
-def test_example_in_the_docstring():
-    assert doctest.testmod(data).attempted > 0
-    assert doctest.testmod(data).failed == 0
 
 
 # Statistics and subsets

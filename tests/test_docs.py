@@ -6,11 +6,13 @@ import re
 import documents
 import pytest
 from documents import DOCUMENTS, PAGES, anchors_of, links_of, prose_of, relative, text_of
+from longer import long_but
 
 import ovsw_jax as ovsw
 
 # test_readme.py runs the README's.
 WITH_PYTHON = [page for page in DOCUMENTS[1:] if "```python" in text_of(page)]
+HEAVY = {documents.DOCS / "reference" / "networks.md", documents.DOCS / "guides" / "scale.md"}
 
 
 def test_there_are_pages():
@@ -18,7 +20,7 @@ def test_there_are_pages():
     assert len(DOCUMENTS) > len(PAGES)
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=relative)
+@pytest.mark.parametrize("page", long_but(WITH_PYTHON, *{*WITH_PYTHON} - HEAVY), ids=relative)
 def test_python_runs(page):
     """All blocks of a page in order, as a reader goes through it."""
     text, names = text_of(page), {}

@@ -1,7 +1,4 @@
-"""Packed flip state over 100,000 steps against a float64 average: the error doesn't grow.
-
-pytest -n 0 -s tests/test_drift.py prints the errors.
-"""
+"""Packed flip state over 100,000 steps against a float64 average: the error doesn't grow."""
 
 import functools
 
@@ -108,6 +105,7 @@ def observed(kind):
     return log_s, silent, never
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", LEVELS)
 def test_packed_state_does_not_drift(kind):
     s, bounds = averages()
@@ -127,7 +125,6 @@ def test_packed_state_does_not_drift(kind):
 
     held = (s > 2 * lowest) & (log_s > -np.inf)
     error = np.where(held, log_s - np.log(np.maximum(s, 1e-300)), 0)
-    report(kind, error, held, differs)
     # A weight takes a few thousand steps to its first flips, so the first tenth is another case.
     size = [np.abs(e).sum() / h.sum() for e, h in zip(tenths(error), tenths(held), strict=True)]
     assert size[9] < 1.1 * size[1]
@@ -137,16 +134,3 @@ def test_packed_state_does_not_drift(kind):
 
 def tenths(x):
     return np.array_split(x, 10)
-
-
-def report(kind, error, held, differs):
-    """A row of a table for every rule: errors in nats, shares of weight-steps."""
-    for i, (momentum, threshold) in enumerate(RULES):
-        e = np.abs(error[:, i])
-        in_tenths = [np.mean(d[:, i]) for d in tenths(differs)]
-        print(
-            f"\n| {kind} | {momentum}, {threshold:g} | {np.median(e[held[:, i]]):.2g} "
-            f"| {np.quantile(e[held[:, i]], 0.99):.2g} | {e.max():.2g} "
-            f"| {np.mean(differs[:, i]):.4%} | {in_tenths[1]:.4%} | {in_tenths[9]:.4%} |",
-            end="",
-        )

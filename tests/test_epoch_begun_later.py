@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from image_data import of_two_classes, write_folder
+from tiny_data import dataset
 
 from experiments import data
 from experiments.config import Config
-from experiments.data import Dataset, image_file
+from experiments.data import image_file
 from experiments.data.batches import feed_of
 from experiments.training.networks import Network
 from experiments.training.step import Steps, TrainState
@@ -18,31 +19,20 @@ from experiments.training.step import Steps, TrainState
 BATCH, STEPS, MEMBERS = 4, 5, 2
 
 
-def in_memory():
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (BATCH * STEPS + 3, 8, 8, 3), dtype=np.uint8)
-    labels = rng.integers(0, 2, len(pixels)).astype(np.int32)
-    ones = np.ones(3, np.float32)
-    return Dataset("tiny", pixels, labels, pixels[:5], labels[:5], ("a", "b"), ones, ones)
-
-
 @pytest.fixture(scope="module")
 def streamed(tmp_path_factory):
     root = tmp_path_factory.mktemp("noise")
-    rng = np.random.default_rng(0)
-    for path in (root / split / name for split in ("train", "test") for name in ("ant", "bee")):
-        path.mkdir(parents=True)
-        for i in range(BATCH * STEPS // 2 + 1):
-            pixels = rng.integers(0, 256, (20, 14 + i, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(path / f"{i}.png")
+    count = BATCH * STEPS // 2 + 1
+    write_folder(root, of_two_classes(count, count), size=lambda i: (14 + i, 20))
     return data.load_streamed(str(root), image_size=8)
 
 
 @pytest.fixture(params=["in memory", "streamed"])
 def steps(request):
-    dataset = in_memory() if request.param == "in memory" else request.getfixturevalue("streamed")
+    in_memory = partial(dataset, BATCH * STEPS + 3, 5, shape=(8, 8, 3), classes="ab")
+    images = in_memory() if request.param == "in memory" else request.getfixturevalue("streamed")
     config = Config(batch_size=BATCH)
-    return Steps(Network("small", 2, (8, 8, 3)), "sgd", config, feed_of(dataset, config))
+    return Steps(Network("small", 2, (8, 8, 3)), "sgd", config, feed_of(images, config))
 
 
 def seen(steps, batches):

@@ -34,22 +34,6 @@ def test_factors_are_their_formulas_without_gradient(factor, float64):
     np.testing.assert_array_equal(gradient, np.zeros_like(KERNEL))
 
 
-def test_mean_magnitude_is_the_best_factor(float64):
-    """No other factor brings signs nearer to the weights: XNOR-Net's reason for it."""
-    signs, best = numpy_sign(KERNEL), np.asarray(ovsw.nn.mean_magnitude(jnp.asarray(KERNEL)))
-    least = np.square(KERNEL - best * signs).sum(AXES)
-    for other in (0.999 * best, 1.001 * best):
-        assert (np.square(KERNEL - other * signs).sum(AXES) > least).all()
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("factor", FACTORS)
-def test_factors_keep_the_dtype(factor, dtype):
-    factors = factor(jnp.asarray(KERNEL, dtype))
-    assert factors.dtype == dtype
-    assert factors.shape == (5,)
-
-
 def test_standardized_kernel_is_its_formula_and_so_is_its_gradient(float64):
     expected = numpy_standardized(KERNEL)
     np.testing.assert_allclose(
@@ -98,15 +82,6 @@ def test_magnitude_aware_sign_and_its_gradient(float64):
     assert 0 < (expected == 0).mean() < 1
 
 
-def test_magnitude_aware_sign_is_a_sign_with_the_factor_in_it():
-    rngs = {"rngs": nnx.Rngs(0)}
-    aware = ovsw.nn.BinaryDense(6, 3, kernel_sign=ovsw.nn.magnitude_aware_sign, scale=None, **rngs)
-    factor = ovsw.nn.BinaryDense(6, 3, scale=ovsw.nn.mean_magnitude, **rngs)
-    factor.latent_kernel[...] = aware.latent_kernel[...]
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)), jnp.float32)
-    np.testing.assert_allclose(aware(x), factor(x), rtol=1e-6)
-
-
 @pytest.mark.parametrize("sign", [ovsw.nn.ste_sign, ovsw.nn.clipped_ste_sign])
 def test_standardized_sign_and_its_gradient(sign, float64):
     y, transpose = jax.vjp(lambda w: ovsw.nn.standardized_sign(w, sign), jnp.asarray(KERNEL))
@@ -119,21 +94,6 @@ def test_standardized_sign_and_its_gradient(sign, float64):
     by_differences = slopes(lambda kernel: (numpy_standardized(kernel) * behind).sum(), KERNEL)
     np.testing.assert_allclose(gradient, by_differences, atol=1e-7)
     np.testing.assert_allclose(gradient.mean(AXES), 0, atol=1e-12)  # as its docstring says
-
-
-def test_flip_state_watches_the_sign_of_the_latent_weight():
-    """What `standardized_sign` warns of: here no W changes its sign, but every W - mean does."""
-    tracker = ovsw.track_flip_state()
-    before = {"latent_kernel": jnp.asarray([[1.0], [2.0]])}
-    change = {"latent_kernel": jnp.asarray([[1.0], [-1.0]])}
-    _, state = tracker.update(change, tracker.init(before), before)
-    after = jax.tree.map(jnp.add, before, change)
-    _, state = tracker.update(change, state, after)
-    signs = [
-        ovsw.nn.standardized_sign(w["latent_kernel"]).ravel().tolist() for w in (before, after)
-    ]
-    assert signs == [[-1, 1], [1, -1]]
-    assert ovsw.never_flipped_mask(state)["latent_kernel"].all()
 
 
 @pytest.mark.parametrize("make", ["nnx", "linen"])

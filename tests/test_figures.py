@@ -70,6 +70,7 @@ def test_draw_writes_each_figure_of_a_small_network(digits):
             assert len(image.convert("RGB").getcolors(1_000_000)) > 50
 
 
+@pytest.mark.long
 def test_a_deep_network_gets_all_its_layers_on_pages_of_their_own(resnet20):
     names = [path.stem for path in figures.draw(resnet20)]
     assert names == [*MAIN_FIGURES, "never_flipped_sgd", "never_flipped_ovsw"]
@@ -296,6 +297,7 @@ def test_spread_layers_hold_both_ends_in_order(depth, count):
 # --- command line
 
 
+@pytest.mark.long
 def test_the_command_draws_several_runs_and_names_the_files(digits, tmp_path, capsys):
     deeper = synthetic_run.write_run(tmp_path, layers=tuple("abcde"), epochs=1, seeds=(0,))
     command_line.main((digits, deeper))

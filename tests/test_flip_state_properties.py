@@ -1,6 +1,5 @@
 """Both kinds of flip state against the NumPy moving average, for random rules and flip patterns."""
 
-import functools
 import math
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 import optax
 import oracle
 import pytest
+from flip_runs import CHANCES, averages, flip_pattern, float32, observe
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,66 +17,9 @@ import ovsw_jax as ovsw
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
 STEPS = 1500
-# What each observed weight does: its chance to flip in a step. The last two flip in bursts.
-CHANCES = np.array([0, 1 / 3000, 1 / 1000, 1 / 300, 1 / 100, 1 / 30, 0.1, 0.3, 0.5, 1, 1, 0.5])
 # Packed state keeps log S to half of this, anew at every flip (nats).
 GRID = 0.0005
 SMALLEST_LEVEL = math.exp(-32766 * GRID)
-
-
-def flip_pattern(seed):
-    """Signs (STEPS, weights) of weights that flip at random, from never to at every step."""
-    rng = np.random.default_rng(seed)
-    flips = rng.random((STEPS, len(CHANCES))) < CHANCES
-    start, length = rng.integers(0, STEPS, 2), rng.integers(1, STEPS, 2)
-    inside = (np.arange(STEPS)[:, None] >= start) & (np.arange(STEPS)[:, None] < start + length)
-    flips[:, -2:] &= inside
-    first = rng.random(len(CHANCES)) < 0.5
-    return first ^ (np.cumsum(flips, axis=0) % 2 == 1)
-
-
-@functools.cache
-def observer(state, dtype):
-    """Compiled once: (signs, momenta, thresholds) -> silent, never flipped, flip shares."""
-
-    @jax.jit
-    def observe(positive, momentum, threshold):
-        tx = ovsw.track_flip_state(
-            momentum=lambda count: momentum[count],
-            threshold=lambda count: threshold[count],
-            state=state,
-        )
-
-        def step(carry, sign):
-            params = {"latent_kernel": jnp.where(sign, 1, -1).astype(dtype)}
-            _, carry = tx.update(params, carry, params)
-            return carry, (
-                ovsw.silent_mask(carry)["latent_kernel"],
-                ovsw.never_flipped_mask(carry)["latent_kernel"],
-                carry.flip_ratio["latent_kernel"],
-            )
-
-        start = tx.init({"latent_kernel": jnp.ones(positive.shape[1:], dtype)})
-        return jax.lax.scan(step, start, positive)[1]
-
-    return observe
-
-
-def observe(state, positive, momentum, threshold, dtype=np.float32):
-    with jax.enable_x64(dtype == np.float64):
-        schedules = [np.broadcast_to(h, STEPS).astype(dtype) for h in (momentum, threshold)]
-        return jax.device_get(observer(state, dtype)(positive, *map(jnp.asarray, schedules)))
-
-
-def average(positive, momentum):
-    """The oracle's S and flips at every step, for one momentum or one of each step."""
-    momentum = np.broadcast_to(momentum, STEPS)
-    tracker, rows = oracle.FlipTracker(), []
-    for sign, mu in zip(np.where(positive, 1.0, -1.0), momentum, strict=True):
-        tracker.momentum = mu
-        flipped, _ = tracker.update(sign)
-        rows.append((tracker.ema, flipped, ~tracker.ever_flipped))
-    return (np.array(column) for column in zip(*rows, strict=True))
 
 
 def enclosure(flipped, momentum):
@@ -103,15 +46,10 @@ def enclosure(flipped, momentum):
 @st.composite
 def rules(draw):
     """(mu, sigma) that packed state can hold: a horizon of 1 to about 1400 steps."""
-    momentum = _float32(1 - math.exp(draw(st.floats(math.log(5.01e-4), math.log(0.5)))))
+    momentum = float32(1 - math.exp(draw(st.floats(math.log(5.01e-4), math.log(0.5)))))
     longest = math.log((1 - momentum) / 7.8e-8) / -math.log(momentum)
     horizon = draw(st.integers(1, int(min(longest, 1400))))
-    return momentum, _float32(ovsw.threshold_for_horizon(momentum, horizon))
-
-
-def _float32(x):
-    """Schedules pass float32, so the oracle must be given the rounded number too."""
-    return float(np.float32(x))
+    return momentum, float32(ovsw.threshold_for_horizon(momentum, horizon))
 
 
 seeds = st.integers(0, 2**32 - 1)
@@ -120,8 +58,8 @@ seeds = st.integers(0, 2**32 - 1)
 @given(rules(), seeds)
 def test_packed_state_agrees_with_the_average_up_to_its_grid(rule, seed):
     momentum, threshold = rule
-    positive = flip_pattern(seed)
-    _, flipped, never = average(positive, momentum)
+    positive = flip_pattern(seed, STEPS)
+    _, flipped, never = averages(positive, momentum)
     silent, never_flipped, flip_ratio = observe("packed", positive, momentum, threshold)
 
     low, high = enclosure(flipped, momentum)
@@ -136,10 +74,10 @@ def test_packed_state_agrees_with_the_average_up_to_its_grid(rule, seed):
 
 @given(seeds)
 def test_packed_state_follows_a_momentum_that_is_scheduled(seed):
-    positive = flip_pattern(seed)
+    positive = flip_pattern(seed, STEPS)
     momentum = np.random.default_rng(seed).uniform(0.9, 0.999, STEPS).astype(np.float32)
     momentum, threshold = momentum.astype(np.float64), 1e-4
-    _, flipped, _ = average(positive, momentum)
+    _, flipped, _ = averages(positive, momentum)
     silent, _, _ = observe("packed", positive, momentum, threshold)
     low, high = enclosure(flipped, momentum)
     assert np.all(silent[high < threshold])
@@ -149,8 +87,8 @@ def test_packed_state_follows_a_momentum_that_is_scheduled(seed):
 @given(rules(), seeds, st.sampled_from([np.float32, np.float64]))
 def test_ema_state_is_the_average(rule, seed, dtype):
     momentum, threshold = rule
-    positive = flip_pattern(seed)
-    ema, flipped, never = average(positive, momentum)
+    positive = flip_pattern(seed, STEPS)
+    ema, flipped, never = averages(positive, momentum)
     silent, never_flipped, flip_ratio = observe("ema", positive, momentum, threshold, dtype)
     # STEPS roundings, and in float32 that of 1 - mu, may decide where S is all but sigma.
     tolerance = {np.float32: 1e-3, np.float64: 1e-12}[dtype]

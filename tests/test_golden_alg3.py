@@ -78,32 +78,6 @@ def test_ovsw_sgd_follows_algorithm_3(data):
     assert seen["n_flip"][0] == 0
 
 
-def test_ags_and_sad_give_the_gradients_of_algorithm_3(data):
-    h, at = hyperparameters(data), data["rec_steps"]
-    rates = jnp.asarray(data["beta"])
-    rules = optax.chain(
-        ovsw.ags(h["lam"]),
-        ovsw.sad(h["tau"], momentum=h["ms"], threshold=h["sig"], state="ema"),
-    )
-    rest = optax.chain(
-        optax.add_decayed_weights(h["phi"]),
-        optax.sgd(lambda count: rates[count], momentum=h["mom"]),
-    )
-
-    def update(updates, state, params):
-        gbar, rules_state = rules.update(updates, state["rules"], params)
-        updates, rest_state = rest.update(gbar, state["rest"], params)
-        return updates, {"rules": rules_state, "rest": rest_state, "gbar": gbar}
-
-    def init(params):
-        return {"rules": rules.init(params), "rest": rest.init(params), "gbar": params}
-
-    tx = optax.GradientTransformation(init, update)
-    weight, gbar = run(tx, data, lambda _, state: state["gbar"]["latent_kernel"])
-    np.testing.assert_allclose(weight[at], expected(data, "W"), rtol=1e-10)
-    np.testing.assert_allclose(gbar[at], expected(data, "gbar"), rtol=1e-10, atol=1e-18)
-
-
 @pytest.mark.parametrize(
     ("variant", "sign_of_zero"), [("Vnew_Snew", 0.0), ("Vnew_Snew_sign0pos", 1.0)]
 )

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from longer import long_but
 
 import ovsw_jax as ovsw
 from ovsw_jax.models import BasicBlock, BiRealBlock, ConvShortcut, PadShortcut
@@ -26,7 +27,7 @@ def relative_error(actual, expected):
     return np.abs(actual - expected).max() / np.abs(expected).max()
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=long_but(CASES, "cResNet20"))
 def network(request):
     with jax.enable_x64(True):
         return NetworkRun(request.param)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import oracle
 import pytest
+from longer import long_but
 
 import ovsw_jax as ovsw
 from tests import golden
@@ -136,7 +137,7 @@ def per_row(series):
     return series.reshape(len(series), -1).sum(axis=1)
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", long_but(RUNS, "d001"))
 def test_oracle_with_sign_of_zero_0_replays_the_official_run_exactly(run):
     data = golden.load("sad_trajectory")
     replay = oracle_run(run, 0.0)
@@ -157,7 +158,7 @@ def test_gradients_are_regenerated_as_they_were():
     np.testing.assert_array_equal(zero_start, np.arange(16) % 2 == 0)
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", long_but(RUNS, "d001"))
 def test_ema_state_gives_the_official_series_where_no_weight_starts_at_zero(run):
     data = golden.load("sad_trajectory")
     trained = library_run(run, "ema")
@@ -177,7 +178,7 @@ def test_ema_state_gives_the_official_series_where_no_weight_starts_at_zero(run)
     assert np.max(error / rms) < 1e-12
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", long_but(RUNS, "d001"))
 def test_sign_of_zero_plus_1_changes_only_the_filters_with_a_weight_that_starts_at_zero(run):
     trained, plus, zero = library_run(run, "ema"), oracle_run(run, 1.0), oracle_run(run, 0.0)
 
@@ -216,7 +217,7 @@ def farthest_transition(silent, reference):
     return max(np.max(np.abs(np.subtract(ours[key], theirs[key]))) for key in theirs)
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", long_but(RUNS, "d001"))
 def test_packed_observer_of_the_same_weights_agrees_with_the_float64_average(run):
     trained = library_run(run, "ema")
 
@@ -224,7 +225,7 @@ def test_packed_observer_of_the_same_weights_agrees_with_the_float64_average(run
     assert farthest_transition(trained.observed_silent, trained.silent) <= 3
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", long_but(RUNS, "d001"))
 def test_training_with_packed_state_stays_with_the_float64_average(run):
     packed, reference = library_run(run, "packed"), oracle_run(run, 1.0)
 
@@ -235,7 +236,7 @@ def test_training_with_packed_state_stays_with_the_float64_average(run):
 
 
 @pytest.mark.parametrize("state", ["ema", "packed"])
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", long_but(RUNS, "d001"))
 def test_training_in_float32_stays_with_the_official_float32_run(run, state):
     data = golden.load("sad_trajectory")
     trained = library_run(run, state, "float32")

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import oracle
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,14 +37,6 @@ def test_threshold_for_horizon_is_the_inverse(momentum, steps):
     assert ovsw.silence_horizon(momentum, threshold) == steps
     if steps < 3000:
         assert oracle.silence_horizon(momentum, threshold) == steps
-
-
-@pytest.mark.parametrize("momentum", [0.5, 0.9, 0.99, 0.999, 0.9999])
-def test_thresholds_fall_as_the_horizon_grows(momentum):
-    longest = int(-600 / np.log(momentum))
-    horizons = np.unique(np.geomspace(1, longest, 30).astype(int))
-    thresholds = [ovsw.threshold_for_horizon(momentum, int(n)) for n in horizons]
-    assert np.all(np.diff(thresholds) < 0)
 
 
 def test_a_horizon_from_numpy_integers():

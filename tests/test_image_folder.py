@@ -1,6 +1,4 @@
 import shutil
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -50,19 +48,6 @@ def test_every_suffix_is_read(folder, suffix):
     np.testing.assert_allclose(loaded.train_images[-1].astype(int), pixels, atol=tolerance)
 
 
-def test_what_a_person_would_not_call_an_image_is_skipped(folder):
-    before = data.load(str(folder))
-    for extra in (".DS_Store", "Thumbs.db", "README.txt", "._001.png"):
-        (folder / "train" / "cat" / extra).write_bytes(b"no image")
-        (folder / "train" / extra).write_bytes(b"no image")
-    for extra in (".ipynb_checkpoints", "__MACOSX"):
-        (folder / "train" / extra).mkdir()
-        (folder / "train" / extra / "000.png").write_bytes(b"no image")
-    after = data.load(str(folder))
-    assert after.classes == before.classes
-    np.testing.assert_array_equal(after.train_images, before.train_images)
-
-
 def test_a_gray_folder_has_one_channel(tmp_path):
     written = write_folder(tmp_path, TWO_CLASSES, mode="L")
     loaded = data.load(str(tmp_path))
@@ -98,13 +83,6 @@ def test_modes_become_gray_or_rgb(tmp_path, mode, channels):
     np.testing.assert_array_equal(pixels, np.full((4, 6, channels), 255))
 
 
-def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path):
-    image = Image.new("P", (6, 4), 1)
-    image.putpalette([0, 0, 0, 10, 20, 30])
-    image.save(tmp_path / "a.png", transparency=b"\x00\x80")
-    np.testing.assert_array_equal(image_file.decode(tmp_path / "a.png")[0, 0], [10, 20, 30])
-
-
 def test_sixteen_bits_are_refused(tmp_path):
     Image.fromarray(np.full((4, 6), 1000, np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match=r"deep\.png has more than 8 bits a channel .*convert it"):
@@ -135,12 +113,6 @@ def test_images_outside_class_folders(folder):
         data.load(str(folder))
 
 
-def test_an_empty_training_class(folder):
-    (folder / "train" / "bee").mkdir()
-    with pytest.raises(ValueError, match=r"bee holds no images \(it is empty\): add .*, or remove"):
-        data.load(str(folder))
-
-
 def test_one_class_only(folder):
     shutil.rmtree(folder / "train" / "ant")
     with pytest.raises(ValueError, match=r"train holds one class only \('cat'\).* at least two"):
@@ -157,12 +129,6 @@ def test_a_test_class_that_is_not_in_train(folder):
 def test_mixed_sizes_name_two_files(folder, file):
     Image.new("RGB", (7, 4)).save(folder / file)
     with pytest.raises(ValueError, match=rf"train/ant/000\.png is 6x4 and .*{file} is 7x4: resize"):
-        data.load(str(folder))
-
-
-def test_a_file_that_is_no_image_is_named(folder):
-    (folder / "test" / "ant" / "001.png").write_text("<html>404</html>")
-    with pytest.raises(ValueError, match=r"test/ant/001\.png cannot be decoded.*replace or remove"):
         data.load(str(folder))
 
 
@@ -211,19 +177,3 @@ def test_a_file_cut_anywhere_is_named(tmp_path, share, suffix):
     path.write_bytes(content[: int(share * end)])
     with pytest.raises(ValueError, match=rf"cut\.{suffix} cannot be decoded: it is damaged"):
         image_file.decode(path)
-
-
-@pytest.mark.parametrize("side", [10_000, 50_000])  # Pillow warns about one and refuses the other
-def test_a_decompression_bomb_is_refused(folder, side):
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    rows = zlib.compress(b"\0" * 100_000)
-    chunks = [(b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")]
-    (folder / "train" / "ant" / "000.png").write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + b"".join(
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-            for kind, body in chunks
-        )
-    )
-    with pytest.raises(ValueError, match=r"000\.png announces more pixels than the limit"):
-        data.load(str(folder))

@@ -3,7 +3,6 @@
 Once each in the suite; FAULTS=20 pytest tests/test_kills.py for as many of each.
 """
 
-import json
 import os
 import random
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_folders import arrays, untimed
 
 ROOT = Path(__file__).parents[1]
 FAULTS = int(os.environ.get("FAULTS", "1"))
@@ -25,7 +25,6 @@ COMMAND = [
     *("--checkpoint-seconds", "0.2", "--epochs", str(8 + 4 * FAULTS)),
     *("--network", "tiny_networks:Tiny"),
 ]
-UNEQUAL = ("seconds", "images_per_second")
 STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
@@ -59,16 +58,6 @@ def ends(process):
     return output
 
 
-def result(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    rows = [{k: v for k, v in row.items() if k not in UNEQUAL} for row in rows]
-    weights = {}
-    for path in [*folder.glob("weights/*.npz"), folder / "latent.npz"]:
-        with np.load(path) as arrays:
-            weights |= {f"{path.name}/{name}": array for name, array in arrays.items()}
-    return rows, weights
-
-
 @pytest.fixture(scope="module")
 def whole(compiled, tmp_path_factory):
     """What comes of a run that is left alone."""
@@ -76,7 +65,7 @@ def whole(compiled, tmp_path_factory):
     process = start(folder, compiled)
     output = ends(process)
     assert process.returncode == 0, output
-    return result(folder)
+    return untimed(folder), arrays(folder)
 
 
 def checkpoints(folder):
@@ -117,8 +106,8 @@ def test_a_run_ends_as_if_it_was_never_stopped(name, whole, compiled, tmp_path):
     assert process.returncode == 0, output
     print(f"{stopped} x {kinds} took effect, {went_on} runs went on from a checkpoint")
     assert stopped >= FAULTS / 2
-    rows, weights = result(folder)
-    assert rows == whole[0]
+    weights = arrays(folder)
+    assert untimed(folder) == whole[0]
     assert weights.keys() == whole[1].keys()
     for name, expected in whole[1].items():
         np.testing.assert_array_equal(weights[name], expected, err_msg=name)

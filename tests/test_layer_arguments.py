@@ -52,6 +52,19 @@ IN_BOTH = {
         "kernel_sign": "ste"
     },
     "kernel_sign=<class 'float'> is no function": {"kernel_sign": float},
+    "input_sign=None and kernel_sign=None leave nothing binary: .* Flax's own": {
+        "input_sign": None,
+        "kernel_sign": None,
+        "scale": None,
+    },
+    "scale='standardized' gives signs the magnitude .* use scale=None or scale='learned'": {
+        "kernel_sign": None
+    },
+    "scale=<function mean_magnitude .* of kernel_sign=None have themselves": {
+        "kernel_sign": None,
+        "scale": ovsw.nn.mean_magnitude,
+    },
+    "scale=0.5 is unknown: use .* such as ovsw.nn.mean_magnitude, or None": {"scale": 0.5},
 }
 
 
@@ -81,6 +94,13 @@ def test_input_signs(package, kind):
     for message, sign in refused.items():
         with pytest.raises(ValueError, match=message.format(OWN[package])):
             make(package, kind, input_sign=sign, normalize_input=False)
+
+
+def test_learned_thresholds_are_not_normalised():
+    message = "normalize_input=True divides .* in training only, .* pass normalize_input=False"
+    for package, sign in (("nn", NNX_SIGN), ("linen", LINEN_SIGN)):
+        with pytest.raises(ValueError, match=message):
+            make(package, "BinaryConv", input_sign=sign)
 
 
 def test_which_module_is_of_which_kind():

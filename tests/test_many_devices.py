@@ -125,12 +125,18 @@ def assert_placed_alike(state, params):
     assert found > len(PLACEMENTS)  # a leaf for each kernel at least
 
 
-@pytest.mark.usefixtures("compile_quickly")
 @pytest.mark.parametrize(
     ("optimizer", "mesh"),
     [
-        *((name, "auto") for name in OPTIMIZERS),
-        *((f"ovsw_sgd {kind}", "explicit") for kind in ("packed", "packed8", "ema")),
+        ("ovsw_sgd packed", "auto"),
+        ("ovsw_sgd packed8", "explicit"),
+        *(
+            pytest.param(name, mesh, marks=pytest.mark.long)
+            for name in OPTIMIZERS
+            for mesh in AXIS_TYPES
+            if (name, mesh) not in (("ovsw_sgd packed", "auto"), ("ovsw_sgd packed8", "explicit"))
+            and (mesh == "auto" or name.startswith("ovsw_sgd"))
+        ),
     ],
     indirect=["mesh"],
 )
@@ -179,7 +185,7 @@ def layer_case(layer):
     return loss, params, rng.standard_normal(x_shape)
 
 
-@pytest.mark.usefixtures("float64", "compile_quickly")
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("layer", ["conv", "dense"])
 def test_gradients_of_a_layer(layer, mesh):
     """However its kernel is sharded, also over the axis of the batch, and in a `shard_map`."""
@@ -204,6 +210,7 @@ def test_gradients_of_a_layer(layer, mesh):
             assert_close(partly_manual(placed, placed_x), expected, 1e-12)
 
 
+@pytest.mark.long
 def test_a_sharded_batch_stays_where_it_is():
     """The kernel's gradient is made in parts; they are summed, but no images are sent."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
@@ -258,26 +265,6 @@ def test_batch_norm_in_a_shard_map():
     split, whole = P("data"), P()
     specs = {"in_specs": (whole, split, split), "out_specs": (split, whole, whole, split)}
     assert_is_the_global_batch_s(lambda f: jax.jit(jax.shard_map(f, mesh=mesh, **specs)))
-
-
-@pytest.mark.usefixtures("float64")
-def test_batch_norm_under_pmap():
-    def mapped(f):
-        def summed(*args):
-            y, after, to_params, to_x = f(*args)
-            return y, after, jax.lax.psum(to_params, "data"), to_x
-
-        def split(x):
-            return x.reshape(8, -1, *x.shape[1:])
-
-        def run(params, x, dy):
-            mapped = jax.pmap(summed, "data", in_axes=(None, 0, 0), out_axes=(0, None, None, 0))
-            y, after, to_params, to_x = mapped(params, split(x), split(dy))
-            return y.reshape(x.shape), after, to_params, to_x.reshape(x.shape)
-
-        return run
-
-    assert_is_the_global_batch_s(mapped)
 
 
 # Whole training steps
@@ -339,7 +326,7 @@ def mean_gradients(tree):
     return jax.lax.pmean(tree, "data")
 
 
-@pytest.mark.usefixtures("float64", "compile_quickly")
+@pytest.mark.usefixtures("float64")
 def test_a_training_step_under_jit(trained, mesh):
     """One kernel's filters lie on different devices; another's inputs on those of the batch."""
     case, expected = trained
@@ -355,7 +342,8 @@ def test_a_training_step_under_jit(trained, mesh):
     assert_close(case.run(step, params, batch), expected, 1e-11)
 
 
-@pytest.mark.usefixtures("float64", "compile_quickly")
+@pytest.mark.long
+@pytest.mark.usefixtures("float64")
 def test_a_training_step_in_a_shard_map(trained):
     case, expected = trained
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
@@ -369,23 +357,9 @@ def test_a_training_step_in_a_shard_map(trained):
     assert_close(case.run(jax.jit(step), case.params, (case.images, case.labels)), expected, 1e-11)
 
 
-@pytest.mark.usefixtures("float64", "compile_quickly")
-def test_a_training_step_under_pmap(trained):
-    case, expected = trained
-    step = jax.pmap(
-        partial(case.step, mean_gradients, "data"),
-        axis_name="data",
-        in_axes=(None, None, None, 0, 0),
-        out_axes=None,
-    )
-    batch = (case.images.reshape(8, 2, 8, 8, 1), case.labels.reshape(8, 2))
-    assert_close(case.run(step, case.params, batch), expected, 1e-11)
-
-
 # Flax's annotations
 
 
-@pytest.mark.usefixtures("compile_quickly")
 def test_annotated_kernels(mesh):
     """What an initialiser says of a kernel is true of its flip state and momentum too."""
     spec = (None, None, None, "model")

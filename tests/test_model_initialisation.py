@@ -10,8 +10,6 @@ from ovsw_jax.nn.layers import kaiming_normal
 from tests import golden
 from tests.torch_names import path_of
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 NETWORKS = {
     "cResNet20": (ovsw.models.CifarResNet20, 10),
     "cResNet18": (ovsw.models.CifarResNet18, 10),

@@ -75,17 +75,6 @@ def test_linen_takes_the_mode_in_each_place(train):
         chex.assert_trees_all_close(slope(layer, variables, *arguments), expected, rtol=1e-6)
 
 
-def test_linen_convolutions_take_it_too():
-    layer = ovsw.linen.BinaryConv(2, (1,), train=True)
-    variables = layer.init(KEY, X)
-    other = ovsw.linen.BinaryConv(2, (1,))
-    known, given = (
-        jax.make_jaxpr(lambda x, f=f: f(variables, x))(X)
-        for f in (layer.apply, lambda v, x: other.apply(v, x, True))
-    )
-    assert str(known) == str(given)
-
-
 class Block(linen.Module):
     @linen.compact
     def __call__(self, x, train):

@@ -14,8 +14,6 @@ from ovsw_jax.models import BiRealBlock, PadShortcut, ReActBlock, SmallResNet, V
 from ovsw_jax.models.resnet import ResNet
 from ovsw_jax.nn import BinaryConv
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 NETWORKS = [
     *(ovsw.models.CifarResNet20, ovsw.models.CifarResNet18, SmallResNet, VGGSmall),
     *(ovsw.models.ResNet18, ovsw.models.ResNet34),

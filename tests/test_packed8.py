@@ -3,16 +3,14 @@
 import functools
 import math
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import oracle
 import pytest
+from flip_runs import CHANCES, averages, flip_pattern, float32, observe
 from hypothesis import given
 from hypothesis import strategies as st
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import ovsw_jax as ovsw
 from ovsw_jax.flip_state import KINDS
@@ -24,18 +22,10 @@ UNIT = 0.08  # nats a level
 TOP = 127
 LOWEST = math.exp(-126 * UNIT)
 CODES = np.arange(256, dtype=np.uint8)
-# The steps of a run; the last two flip in bursts.
 STEPS = 3000
-CHANCES = np.array([0, 1 / 3000, 1 / 1000, 1 / 300, 1 / 100, 1 / 30, 0.1, 0.3, 0.5, 1, 1, 0.5])
-
-momenta = st.floats(math.log(1.01e-4), math.log(0.5)).map(lambda x: _float32(1 - math.exp(x)))
+momenta = st.floats(math.log(1.01e-4), math.log(0.5)).map(lambda x: float32(1 - math.exp(x)))
 phases = st.floats(0, 1, exclude_max=True, width=32)
 seeds = st.integers(0, 2**32 - 1)
-
-
-def _float32(x):
-    """Traced numbers are float32, so the oracle must be given the rounded number too."""
-    return float(np.float32(x))
 
 
 def log_average(code, phase):
@@ -94,60 +84,13 @@ def test_a_flip_rounds_every_code_to_a_neighbouring_level(momentum, phase):
 
 @given(phases, st.floats(math.log(packed8.min_threshold), 0))
 def test_every_code_is_silent_below_the_threshold(phase, log_threshold):
-    threshold = _float32(math.exp(log_threshold))
+    threshold = float32(math.exp(log_threshold))
     silent = packed8.silent(jnp.asarray(CODES), jnp.float32(threshold), jnp.float32(phase))
     distance = log_average(CODES, phase) - math.log(threshold)
     clear = np.abs(distance) > 1e-4 * UNIT
     np.testing.assert_array_equal(np.asarray(silent)[clear], (distance < 0)[clear])
     never = np.asarray(packed8.never_flipped(jnp.asarray(CODES)))
     np.testing.assert_array_equal(never, (CODES & 0x7F) == 0)
-
-
-def flip_pattern(seed):
-    """Signs (STEPS, weights) of weights that flip at random, from never to at every step."""
-    rng = np.random.default_rng(seed)
-    flips = rng.random((STEPS, len(CHANCES))) < CHANCES
-    start, length = rng.integers(0, STEPS, 2), rng.integers(1, STEPS, 2)
-    inside = (np.arange(STEPS)[:, None] >= start) & (np.arange(STEPS)[:, None] < start + length)
-    flips[:, -2:] &= inside
-    return (rng.random(len(CHANCES)) < 0.5) ^ (np.cumsum(flips, axis=0) % 2 == 1)
-
-
-@functools.cache
-def observer(state):
-    @jax.jit
-    def observe(positive, momentum, threshold):
-        tx = ovsw.track_flip_state(
-            momentum=lambda _: momentum, threshold=lambda _: threshold, state=state
-        )
-
-        def step(carry, sign):
-            params = {"latent_kernel": jnp.where(sign, 1, -1).astype(jnp.float32)}
-            _, carry = tx.update(params, carry, params)
-            return carry, (
-                ovsw.silent_mask(carry)["latent_kernel"],
-                ovsw.never_flipped_mask(carry)["latent_kernel"],
-            )
-
-        start = tx.init({"latent_kernel": jnp.ones(positive.shape[1:], jnp.float32)})
-        return jax.lax.scan(step, start, positive)[1]
-
-    return observe
-
-
-def observe(positive, momentum, threshold, state="packed8"):
-    """(silent, never flipped) at every step, from the public interface."""
-    rule = jnp.float32(momentum), jnp.float32(threshold)
-    return jax.device_get(observer(state)(positive, *rule))
-
-
-def averages(positive, momentum):
-    """The oracle's S and flips at every step."""
-    tracker, rows = oracle.FlipTracker(momentum), []
-    for sign in np.where(positive, 1.0, -1.0):
-        flipped, _ = tracker.update(sign)
-        rows.append((tracker.ema, flipped, ~tracker.ever_flipped))
-    return (np.array(column) for column in zip(*rows, strict=True))
 
 
 def enclosure(flipped, momentum):
@@ -172,20 +115,20 @@ def enclosure(flipped, momentum):
 @st.composite
 def rules(draw):
     """(mu, sigma) that one byte can hold: a horizon of 4 to about 2000 steps."""
-    momentum = _float32(1 - math.exp(draw(st.floats(math.log(5e-4), math.log(0.5)))))
+    momentum = float32(1 - math.exp(draw(st.floats(math.log(5e-4), math.log(0.5)))))
     nats_a_step = -math.log(momentum)
     longest = math.log((1 - momentum) / 5e-5) / nats_a_step
     shortest = math.ceil(0.41 / nats_a_step)
     horizon = draw(st.integers(shortest, int(min(longest, max(2000, shortest)))))
-    return momentum, _float32(ovsw.threshold_for_horizon(momentum, horizon))
+    return momentum, float32(ovsw.threshold_for_horizon(momentum, horizon))
 
 
 @given(rules(), seeds)
 def test_the_mask_agrees_with_the_average_up_to_its_grid(rule, seed):
     momentum, threshold = rule
-    positive = flip_pattern(seed)
+    positive = flip_pattern(seed, STEPS)
     average, flipped, never = averages(positive, momentum)
-    silent, never_flipped = observe(positive, momentum, threshold)
+    silent, never_flipped, _ = observe("packed8", positive, momentum, threshold)
 
     low, high = enclosure(flipped, momentum)
     must_be_silent, must_be_active = high < threshold, low >= threshold
@@ -197,31 +140,20 @@ def test_the_mask_agrees_with_the_average_up_to_its_grid(rule, seed):
     assert np.mean((silent != (average < threshold))[far]) < 2e-3
 
 
-@given(rules(), st.integers(1, 90))
-def test_one_flip_lasts_for_the_silence_horizon(rule, when):
-    momentum, threshold = rule
-    horizon = ovsw.silence_horizon(momentum, threshold)
-    positive = np.tile(np.arange(STEPS)[:, None] >= when, (1, len(CHANCES)))
-    silent, _ = observe(positive, momentum, threshold)
-    assert np.all(silent[:when])
-    leeway = math.ceil(UNIT / 2 / -math.log(momentum))
-    woken = np.sum(~silent[:, 0])
-    assert abs(woken - min(horizon, STEPS - when)) <= leeway
-
-
 @pytest.mark.parametrize("momentum", [0.99, 0.999])
 def test_one_flip_is_neither_early_nor_late_on_average(momentum):
     """Weights that flip at different steps are rounded differently; the mean is the horizon."""
     threshold, weights = 0.1 * (1 - momentum), 400
     horizon = ovsw.silence_horizon(momentum, threshold)
     steps = np.arange(weights + 2 * horizon)
-    silent, _ = observe(steps[:, None] > np.arange(weights), momentum, threshold)
+    silent, _, _ = observe("packed8", steps[:, None] > np.arange(weights), momentum, threshold)
     error = np.sum(~silent, axis=0) - horizon
     level = UNIT / -math.log(momentum)
     assert abs(error.mean()) < 0.06 * level
     assert np.std(error) > 0.2 * level  # they do differ
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chance", [0.02, 0.05, 0.1, 0.3, 0.7, 1.0])
 @pytest.mark.parametrize("momentum", [0.99, 0.999, 0.9995])
 def test_many_small_gains_add_up(momentum, chance):
@@ -236,7 +168,7 @@ def test_many_small_gains_add_up(momentum, chance):
     last = np.cumsum(flips, axis=0) % 2 == 1
     rest = int(math.log(1 / threshold) / -math.log(momentum)) + 500
     positive = np.concatenate([last, np.broadcast_to(last[-1], (rest, weights))])
-    silent, _ = observe(positive, momentum, threshold)
+    silent, _, _ = observe("packed8", positive, momentum, threshold)
     average, _, _ = averages(positive, momentum)
     assert np.all(silent[-1])
     late = np.sum(~silent[active:], axis=0) - np.sum(average[active:] >= threshold, axis=0)
@@ -250,7 +182,7 @@ def test_the_smallest_threshold_it_takes(momentum):
     threshold = np.float32(packed8.min_threshold * 1.0001)
     assert ovsw.track_flip_state(momentum=momentum, threshold=threshold, state="packed8")
     positive = np.tile(np.arange(STEPS)[:, None] >= 3, (1, len(CHANCES)))
-    silent, never_flipped = observe(positive, momentum, threshold)
+    silent, never_flipped, _ = observe("packed8", positive, momentum, threshold)
     horizon = oracle.silence_horizon(momentum, float(threshold))
     leeway = math.ceil(UNIT / 2 / -math.log(momentum))
     assert abs(np.sum(~silent[:, 0]) - horizon) <= leeway
@@ -286,81 +218,3 @@ def test_a_horizon_beyond_a_byte(make, value):
 @pytest.mark.parametrize(("momentum", "threshold"), [(0.999, 6.7e-4), (0.9, 0.1), (0.5, 0.4)])
 def test_short_horizons_that_a_byte_holds(momentum, threshold):
     assert ovsw.sad(momentum=momentum, threshold=threshold, state="packed8")
-
-
-@pytest.mark.parametrize(("made", "used"), [("packed8", "packed"), ("ema", "packed8")])
-def test_a_state_of_another_kind(made, used):
-    params = {"latent_kernel": jnp.ones((2, 2))}
-    state = ovsw.sad(state=made).init(params)
-    with pytest.raises(ValueError, match=rf"flip state of .* not that of state='{used}'"):
-        ovsw.sad(state=used).update(params, state, params)
-
-
-def trained(tx, weights, gradients):
-    def step(carry, gradient):
-        params, state = carry
-        updates, state = tx.update({"latent_kernel": gradient}, state, params)
-        return (optax.apply_updates(params, updates), state), ovsw.flip_metrics(state)["total"]
-
-    params = {"latent_kernel": weights}
-    return jax.lax.scan(step, (params, tx.init(params)), gradients)
-
-
-def training_case(*leading):
-    rng = np.random.default_rng(0)
-    weights = 0.1 * rng.standard_normal((*leading, 3, 3, 8, 16)).astype(np.float32)
-    gradients = rng.standard_normal((*leading, 12, 3, 3, 8, 16)).astype(np.float32)
-    rule = {"momentum": 0.9, "threshold": 0.05, "state": "packed8"}
-    return optax.chain(ovsw.sad(0.02, **rule), optax.sgd(0.05)), weights, gradients
-
-
-def test_training_has_one_byte_a_weight_and_is_the_same_eagerly():
-    tx, weights, gradients = training_case()
-    params, state = {"latent_kernel": weights}, tx.init({"latent_kernel": weights})
-    (expected, _), metrics = jax.jit(functools.partial(trained, tx))(weights, gradients)
-    assert state[0].history["latent_kernel"].dtype == jnp.uint8
-    assert 0.05 < metrics["silent_ratio"][-1] < 0.95
-    for gradient in gradients:
-        updates, state = tx.update({"latent_kernel": gradient}, state, params)
-        params = optax.apply_updates(params, updates)
-    chex.assert_trees_all_close(params, expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
-@pytest.mark.parametrize("axis", [-1, -2])
-def test_sharded_weights_equal_one_device_and_stay_where_they_are(axis, axis_type):
-    tx, weights, gradients = training_case()
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(axis_type,))
-    spec = [None] * 4
-    spec[axis] = "x"
-    run = jax.jit(functools.partial(trained, tx))
-    with jax.set_mesh(mesh):
-        placed = jax.device_put(weights, NamedSharding(mesh, PartitionSpec(*spec)))
-        placed_gradients = jax.device_put(
-            gradients, NamedSharding(mesh, PartitionSpec(None, *spec))
-        )
-        (params, state), metrics = run(placed, placed_gradients)
-        assert "all-gather" not in run.lower(placed, placed_gradients).compile().as_text()
-    history = state[0].history["latent_kernel"]
-    assert history.sharding.is_equivalent_to(placed.sharding, history.ndim)
-    expected = run(weights, gradients)
-    chex.assert_trees_all_close(
-        jax.device_get(((params, state), metrics)), jax.device_get(expected), rtol=1e-5, atol=1e-6
-    )
-
-
-def test_vmap_over_seeds_and_momenta_equals_separate_runs():
-    _, weights, gradients = training_case(3)
-    momenta = jnp.array([0.9, 0.8, 0.95], jnp.float32)
-
-    def run(weights, gradients, momentum):
-        rule = {"momentum": momentum, "threshold": 0.05, "state": "packed8"}
-        return trained(optax.chain(ovsw.sad(0.02, **rule), optax.sgd(0.05)), weights, gradients)
-
-    together = jax.jit(jax.vmap(run))(weights, gradients, momenta)
-    alone = jax.jit(run)
-    for i in range(3):
-        expected = alone(weights[i], gradients[i], momenta[i])
-        chex.assert_trees_all_close(
-            jax.tree.map(lambda x, i=i: x[i], together), expected, rtol=1e-5, atol=1e-6
-        )

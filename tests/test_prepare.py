@@ -212,6 +212,7 @@ assert "tensorflow" not in sys.modules
 """
 
 
+@pytest.mark.long
 def test_command_line_without_network_or_tensorflow(tmp_path):
     images = write_cifar(tmp_path / "images")
 

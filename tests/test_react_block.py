@@ -1,4 +1,4 @@
-"""ReActNet's block against its formula, written out once in NumPy and once in jnp."""
+"""ReActNet's block, and its gradients, against its formula, written out in jnp."""
 
 import jax
 import jax.numpy as jnp
@@ -35,57 +35,8 @@ def make(in_features, features, strides):
     return forward, params, x
 
 
-def conv_of_signs(signs, kernel_signs, strides):
-    """A 3x3 convolution with one row of zeros around, pixel by pixel."""
-    padded = np.pad(signs, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    rows, columns = (n // strides for n in signs.shape[1:3])
-    out = np.empty((signs.shape[0], rows, columns, kernel_signs.shape[-1]))
-    for i in range(rows):
-        for j in range(columns):
-            window = padded[:, i * strides : i * strides + 3, j * strides : j * strides + 3]
-            out[:, i, j] = np.einsum("nhwi,hwio->no", window, kernel_signs)
-    return out
-
-
-def in_numpy(params, x, strides):
-    """The block's output in training mode."""
-
-    def norm(p, z):
-        z = (z - z.mean((0, 1, 2))) / np.sqrt(z.var((0, 1, 2)) + 1e-5)
-        return z * p["scale"] + p["bias"]
-
-    def rprelu(p, z):
-        z = z - p["shift_in"]
-        return np.where(z > 0, z, p["negative_slope"] * z) + p["shift_out"]
-
-    def binary(p, z, strides):
-        signs = np.where(z >= p["input_sign"]["threshold"], 1.0, -1.0)
-        kernel = p["latent_kernel"]
-        factor = np.abs(kernel).mean((0, 1, 2))
-        return conv_of_signs(signs, np.where(kernel >= 0, 1.0, -1.0), strides) * factor
-
-    skip = x
-    if "shortcut" in params:
-        n, h, w, c = x.shape
-        blocks = x.reshape(n, h // strides, strides, w // strides, strides, c)
-        pooled = blocks.mean((2, 4))
-        skip = norm(params["shortcut"]["bn"], pooled @ params["shortcut"]["conv"]["kernel"][0, 0])
-    y = norm(params["bn1"], binary(params["conv1"], x, strides)) + skip
-    y = rprelu(params["activation1"], y)
-    z = norm(params["bn2"], binary(params["conv2"], y, 1)) + y
-    return rprelu(params["activation2"], z)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_forward(shape):
-    forward, params, x = make(*SHAPES[shape])
-    numbers = jax.tree.map(np.asarray, nnx.to_pure_dict(params))
-    expected = in_numpy(numbers, x, SHAPES[shape][2])
-    np.testing.assert_allclose(jax.jit(forward)(params, x), expected, rtol=1e-12, atol=1e-12)
-
-
 def in_jnp(params, x, strides):
-    """The same with surrogates: functions whose derivative is the pseudo-gradient."""
+    """The output in training, by surrogates: functions whose derivative is the pseudo-gradient."""
 
     def surrogate_sign(z):  # forward sign(z); derivative that of a piecewise quadratic
         soft = jnp.where(z >= 0, 2 * z - z * z, 2 * z + z * z)
@@ -132,18 +83,21 @@ def in_jnp(params, x, strides):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gradients(shape):
+def test_output_and_gradients(shape):
     forward, params, x = make(*SHAPES[shape])
     plain = nnx.to_pure_dict(params)
 
     def gradients(function):
         def loss(params, x):
-            return jnp.sum(jnp.sin(function(params, x)))
+            y = function(params, x)
+            return jnp.sum(jnp.sin(y)), y
 
-        return jax.jit(jax.grad(loss, argnums=(0, 1)))
+        return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
 
-    actual, dx = gradients(forward)(params, x)
-    expected, expected_dx = gradients(lambda p, x: in_jnp(p, x, SHAPES[shape][2]))(plain, x)
+    (actual, dx), y = gradients(forward)(params, x)
+    in_formulas = gradients(lambda p, x: in_jnp(p, x, SHAPES[shape][2]))
+    (expected, expected_dx), expected_y = in_formulas(plain, x)
+    np.testing.assert_allclose(y, expected_y, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(dx, expected_dx, rtol=1e-9, atol=1e-11)
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(actual)),
@@ -152,16 +106,3 @@ def test_gradients(shape):
     ):
         assert np.any(b != 0), path
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11, err_msg=str(path))
-
-
-def test_a_network_of_these_blocks():
-    def make():
-        return ovsw.models.ResNet18(7, block=ReActBlock, norm_scale=1.0, rngs=nnx.Rngs(0))
-
-    model = nnx.eval_shape(make)
-    images = jax.ShapeDtypeStruct((2, 64, 64, 3), "float32")
-    assert nnx.eval_shape(lambda m, x: m(x), model, images).shape == (2, 7)
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    assert sum(jax.tree.leaves(ovsw.latent_mask(params))) == 16
-    thresholds = params["layer4"][1]["conv2"]["input_sign"]["threshold"]
-    assert thresholds.shape == (512,)

@@ -10,6 +10,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from longer import long_but
 
 from experiments.data import Dataset
 from experiments.data.batches import Streamed, feed_of
@@ -17,8 +18,6 @@ from experiments.recipes import RECIPES
 from experiments.sweep.members import programs
 from experiments.training.networks import Network
 from experiments.training.step import Steps
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 BATCH = 2  # of full-shape images; the recipes' own batches need an accelerator
 SHAPES = {  # (height, width, channels), classes
@@ -62,7 +61,10 @@ def step_of(name):
     return steps, member.seed, values
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name not in RUN])
+TRACED = [name for name in RECIPES if name not in RUN]
+
+
+@pytest.mark.parametrize("name", long_but(TRACED, "imagenet-resnet18", "cifar10-resnet20"))
 def test_a_step_is_traced(name):
     steps, seed, values = step_of(name)
 

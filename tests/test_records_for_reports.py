@@ -1,9 +1,8 @@
 """What a run keeps for a report: histograms of latent weights by epoch, and predictions."""
 
-import json
-
 import numpy as np
 import pytest
+from run_folders import rows
 from sklearn.metrics import accuracy_score
 
 from experiments import train
@@ -28,10 +27,10 @@ def kept(folder, seed):
 
 
 def last_row(folder, seed):
-    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return next(r for r in rows if (r["seed"], r["epoch"]) == (seed, 3))
+    return next(r for r in rows(folder) if (r["seed"], r["epoch"]) == (seed, 3))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [4, 5])
 def test_histograms_of_initial_weights_and_of_each_evaluated_epoch(run, seed):
     found = kept(run, seed)
@@ -39,6 +38,7 @@ def test_histograms_of_initial_weights_and_of_each_evaluated_epoch(run, seed):
     assert [x["step"] for x in found.values()] == [0, 6, 9]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [4, 5])
 def test_histograms_count_every_weight_as_numpy_does(run, seed):
     with np.load(run / "weights" / f"ovsw-seed{seed}.npz") as weights:
@@ -59,6 +59,7 @@ def test_histograms_count_every_weight_as_numpy_does(run, seed):
         assert counts.sum() == w.size
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [4, 5])
 def test_histograms_agree_with_the_metrics(run, seed):
     found, row = kept(run, seed)[3]["layers"], last_row(run, seed)
@@ -69,6 +70,7 @@ def test_histograms_agree_with_the_metrics(run, seed):
         assert never + silent == pytest.approx(metrics["silent_ratio"], abs=1e-6)
 
 
+@pytest.mark.long
 def test_nothing_has_flipped_before_the_first_step(run):
     for layer in kept(run, 4)[0]["layers"].values():
         assert sum(layer["flipping"]) == sum(layer["silent"]) == 0 < sum(layer["never_flipped"])
@@ -97,6 +99,7 @@ def test_a_line_that_was_cut_off_costs_only_itself(tmp_path):
     assert {epoch: x["step"] for epoch, x in histograms.read(path).items()} == {0: 0, 1: 20}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [4, 5])
 def test_predictions_are_those_of_the_trained_weights(run, seed):
     with np.load(predictions.file_of(run, "ovsw", seed)) as found:

@@ -14,8 +14,6 @@ from jax import lax
 import ovsw_jax as ovsw
 from ovsw_jax.nn import BatchNorm
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def surrogate(smooth):
     """The sign in the forward pass, `smooth` in every derivative."""

@@ -306,6 +306,7 @@ sys.exit(train.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 def test_the_default_job_opens_no_connection(tmp_path):
     """From the data to the figures, with checkpoints; but of fewer epochs and a small network."""
     given = ["--epochs", "1", "--seeds", "0", "--batch-size", "256", "--checkpoint-seconds", "0"]

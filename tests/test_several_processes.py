@@ -1,6 +1,6 @@
 """Real processes that train together over loopback: as one would, and as if none had been lost.
 
-Two are lost in the suite; FAULTS=5 pytest tests/test_several_processes.py loses as many.
+Two are lost in the suite; FAULTS=5 pytest -m long tests/test_several_processes.py loses as many.
 """
 
 import json
@@ -16,7 +16,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from image_data import of_two_classes, write_folder
+from longer import long_but
+from run_folders import rows
 
 from experiments import data, launch
 from experiments.run import weights
@@ -70,13 +72,7 @@ def digits(tmp_path_factory):
 def folder_of_images(tmp_path_factory):
     """Streamed from disk; every process decodes its own rows of each batch."""
     root = tmp_path_factory.mktemp("of") / "noise"
-    rng = np.random.default_rng(0)
-    for split, count in (("train", IMAGES // 2), ("test", 11)):
-        for name in ("ant", "bee"):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    write_folder(root, of_two_classes(IMAGES // 2, 11), size=(10, 12))
     dataset = data.load_streamed(str(root), image_size=8, workers=1)
     start = float64_start(tmp_path_factory.mktemp("of") / "start", dataset)
     return ["--data", str(root), "--image-size", "8", "--workers", "1", *RUN, *start]
@@ -107,10 +103,11 @@ def result(out):
     with np.load(weights.file_of(out, "ovsw", 0)) as arrays:
         trained = {k: v for k, v in arrays.items() if not k.startswith("data/")}
     assert {x.dtype for x in trained.values()} == {np.dtype(np.float64)}
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
-    assert rows[-1]["step"] == EPOCHS * (IMAGES // BATCH)
-    return trained, {k: v for k, v in rows[-1].items() if k.endswith(("loss", "top1", "ratio"))}
+    written = rows(out)
+    assert [row["epoch"] for row in written] == list(range(1, EPOCHS + 1))
+    assert written[-1]["step"] == EPOCHS * (IMAGES // BATCH)
+    last = {k: v for k, v in written[-1].items() if k.endswith(("loss", "top1", "ratio"))}
+    return trained, last
 
 
 def assert_same(actual, expected):
@@ -128,8 +125,9 @@ def alone(digits, environment, tmp_path_factory):
     return result(out)
 
 
-def test_four_processes_train_as_one(digits, environment, alone, tmp_path):
-    output = ended(started(4, digits, tmp_path / "run", environment))
+@pytest.mark.parametrize("count", long_but([2, 4], 2))
+def test_processes_train_as_one(count, digits, environment, alone, tmp_path):
+    output = ended(started(count, digits, tmp_path / "run", environment))
     assert output.count("writing to") == 1  # the first one speaks
     assert_same(result(tmp_path / "run"), alone)
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -152,6 +150,7 @@ def failed(process):
     return output
 
 
+@pytest.mark.long
 def test_one_process_can_t_read_an_image(folder_of_images, environment, streamed_alone, tmp_path):
     """The first and then the other; mended, the run ends as one process's."""
     out, files = tmp_path / "run", sorted(Path(folder_of_images[1]).glob("train/*/*.png"))
@@ -178,6 +177,7 @@ def test_one_process_can_t_write(digits, environment, tmp_path):
     assert "is gone" not in output  # both know, and end together
 
 
+@pytest.mark.long
 def test_a_batch_that_processes_cannot_share_leaves_no_folder(digits, environment, tmp_path):
     uneven = [*digits, "--batch-size", "33"]
     output = failed(started(2, uneven, tmp_path / "run", environment))
@@ -205,6 +205,7 @@ def in_training(process, out):
         time.sleep(0.01)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the processes")
 def test_processes_are_stopped_and_lost(digits, environment, alone, tmp_path):
     """Ctrl-C stops all with a checkpoint. Where one is lost, the others end soon and say why.
@@ -256,6 +257,7 @@ train.run_as_program(lambda: worker.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 def test_a_signal_to_one_process_behind_the_last_step(digits, environment, alone, tmp_path):
     """Where no step is left at which all could stop, nobody is left waiting."""
     address, out = f"127.0.0.1:{launch._free_port()}", tmp_path / "run"
@@ -277,6 +279,7 @@ def test_a_signal_to_one_process_behind_the_last_step(digits, environment, alone
     assert_same(result(out), alone)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", ["0", "1"])
 def test_ctrl_c_ends_one_that_waits_for_the_others(environment, number):
     """Which JAX does in C++, where no handler of Python runs."""

@@ -20,8 +20,6 @@ from ovsw_jax.nn._kernels.sign_convolution import convolve_signs
 from ovsw_jax.nn._kernels.words import pack, unpack
 from ovsw_jax.nn.sign_kinds import is_two_valued
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def signs(rng, shape, dtype=np.float32):
     return jnp.asarray(rng.choice([-1, 1], shape), dtype)

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from longer import long_but
+from run_folders import rows
+from tiny_data import Spoilt, dataset
 from tiny_networks import Tiny
 
 from experiments import train
 from experiments.config import Config
-from experiments.data import Dataset
 from experiments.data.batches import feed_of
 from experiments.report.progress import describe
 from experiments.training.losses import cross_entropy
@@ -19,20 +21,7 @@ from experiments.training.networks import Network
 from experiments.training.skipping import look_at, name_wrong, no_skips
 from experiments.training.step import Steps
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 STEPS = 4
-BAD = 255  # the value of every pixel of an image that makes the loss NaN; 0 when standardised
-
-
-def dataset(bad=()):
-    """Images for four steps of 16; those with the numbers `bad` are all of the value BAD."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, BAD, (16 * STEPS, 8, 8, 1), dtype=np.uint8)
-    pixels[list(bad)] = BAD
-    labels = rng.integers(0, 3, len(pixels)).astype(np.int32)
-    ones = np.ones(1, np.float32)
-    return Dataset("tiny", pixels, labels, pixels[:21], labels[:21], ("a", "b", "c"), ones, ones)
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +29,9 @@ def network():
     return Network("tiny_networks:Tiny", 3, (8, 8, 1))
 
 
-class _Spoilt(Steps):
-    """Steps whose loss a bad image makes `value`, of a member of `rate` above 0 only."""
-
-    value = jnp.nan
-
-    def _loss(self, logits, labels, images, taught, values):
-        bad = jnp.any(jnp.all(images >= 0, (1, 2, 3)))  # others are below: see `dataset`
-        hit = bad & (values.get("learning_rate", 1.0) > 0.05)
-        return cross_entropy(logits, labels) * jnp.where(hit, self.value, 1.0)
-
-
 def spoilt(network, *, bad=(0,), optimizer="ovsw", **fields):
     config = Config(batch_size=16, **fields)
-    return _Spoilt(network, optimizer, config, feed_of(dataset(bad), config))
+    return Spoilt(network, optimizer, config, feed_of(dataset(16 * STEPS, bad=bad), config))
 
 
 def host(tree):
@@ -69,7 +47,7 @@ def differs(a, b):
     return any(not np.array_equal(x, y) for x, y in pairs)
 
 
-@pytest.mark.parametrize("state", ["packed", "ema"])
+@pytest.mark.parametrize("state", long_but(["packed", "ema"], "packed"))
 def test_one_member_skips_alone(network, state):
     """All of the first member stays bit for bit, but its key; the second trains on."""
     steps = spoilt(network, bad=range(64), flip_state=state)
@@ -139,11 +117,12 @@ class LosesStatistics(Tiny):
         return super().__call__(x)
 
 
+@pytest.mark.long
 def test_a_statistic_that_nothing_reads_is_not_lost():
     """One of four batches would make it NaN for good; no answer that is NaN is a right one."""
     network = Network("test_skipped_steps:LosesStatistics", 3, (8, 8, 1))
     config = Config(batch_size=16)
-    steps = Steps(network, "sgd", config, feed_of(dataset((0,)), config))
+    steps = Steps(network, "sgd", config, feed_of(dataset(16 * STEPS, bad=(0,)), config))
     state, batches = steps.batches(steps.init([0]), [0], 1)
     sums = None
     for batch in batches:
@@ -190,10 +169,6 @@ RUN = ["--optimizers", "sgd", "--epochs", "3", "--batch-size", "32", "--train-im
 RUN += ["--network", "tiny_networks:Tiny"]
 
 
-def rows(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_the_only_training_stops_the_run(losing_seed, tmp_path, capsys):
     folder = tmp_path / "run"
     command = [*RUN, "--seeds", "4", "--max-skipped", "3", "--out", str(folder)]
@@ -207,6 +182,7 @@ def test_the_only_training_stops_the_run(losing_seed, tmp_path, capsys):
         assert (folder / "checkpoints").exists()
 
 
+@pytest.mark.long
 def test_a_sweep_goes_on_without_the_diverged(losing_seed, tmp_path):
     """Four steps of the second epoch are skipped, one was made; of the third all five."""
     folder = tmp_path / "run"
@@ -231,6 +207,7 @@ def test_a_sweep_goes_on_without_the_diverged(losing_seed, tmp_path):
     assert "diverged_seeds" not in summary["sgd learning_rate=0.01"]
 
 
+@pytest.mark.long
 def test_debug_nans(network):
     """No false alarm in a finite step; an error where the loss is NaN."""
     with jax.debug_nans(True):

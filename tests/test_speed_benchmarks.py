@@ -29,7 +29,6 @@ from benchmarks import (
     worker,
 )
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 ONE = "1.00 (1.00 to 1.00)"
 
 
@@ -45,13 +44,6 @@ def table(out):
 def test_examples(module):
     result = doctest.testmod(module)
     assert (result.attempted > 0, result.failed) == (True, 0)
-
-
-def test_ways_take_turns():
-    called = []
-    ways = {name: lambda name=name: called.append(name) or len(called) for name in "AB"}
-    assert measuring.interleaved(ways, 2) == {"A": [1, 3], "B": [2, 4]}
-    assert called == ["A", "B", "A", "B"]
 
 
 def test_environment_names_no_place(monkeypatch):
@@ -85,6 +77,7 @@ def test_bad_arguments(run, message):
         run()
 
 
+@pytest.mark.long
 def test_one_command_measures_optimizers(tmp_path):
     command = [sys.executable, "-m", "benchmarks"]
     done = subprocess.run(
@@ -110,16 +103,6 @@ def test_one_command_measures_optimizers(tmp_path):
         assert beyond / latent == pytest.approx(extra.get(name, beyond / latent), abs=0.02)
 
 
-def test_floors():
-    """20 bytes a weight for SGD, 28 for Adam."""
-    params = {"latent_kernel": jnp.ones((100, 100))}
-    gradients = stepper.small_gradients(params)
-    for name, expected in {"SGD": 20, "Adam": 28, "OvSW, literal": 36, "OvSW, packed": 24}.items():
-        tx = optimizer_step.OPTIMIZERS[name]()
-        of = stepper.Stepper(tx, params, gradients, flips=0.0)
-        assert of.floor_bytes / 1e4 == pytest.approx(expected, abs=0.01)
-
-
 @pytest.mark.parametrize("flips", [0.0, 0.01, 1.0])
 def test_as_many_flip_as_asked(flips):
     rng = np.random.default_rng(0)
@@ -134,6 +117,7 @@ def test_as_many_flip_as_asked(flips):
     np.testing.assert_allclose(of._copies[0]["bias"], params["bias"], rtol=1e-3)
 
 
+@pytest.mark.long
 def test_growth(capsys, tmp_path):
     growth.main(tmp_path, quick=True)
     assert [row[0] for row in table(capsys.readouterr().out)] == ["2", "4"]
@@ -150,25 +134,6 @@ def test_growth(capsys, tmp_path):
         assert state["SGD"] < state["OvSW, packed"] < state["OvSW, EMA"]
     height, width, _ = imread(tmp_path / "growth.png").shape
     assert min(height, width) > 600
-
-
-def test_growth_figure_shows_what_was_measured():
-    def point(weights, kernels):
-        of = {"seconds": [0.002, 0.004, 0.001], "state_bytes": 8 * weights, "compile_seconds": 3.0}
-        of_all = dict.fromkeys(growth.NAMES, of)
-        return {"weights": weights, "kernels": kernels, "optimizers": of_all}
-
-    series = {
-        "weights": [point(10**5, 20), point(10**7, 20)],
-        "kernels": [point(10**6, 10), point(10**6, 1000)],
-    }
-    panels = growth_figure.figure(series).axes
-    drawn = [[container.lines[0].get_xydata() for container in axes.containers] for axes in panels]
-    assert [len(lines) for lines in drawn] == [4] * 4
-    np.testing.assert_allclose(drawn[0][0], [[1e5, 2], [1e7, 2]])
-    np.testing.assert_allclose(drawn[1][2], [[1e5, 0.8], [1e7, 80]])
-    np.testing.assert_allclose(drawn[2][3], [[10, 2], [1000, 2]])
-    np.testing.assert_allclose(drawn[3][1], [[10, 3], [1000, 3]])
 
 
 class StandIn:
@@ -221,22 +186,13 @@ def test_training_step_of_all_peers(torch, monkeypatch, capsys, tmp_path):
     assert len({id(settings) for settings, _, _ in turns}) == len(expected)
 
 
-def test_peers_are_what_they_are_called():
-    for key, peer in training_step.PEERS.items():
-        assert key.endswith("-kept") == ("memory kept" in peer.name) == bool(peer.variables)
-        assert ("OvSW" in peer.name) == (peer.settings["optimizer"] == "ovsw")
-        if peer.beside is not None:
-            beside = training_step.PEERS[peer.beside]
-            assert beside.settings["optimizer"] == "sgd"
-            assert (beside.module, beside.variables) == (peer.module, peer.variables)
-
-
 def test_only_pytorch_without_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"PyTorch, SGD need PyTorch: pip install"):
         training_step.main(peers=("torch-sgd",))
 
 
+@pytest.mark.long
 def test_real_workers(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     file = tmp_path / "training_step.json"
@@ -249,18 +205,6 @@ def test_real_workers(monkeypatch, capsys, tmp_path):
         assert len(of["seconds"]) == 2
         assert min(of["seconds"]) > 0
         assert of["kept_bytes"] > 2 * 2 * 32 * 32 * 16  # one of the activations
-
-
-def test_bfloat16_keeps_less():
-    images, labels = jnp.ones((2, *jax_step.IMAGE)), jnp.zeros(2, jnp.int32)
-
-    def kept(dtype):
-        apply, params, statistics = jax_step.make_network("small", "ovsw_jax", dtype)
-        assert {str(p.dtype) for p in jax.tree.leaves(params)} == {"float32"}
-        loss = jax_step.loss_of(apply)
-        return jax_step.residual_bytes(loss, params, statistics, images, labels)
-
-    assert kept("bfloat16") < kept("float32")
 
 
 def test_kept_bytes():

@@ -4,26 +4,25 @@ import re
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from image_data import of_two_classes, write_folder
+from longer import long_but
+from tiny_data import Spoilt, dataset
 
 from experiments import data
 from experiments.config import Config
-from experiments.data import Dataset, image_file
+from experiments.data import image_file
 from experiments.data.batches import feed_of
 from experiments.training import sharding
-from experiments.training.losses import cross_entropy
 from experiments.training.networks import Network
 from experiments.training.sharding import BatchApart, MembersApart
 from experiments.training.step import Steps, latent_weights
 
-pytestmark = pytest.mark.usefixtures("compile_quickly", "small_is_large")
+pytestmark = pytest.mark.usefixtures("small_is_large")
 
 BATCH, STEPS, IMAGES, TEST_IMAGES = 16, 4, 67, 24
 SHAPE = (8, 8, 1)
-BAD = 255  # the value of every pixel of an image that makes the loss NaN
 KERNEL = 3 * 3 * 8 * 8
 LAYOUTS = {"1": (1, 1), "2": (2, 1), "8": (8, 1), "4x2": (8, 2)}  # devices, model_devices
 VALUES = {"learning_rate": [0.1, 0.02]}
@@ -43,16 +42,6 @@ def network():
     return Network("tiny_networks:OneStage", 3, SHAPE)
 
 
-def dataset(test_images=TEST_IMAGES, bad=()):
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, BAD, (IMAGES, *SHAPE), dtype=np.uint8)
-    pixels[list(bad)] = BAD
-    labels = rng.integers(0, 3, IMAGES).astype(np.int32)
-    ones = np.ones(1, np.float32)
-    test = pixels[:test_images], labels[:test_images]
-    return Dataset("tiny", pixels, labels, *test, ("a", "b", "c"), ones, ones)
-
-
 def divided(name):
     count, model_devices = LAYOUTS[name]
     return BatchApart(jax.devices()[:count], model_devices, BATCH)
@@ -60,7 +49,9 @@ def divided(name):
 
 def steps_on(network, where, kind=Steps, of=None, **fields):
     config = Config(batch_size=BATCH, **fields)
-    return kind(network, "ovsw", config, feed_of(of or dataset(), config), layout=where)
+    return kind(
+        network, "ovsw", config, feed_of(of or dataset(IMAGES, TEST_IMAGES), config), layout=where
+    )
 
 
 def in_float64(_, *trees):
@@ -111,7 +102,7 @@ def assert_close(actual, expected):
     jax.tree.map(compare, actual, expected)
 
 
-@pytest.fixture(params=LAYOUTS, scope="module")
+@pytest.fixture(params=long_but(LAYOUTS, "4x2"), scope="module")
 def run(request, network):
     """Steps on some devices, and where an epoch of them leads to."""
     with jax.enable_x64(True):
@@ -148,20 +139,7 @@ def test_where_arrays_lie(run):
         assert sizes == {len(resident) // count}
 
 
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("test_images", [24, 21])
-def test_every_image_is_counted_once(network, test_images):
-    """Also where they can't be divided evenly among the devices."""
-    of = dataset(test_images)
-    found = []
-    for where in (MembersApart(jax.devices()[:1]), divided("8")):
-        steps = steps_on(network, where, of=of)
-        state = steps.init(SEEDS, steps.place(VALUES), in_float64)
-        found.append(steps.evaluate(state).metrics["test_top1"] * test_images)
-    np.testing.assert_array_equal(*found)
-    np.testing.assert_array_equal(found[0], np.round(found[0]))
-
-
+@pytest.mark.long
 @pytest.mark.usefixtures("float64")
 def test_several_steps_a_call(network, one_device):
     """In calls of three and one."""
@@ -171,18 +149,9 @@ def test_several_steps_a_call(network, one_device):
     assert_close(jax.device_get(sums), one_device[1][0])
 
 
-class _Spoilt(Steps):
-    """Steps whose loss a bad image makes NaN, of a member of `rate` above 0.05 only."""
-
-    def _loss(self, logits, labels, images, taught, values):
-        bad = jnp.any(jnp.all(images >= 0, (1, 2, 3)))  # others are below: see `dataset`
-        hit = bad & (values["learning_rate"] > 0.05)
-        return cross_entropy(logits, labels) * jnp.where(hit, jnp.nan, 1.0)
-
-
 def test_a_step_is_skipped_on_all_devices(network):
     """One bad image, which lies on one device only, and one member that it spoils."""
-    steps = steps_on(network, divided("4x2"), _Spoilt, of=dataset(bad=(5,)))
+    steps = steps_on(network, divided("4x2"), Spoilt, of=dataset(IMAGES, bad=(5,)))
     values = steps.place(VALUES)
     state, batches = steps.batches(steps.init(SEEDS, values), SEEDS, 1)
     skipped = 0
@@ -244,13 +213,7 @@ def test_what_a_config_must_say():
 def streamed(tmp_path_factory):
     """36 training images, which make two batches, and 22 test images."""
     root = tmp_path_factory.mktemp("noise")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 18), ("test", 11)):
-        for name in ("ant", "bee"):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 256, (12 + i, 20, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    write_folder(root, of_two_classes(18, 11), size=lambda i: (20, 12 + i))
     return data.load_streamed(str(root), image_size=8, workers=2)
 
 
@@ -281,6 +244,7 @@ def test_processes_read_their_own_rows(streamed, which, monkeypatch):
     assert all(len(part) == len(whole) for part in parts)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("float64")
 def test_streamed_training_is_that_of_one_device(streamed):
     network = Network("tiny_networks:OneStage", 2, (8, 8, 3))

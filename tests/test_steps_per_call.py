@@ -1,31 +1,29 @@
 """Several steps in one compiled call train as they do one by one."""
 
-import json
 import os
 import signal
 
 import numpy as np
 import pytest
+from run_folders import rows
 
 from experiments import train
 from experiments.config import Config
 from experiments.training.step import Steps
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SHORT = ["--optimizers", "sgd", "--epochs", "2", "--seeds", "3", "--batch-size", "32"]
 SHORT += ["--train-images", "160", "--network", "tiny_networks:Tiny"]
 
 
-def rows(folder, steps):
+def trained(folder, steps):
     assert train.main([*SHORT, "--steps-per-call", str(steps), "--out", str(folder)]) == 0
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return rows(folder)
 
 
+@pytest.mark.long
 def test_rows_are_those_of_single_steps(tmp_path):
     """Five steps an epoch, in calls of three and two."""
-    single, several = rows(tmp_path / "1", 1), rows(tmp_path / "3", 3)
+    single, several = trained(tmp_path / "1", 1), trained(tmp_path / "3", 3)
     assert [r["step"] for r in several] == [r["step"] for r in single]
     # Another program rounds otherwise, and a binary network makes much of that.
     np.testing.assert_allclose(several[0]["loss"], single[0]["loss"], rtol=0.1)
@@ -57,6 +55,7 @@ def test_every_batch_is_taken_once(tmp_path, monkeypatch):
     assert taken(tmp_path, monkeypatch) == 2 * EPOCH
 
 
+@pytest.mark.long
 def test_a_stopped_training_takes_the_rest(tmp_path, monkeypatch):
     before = taken(tmp_path, monkeypatch, stop_before=1)
     assert [*before, *taken(tmp_path, monkeypatch)] == 2 * EPOCH

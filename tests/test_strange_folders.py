@@ -23,8 +23,6 @@ from experiments.run.checkpoint import Checkpoints
 from experiments.training.step import Steps
 from experiments.training.trained import load_trained
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 OWN = "tiny_networks:Tiny"
 LATENT = ("ovsw|conv|initial", "ovsw|conv|never_flipped")
 
@@ -75,7 +73,7 @@ def command(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stopped(command, compile_quickly, tmp_path_factory):
+def stopped(command, tmp_path_factory):
     """A run folder with a checkpoint behind its second step."""
     folder, plain, steps = tmp_path_factory.mktemp("stopped") / "run", Steps.train_step, []
 
@@ -128,6 +126,7 @@ def test_a_pickle_in_latent_npz(stopped, copy, trace, refused):
     assert not trace.exists()
 
 
+@pytest.mark.long
 def test_a_pickle_in_latent_npz_that_is_to_be_drawn(finished, copy, trace):
     folder, said = copy(finished), []
     np.savez(folder / "latent.npz", **dict.fromkeys(LATENT, np.array([Trap(trace)], object)))
@@ -189,6 +188,7 @@ def test_a_network_that_only_a_folder_names_is_not_imported(of_planted, planted,
     assert planted in sys.modules
 
 
+@pytest.mark.long
 def test_a_teacher_of_ones_own_network_is_named(of_planted, planted, command, tmp_path):
     """Unless it is that of the run itself, as test_two_steps.py has it."""
     given = ["--teacher", str(of_planted), "--teacher-network", f"{planted}:Network"]
@@ -351,6 +351,7 @@ def items(folder, trace, planted):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"item_handlers": handlers}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("plant", [pickles, names, items])
 def test_a_checkpoint_of_a_stranger(
     plant, command, stopped, copy, trace, planted, tmp_path, capsys
@@ -385,6 +386,7 @@ def test_a_checkpoint_that_says_what_no_run_says(name, stopped, copy, refused):
     assert message in refused("--out", folder)
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_does_not_say_of_what_members(command, stopped, copy, capsys):
     folder = copy(stopped)
     rewrite(folder, lambda about: about | {"members": {"ovsw": 0}})

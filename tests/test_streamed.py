@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_data import of_two_classes, write_folder
 from PIL import Image
 
 from experiments import data
@@ -44,12 +45,7 @@ def folder(tmp_path_factory):
 def noise(tmp_path_factory):
     """Images in which every crop looks different."""
     root = tmp_path_factory.mktemp("noise")
-    rng = np.random.default_rng(0)
-    for path in (root / split / name for split in ("train", "test") for name in ("ant", "bee")):
-        path.mkdir(parents=True)
-        for i in range(6):
-            pixels = rng.integers(0, 256, (*SIZES[i % len(SIZES)], 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(path / f"{i}.png")
+    write_folder(root, of_two_classes(6, 6), size=lambda i: SIZES[i % len(SIZES)])
     return root
 
 

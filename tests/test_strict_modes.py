@@ -11,8 +11,6 @@ from flax import nnx
 
 import ovsw_jax as ovsw
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @contextlib.contextmanager
 def strict(x64):

@@ -1,6 +1,5 @@
 """The summary of a run: right numbers, from any run that finished an epoch, on one page."""
 
-import doctest
 import io
 import json
 import math
@@ -13,7 +12,7 @@ import pytest
 import synthetic_run
 from rich.console import Console
 
-from experiments.report import summary, table
+from experiments.report import summary
 from experiments.run import reader
 from experiments.sweep.arms import arms_of
 
@@ -97,10 +96,6 @@ def test_the_terminal_shows_the_same_numbers(tmp_path):
         "unfinished",
     ):
         assert text in shown
-
-
-def test_the_examples_in_the_docs_hold():
-    assert doctest.testmod(table) == (0, 1)
 
 
 # --- summary.json and summary.md

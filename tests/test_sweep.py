@@ -13,9 +13,9 @@ import chex
 import jax
 import numpy as np
 import pytest
-from flax import nnx
+from longer import long_but
 from rich.console import Console
-from tiny_networks import Tiny
+from run_folders import untimed
 
 import ovsw_jax as ovsw
 from experiments import train
@@ -32,8 +32,6 @@ from experiments.training.loop import Training
 from experiments.training.networks import Network, find_network
 from experiments.training.sharding import MembersApart
 from experiments.training.step import Steps, latent_weights
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 ROOT = Path(__file__).parents[1]
 SWEEP = Config(
@@ -79,7 +77,7 @@ VARIED = {
 }
 
 
-@pytest.mark.parametrize("optimizer", VARIED)
+@pytest.mark.parametrize("optimizer", long_but(VARIED, "ovsw"))
 def test_a_member_is_the_run_it_stands_for(optimizer, network, digits):
     """Values that are traced, one of several, do what they do as numbers of the config."""
     config = Config(batch_size=32)
@@ -93,6 +91,7 @@ def test_a_member_is_the_run_it_stands_for(optimizer, network, digits):
     assert np.abs(params[0] - params[1]).max() > 1e-4  # the values matter
 
 
+@pytest.mark.long
 def test_devices_change_nothing_but_rounding(network, digits):
     config, values = Config(batch_size=32), {"lam": [0.01, 0.02, 0.04, 0.08]}
     one, four = (
@@ -103,11 +102,9 @@ def test_devices_change_nothing_but_rounding(network, digits):
 
 def rows(folder):
     """metrics.jsonl without what is timed, sorted by member and epoch."""
-    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for row in read:
-        del row["seconds"], row["images_per_second"]
     return sorted(
-        read, key=lambda r: (r["optimizer"], sorted(r["point"].items()), r["seed"], r["epoch"])
+        untimed(folder),
+        key=lambda r: (r["optimizer"], sorted(r["point"].items()), r["seed"], r["epoch"]),
     )
 
 
@@ -129,7 +126,7 @@ def test_every_member_has_every_epoch(whole):
     assert not (whole / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("epochs_before", [1, 4])
+@pytest.mark.parametrize("epochs_before", long_but([1, 4], 4))
 def test_a_stopped_sweep_goes_on_where_it_was(epochs_before, whole, tmp_path, monkeypatch):
     """At an epoch of the first members or of later ones: the same numbers, none twice."""
     written = Training._write
@@ -200,6 +197,7 @@ def interrupted(tmp_path, monkeypatch, epochs=2):
     return tmp_path / "run"
 
 
+@pytest.mark.long
 def test_rows_that_a_checkpoint_lacks_begin_anew_and_are_kept(whole, tmp_path, monkeypatch, capsys):
     folder = interrupted(tmp_path, monkeypatch)
     shutil.rmtree(folder / "checkpoints")
@@ -212,6 +210,7 @@ def test_rows_that_a_checkpoint_lacks_begin_anew_and_are_kept(whole, tmp_path, m
     assert rows(folder) == rows(whole)
 
 
+@pytest.mark.long
 def test_a_checkpoint_without_its_rows_begins_anew(whole, tmp_path, monkeypatch, capsys):
     folder = interrupted(tmp_path, monkeypatch)
     (folder / "metrics.jsonl").write_text("")
@@ -225,6 +224,7 @@ def test_a_checkpoint_without_its_rows_begins_anew(whole, tmp_path, monkeypatch,
     assert rows(folder) == rows(whole)
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_what_is_done_just_goes(whole, tmp_path, monkeypatch, capsys):
     """A kill came between the last rows of the first members and the removal of it."""
     folder = interrupted(tmp_path, monkeypatch)
@@ -270,39 +270,6 @@ def test_damaged_files_are_named_and_nothing_is_lost(name, whole, tmp_path):
     assert (folder / "metrics.jsonl").read_bytes() == some
 
 
-class TwoLogits(Tiny):
-    def __init__(self, classes, *, in_channels, rngs):
-        super().__init__(2, in_channels=in_channels, rngs=rngs)
-
-
-class RealValued(nnx.Module):
-    def __init__(self, classes, *, in_channels, rngs):
-        self.head = nnx.Linear(in_channels, classes, rngs=rngs)
-
-    def __call__(self, x):
-        return self.head(x.mean((1, 2)))
-
-
-class OnlyRngs(nnx.Module):
-    def __init__(self, rngs):
-        pass
-
-
-BAD_NETWORKS = {
-    "TwoLogits": r"gives \(2, 2\) for 2 images of 10 classes; it must give .*\(2, 10\)",
-    "RealValued": r"can't be trained .*no binary layer: none .* latent_kernel",
-    "OnlyRngs": r"can't be trained .*TypeError.*made as Class\(classes, in_channels",
-}
-
-
-@pytest.mark.parametrize("name", BAD_NETWORKS)
-def test_networks_that_cannot_be_trained_leave_nothing_behind(name, tmp_path):
-    config = SWEEP.at({"out": tmp_path / "run", "network": f"test_sweep:{name}"})
-    with pytest.raises(ValueError, match=BAD_NETWORKS[name]):
-        train.train(config)
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("distribution", ["normal", "uniform"])
 def test_initial_weights_of_another_scale(distribution, network):
     params = jax.tree.map(lambda x: x[0], network.init(jax.random.split(jax.random.key(0), 1))[0])
@@ -319,17 +286,7 @@ def test_initial_weights_of_another_scale(distribution, network):
         assert leaf is dict(jax.tree.leaves_with_path(made))[path]
 
 
-def test_held_out_images_are_not_trained_on():
-    whole = load("digits")
-    split = load("digits", train_images=100, held_out=50)
-    same = load("digits", train_images=100)
-    np.testing.assert_array_equal(split.train_images, same.train_images)
-    seen = {image.tobytes() for image in split.train_images}
-    held = {image.tobytes() for image in split.test_images}
-    assert (len(split.test_labels), len(held & seen)) == (50, 0)
-    assert held <= {image.tobytes() for image in whole.train_images}
-    assert np.bincount(split.test_labels).tolist() == [5] * 10
-    assert len(load("digits", held_out=37).train_labels) == 1437 - 37
+def test_too_many_held_out_images():
     for count in (1437, 1400):
         with pytest.raises(ValueError, match=rf"held_out={count:,} and .* lower held_out"):
             load("digits", train_images=None if count == 1437 else 100, held_out=count)
@@ -378,6 +335,7 @@ def test_a_sweep_shows_one_bar_that_fits_80_columns():
     assert "…" not in shown
 
 
+@pytest.mark.long
 def test_an_accelerator_takes_as_many_members_as_its_memory_holds(network, digits):
     config = Config(batch_size=32)
     steps = Steps(network, "ovsw", config, feed_of(digits, config))

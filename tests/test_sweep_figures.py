@@ -177,6 +177,7 @@ def test_a_sweep_without_top1_yet_says_so(tmp_path):
     assert said == ["sweep.png left out: top-1 was not evaluated at any setting yet"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("grids", [[synthetic_sweep.GAMMA_GRID], LARS_AGS, [LAM_TAU], HORIZON])
 def test_no_figure_of_a_sweep_needs_top1(grids, tmp_path):
     folder = synthetic_sweep.write_sweep(tmp_path, grids, epochs=4, evaluate_every=4, seeds=(0,))

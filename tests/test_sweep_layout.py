@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import synthetic_run
 import synthetic_sweep
+from longer import long_but
 from synthetic_sweep import HORIZON, LAM_TAU, LARS_AGS, TUNING
 from test_figure_layout import assert_readable
 
@@ -69,7 +70,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("stopped", long_but([False, True], False))
 def test_labels_are_whole_apart_and_off_the_data(shape, stopped, tmp_path):
     grids, settings = SHAPES[shape]
     folder = synthetic_sweep.write_sweep(tmp_path, grids, epochs=3, **settings)

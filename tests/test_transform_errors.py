@@ -282,43 +282,32 @@ def test_injected_hyperparameters_are_checked_too():
     assert_raises(ValueError, ["tau=-1", "finite and >= 0"], injected.init, PARAMS)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 1.0, 2.0, np.nan])
-def test_horizon_functions_refuse_a_momentum_out_of_range(momentum):
-    parts = [f"momentum={momentum:g}", "strictly between 0 and 1"]
-    assert_raises(ValueError, parts, ovsw.silence_horizon, momentum, 1e-4)
-    assert_raises(ValueError, parts, ovsw.threshold_for_horizon, momentum, 100)
-
-
-@pytest.mark.parametrize("threshold", [0.0, -1.0, np.nan, 0.0011])
-def test_silence_horizon_refuses_a_threshold_out_of_range(threshold):
-    assert_raises(
-        ValueError,
-        [f"threshold={threshold:g}", "threshold_for_horizon"],
-        ovsw.silence_horizon,
-        0.999,
-        threshold,
-    )
-
-
-@pytest.mark.parametrize("steps", [0, -3, 2.5])
-def test_threshold_for_horizon_refuses_steps_that_are_no_positive_integer(steps):
-    assert_raises(
-        ValueError,
-        [f"steps={steps}", "whole number", "at least 1"],
-        ovsw.threshold_for_horizon,
-        0.999,
-        steps,
-    )
-
-
-def test_threshold_for_horizon_refuses_a_horizon_below_any_float():
-    assert_raises(
-        ValueError,
-        ["steps=100000", "momentum=0.9", "no float holds", "momentum nearer to 1"],
-        ovsw.threshold_for_horizon,
-        0.9,
-        100_000,
-    )
+@pytest.mark.parametrize(
+    ("function", "momentum", "other", "parts"),
+    [
+        *(
+            (function, momentum, 100, [f"momentum={momentum:g}", "strictly between 0 and 1"])
+            for function in (ovsw.silence_horizon, ovsw.threshold_for_horizon)
+            for momentum in (0.0, 1.0, 2.0, np.nan)
+        ),
+        *(
+            (ovsw.silence_horizon, 0.999, sigma, [f"threshold={sigma:g}", "threshold_for_horizon"])
+            for sigma in (0.0, -1.0, np.nan, 0.0011)
+        ),
+        *(
+            (ovsw.threshold_for_horizon, 0.999, n, [f"steps={n}", "whole number", "at least 1"])
+            for n in (0, -3, 2.5, np.nan, np.inf)
+        ),
+        (
+            ovsw.threshold_for_horizon,
+            0.9,
+            100_000,
+            ["steps=100000", "no float holds", "nearer to 1"],
+        ),
+    ],
+)
+def test_horizons_out_of_range(function, momentum, other, parts):
+    assert_raises(ValueError, parts, function, momentum, other)
 
 
 def test_metrics_of_a_state_that_has_none():
