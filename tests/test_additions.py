@@ -9,12 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from flax import nnx
 
 import ovsw_jax as ovsw
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @ovsw.nn.sign_with_gradient

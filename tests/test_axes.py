@@ -10,8 +10,6 @@ from flax import nnx
 
 import ovsw_jax as ovsw
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 LAM = 0.3
 
 

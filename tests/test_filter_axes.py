@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 import ovsw_jax as ovsw
 from ovsw_jax.stacks import Kernel, in_stack
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 LAM = 0.3
 
 

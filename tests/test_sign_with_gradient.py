@@ -19,8 +19,6 @@ from ovsw_jax.nn import sign_with_gradient
 from ovsw_jax.nn.sign_kinds import is_two_valued
 from tests.test_sign_convolution import counts_bits
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @sign_with_gradient
 def triangle(x):
