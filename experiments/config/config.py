@@ -32,8 +32,8 @@ class Config:
     workers: int | None = None
     """threads that decode streamed images; None is one per core"""
     network: str = "small"
-    """small, tiny, resnet20, resnet18, vgg-small, imagenet-resnet18 or imagenet-resnet34, or your
-    own as package.module:Class"""
+    """a name of experiments/training/networks.py, such as small, resnet20, resnet18, vgg-small or
+    imagenet-resnet18, or your own as package.module:Class"""
     binary: Literal["both", "activations", "none"] = "both"
     """both: activations and weights are binary; activations: only they are, the first of two steps;
     none: a real-valued network with ReLU, for a teacher"""
