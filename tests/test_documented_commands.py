@@ -130,11 +130,11 @@ def test_a_wrong_command_is_found(command, error):
 
 @functools.cache
 def known_options():
-    fields = {
-        field.name for kind in (Config, prepare.Options) for field in dataclasses.fields(kind)
-    }
+    fields = [field for kind in (Config, prepare.Options) for field in dataclasses.fields(kind)]
+    names = [field.name for field in fields]
+    names += [f"no-{field.name}" for field in fields if isinstance(field.default, bool)]
     launched = {text for action in launch._parser()._actions for text in action.option_strings}
-    return {f"--{name.replace('_', '-')}" for name in fields} | launched
+    return {f"--{name.replace('_', '-')}" for name in names} | launched
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=relative)

@@ -60,9 +60,7 @@ NETWORKS = {
     "dense": lambda r: ovsw.nn.BinaryDense(
         3, 2, use_bias=True, input_sign=ovsw.nn.tanh_sign, rngs=r
     ),
-    "activations": lambda r: nnx.Sequential(
-        ovsw.nn.PReLU(3), ovsw.nn.RPReLU(3), ovsw.models.hardtanh
-    ),
+    "activations": lambda r: nnx.Sequential(ovsw.nn.PReLU(3), ovsw.nn.RPReLU(3), ovsw.nn.hardtanh),
     "basic block": lambda r: ovsw.models.BasicBlock(3, 4, 2, rngs=r),
     "padded block": lambda r: ovsw.models.BiRealBlock(
         3, 4, 2, shortcut=ovsw.models.PadShortcut, rngs=r
@@ -138,7 +136,7 @@ def two_steps(name, params):
 
 
 PARAMS = {
-    "conv": {"latent_kernel": jnp.linspace(-1, 1, 12).reshape(2, 3, 2), "bias": jnp.ones(2)},
+    "conv": {"latent_kernel": jnp.linspace(-1, 1, 12).reshape(1, 2, 3, 2), "bias": jnp.ones(2)},
     "norm": {"scale": jnp.ones(3)},
 }
 

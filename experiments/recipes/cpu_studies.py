@@ -31,7 +31,7 @@ def _study(
     *,
     other_work: str = "other work too",
     data: str = "8,000 of CIFAR-10's training images, all 10,000 test images.",
-    expected: str = "results/README.md.",
+    expected: str = "docs/results/index.md.",
     ours: str = "",
     options: str = "",
     remark: str = "",

@@ -9,7 +9,7 @@ RECIPES = {
         "The default job: SGD and OvSW on scikit-learn's digits.",
         data="1,437 training and 360 test images of 8x8 pixels, embedded in scikit-learn.",
         cost="under a minute on two CPU cores, compilation included.",
-        expected="see README.md.",
+        expected="results/digits/README.md.",
         hyperparameters="lam, tau, mu, sigma, momentum, weight decay and learning rate of the "
         "authors' code for CIFAR; epochs, batch size, warm-up and network ours.",
     ),

@@ -41,5 +41,7 @@ class Recipe(NamedTuple):
             f"Hyperparameters: {self.hyperparameters}",
         )
         command = f"    python -m experiments.train {name} {self.options}".rstrip()
-        text = "\n".join(textwrap.fill(fact, _WIDTH) for fact in facts if fact)
+        text = "\n".join(
+            textwrap.fill(fact, _WIDTH, break_on_hyphens=False) for fact in facts if fact
+        )
         return f"{self.title}\n\n{command}\n\n{text}\n"

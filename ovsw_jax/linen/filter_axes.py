@@ -129,11 +129,11 @@ def _asked(
                     layers[(*layer.path, name)] = layer, tuple(x.shape)
         return result
 
-    def made(key: jax.Array, arrays: Any) -> Any:
+    def made(key: jax.Array, arrays: list[jax.Array]) -> Any:
         return call.of(partial(module.init, key), arrays)
 
     with linen.intercept_methods(look):
-        variables = jax.eval_shape(made, jax.random.key(0), call.abstract)
+        variables = jax.eval_shape(made, jax.random.key(0), list(call.abstract.values()))
     params = linen.meta.unbox(variables).get("params", {})
     flat = {
         tuple(key.key for key in path): tuple(x.shape)

@@ -148,7 +148,8 @@ class BatchNorm(nnx.BatchNorm):
             # Flax sees wide operands alone, so it can't tell which dtype they promote to.
             return super().__call__(x, use_running_average, mask=mask).astype(dtype)
         statistics = self.mean[...], self.var[...]
-        *_, scale, bias = _widen((x, *statistics, scale, bias))
+        operands = (x, *statistics, scale, bias)
+        *_, scale, bias = self.promote_dtype(operands, dtype=self.dtype)
         y, mean, var = normalize_batch(x, scale, bias, self.epsilon, self.axis_name)
         for statistic, new in ((self.mean, mean), (self.var, var)):
             old = statistic[...]
