@@ -133,7 +133,7 @@ def _asked(
         return call.of(partial(module.init, key), arrays)
 
     with linen.intercept_methods(look):
-        variables = jax.eval_shape(made, jax.random.key(0), call.abstract)
+        variables = jax.eval_shape(made, jax.random.key(0), list(call.abstract.values()))
     params = linen.meta.unbox(variables).get("params", {})
     flat = {
         tuple(key.key for key in path): tuple(x.shape)
