@@ -79,8 +79,8 @@ def said_by_attribute(layer: Any, shape: Sequence[int] | None, name: str) -> Ker
     if not exist or not axes or len({a % len(shape) for a in axes}) < len(axes):
         raise ValueError(
             f"the layer of {_of(name, layer)} has filter_axes={axes!r}, which must be a tuple of "
-            f"axes of a kernel of shape {tuple(shape)}, each once: those over which the norm of one "
-            "filter is taken."
+            f"axes of a kernel of shape {tuple(shape)}, each once: those over which the norm of "
+            "one filter is taken."
         )
     return Kernel(tuple(shape), tuple(sorted(int(a) % len(shape) for a in axes)))
 

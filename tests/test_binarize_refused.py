@@ -96,7 +96,9 @@ def test_functions_that_would_call_the_old_layer(of_layer):
 @pytest.mark.parametrize("sign", [nnx.Linear, partial(nnx.Linear, use_bias=False)])
 def test_a_class_that_is_not_made_as_a_sign_is(sign):
     model = nnx.Sequential(*(nnx.Linear(4, 4, rngs=nnx.Rngs(0)) for _ in range(3)))
-    with pytest.raises(TypeError, match=r"Linear\(in_features, rngs=rngs\), .*failed: .*Give a class"):
+    with pytest.raises(
+        TypeError, match=r"Linear\(in_features, rngs=rngs\), .*failed: .*Give a class"
+    ):
         ovsw.binarize(model, input_sign=sign, normalize_input=False)
 
 

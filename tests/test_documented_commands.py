@@ -131,7 +131,10 @@ def test_a_wrong_command_is_found(command, error):
 @functools.cache
 def known_options():
     fields = {
-        field.name for kind in (Config, prepare.Options) for field in dataclasses.fields(kind)
+        name
+        for kind in (Config, prepare.Options)
+        for field in dataclasses.fields(kind)
+        for name in (field.name, *[f"no_{field.name}"] * isinstance(field.default, bool))
     }
     launched = {text for action in launch._parser()._actions for text in action.option_strings}
     return {f"--{name.replace('_', '-')}" for name in fields} | launched

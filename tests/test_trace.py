@@ -42,7 +42,7 @@ def called(program):
 
 
 def test_the_marks_are_nothing_that_a_linen_module_in_nnx_takes():
-    """`nnx.bridge.ToNNX` takes all attributes but those of Flax for its linen module's variables."""
+    """`nnx.bridge.ToNNX` takes attributes that are not Flax's own for variables in linen."""
     x = jnp.ones((2, 3))
     model = nnx.bridge.lazy_init(nnx.bridge.ToNNX(flax.linen.Dense(4), rngs=nnx.Rngs(0)), x)
     assert products(traced(model, (2, 3))) == {(): 1}

@@ -10,7 +10,15 @@ import numpy as np
 from flax import nnx
 
 from ovsw_jax.graph.binarizable import check_layers, unlike
-from ovsw_jax.graph.module_tree import Model, Path, at, check_is_nnx, check_seen, modules, with_modules
+from ovsw_jax.graph.module_tree import (
+    Model,
+    Path,
+    at,
+    check_is_nnx,
+    check_seen,
+    modules,
+    with_modules,
+)
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
 from ovsw_jax.nn.sharpening import SharpeningSign
 

@@ -28,8 +28,8 @@ from ovsw_jax.graph.module_tree import Model, Path, shallow_copy, with_modules
 _SCOPE = re.compile(r"ovsw_layer\[(\d+)\]")
 _MARK = re.compile(r"ovsw_layer\[(\d+)\] call\[(\d+)\] (input|output)\[(.*)\]", re.DOTALL)
 _CALLS = itertools.count()
-# Attribute that holds the number of a layer. With Flax's own prefix, as `nnx.bridge.ToNNX` takes all
-# other attributes for collections of its linen module.
+# Attribute that holds the number of a layer. It has Flax's own prefix, since `nnx.bridge.ToNNX`
+# takes all other attributes for collections of its linen module.
 _NUMBER = "_pytree__ovsw_layer"
 # Their methods are no part of a layer's computation.
 _OF_FLAX = {*nnx.Module.__mro__, *nnx.List.__mro__, *nnx.Dict.__mro__}
