@@ -196,7 +196,7 @@ class _Job(contextlib.AbstractContextManager["_Job"]):
 
         ways: dict[str, Callable[[], Any]] = {
             "evaluation on the test images": lambda: self.steps.evaluate(self._state),
-            "a checkpoint, until training goes on": save,
+            "a checkpoint, until training resumes": save,
             "the batches alone": partial(fed, False),
             "the batches alone, cropped and flipped": partial(fed, True),
         }

@@ -16,7 +16,7 @@ class Stepper:
 
     Signs flip as in training, and no work within a step is spent on that: steps take turns between
     two copies of the parameters, which differ in the signs of a share of the latent weights. Which
-    ones is drawn anew for every measurement. Learning rates should be small, so that the steps
+    ones is drawn again for every measurement. Learning rates should be small, so that the steps
     themselves flip next to none.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Adaptive Gradient Scaling: a floor under each filter's gradient, relative to its weights."""
+"""Adaptive Gradient Scaling (Eq. 14): a floor under each filter's |gradient| / |weights|."""
 
 from typing import Any, NamedTuple
 

@@ -40,7 +40,10 @@ def known_values(name: str, hyperparameter: Hyperparameter) -> np.ndarray:
 
 def known_number(name: str, value: float) -> float:
     """A number that must be known, as float64; TypeError if it is none, or several."""
-    values = known_values(name, value)
+    try:
+        values = known_values(name, value)
+    except TypeError:  # which says that a schedule would do
+        values = np.empty(0)
     if values.size != 1 or np.shape(value) != ():
         raise TypeError(f"{name}={value!r} is no real number: give a single one that is known.")
     return float(values[0])

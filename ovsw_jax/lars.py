@@ -1,4 +1,4 @@
-"""SGD with LARS as the OvSW paper states it: one learning rate for each layer."""
+"""SGD with LARS as the OvSW paper states it (Algorithm 2): one learning rate for each layer."""
 
 from typing import Any, Literal, NamedTuple, get_args
 

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ovsw_jax.flip_state import FlipState
 from ovsw_jax.latent import named_leaves
@@ -52,7 +53,8 @@ class ReportsMetrics(Protocol):
           From the name of each metric to two trees. The first has a real scalar per layer, at the
           place of the layer's params; what is outside the transform's mask is an
           `optax.MaskedNode`. The second has the weight of that layer in the total, a scalar >= 0,
-          at the same places: the total is the weighted mean, and 0 if all weights are 0.
+          at the same places: the total is the weighted mean, and 0 if all weights are 0. The
+          value of a layer of weight 0 does not count, even if it is NaN.
         """
 
 
@@ -76,8 +78,8 @@ def flip_metrics(opt_state: Any) -> Metrics:
     Raises:
       ValueError: if `opt_state` contains none of them, holds a leading axis of `vmap`, tracks a
         layer twice, has two layers of one name or one called `total`, or if two states report a
-        metric of one name for a layer; or if a state reports anything but scalars, or other layers
-        in its values than in their weights.
+        metric of one name for a layer; or if a state reports anything but scalars, a negative
+        number as a weight, or other layers in its values than in their weights.
       TypeError: if `layer_metrics` of a state returns no mapping from names to two trees of
         numbers.
 
@@ -101,7 +103,7 @@ def flip_metrics(opt_state: Any) -> Metrics:
         check_unbatched(state, "flip_metrics")
     for state in states:
         source = type(state).__name__
-        for metric, report in _checked(state.layer_metrics(), source).items():
+        for metric, report in _report(state, source).items():
             values, counts = _named_numbers(report, f"{metric!r} of {source}")
             for (name, value), (_, count) in zip(values, counts, strict=True):
                 if name == "total" or metric in layers.get(name, {}):
@@ -122,6 +124,7 @@ def _totals(layers: Metrics, weights: Metrics) -> dict[str, jax.Array]:
         names = [name for name in layers if metric in layers[name]]
         weight = jnp.stack([weights[name][metric] for name in names])
         value = jnp.stack([layers[name][metric] for name in names])
+        value = jnp.where(weight == 0, 0, value)  # the mean of an empty layer is NaN
         whole = jnp.sum(weight)
         totals[metric] = jnp.sum(value * weight) / jnp.where(whole > 0, whole, 1)
     return totals
@@ -136,8 +139,14 @@ def _clash(name: str, metric: str, sources: set[str]) -> str:
     )
 
 
-def _checked(report: Any, source: str) -> Mapping[str, tuple[Any, Any]]:
-    """What `layer_metrics` returned; TypeError unless it maps names to pairs."""
+def _report(state: Any, source: str) -> Mapping[str, tuple[Any, Any]]:
+    """What `layer_metrics` of a state returns; TypeError unless it maps names to pairs."""
+    if not callable(state.layer_metrics):
+        raise TypeError(
+            f"layer_metrics={state.layer_metrics!r} of {source} is no method. Make it one that "
+            "returns the metrics of each layer, or give the field another name."
+        )
+    report = state.layer_metrics()
     named = isinstance(report, Mapping) and all(isinstance(name, str) for name in report)
     if not named or not all(isinstance(x, tuple) and len(x) == 2 for x in report.values()):
         raise TypeError(
@@ -156,15 +165,27 @@ def _named_numbers(report: tuple[Any, Any], what: str) -> list[list[tuple[str, j
             f"layer_metrics() reports {what} for the layers {places}, with weights for "
             f"{weight_places}; they must be the same. Build both trees from the same params."
         )
+    for name, x in weights:
+        _check_weight(x, f"weight {what} for the layer {name!r}")
     return [
         [(name, _number(x, f"{part} {what} for the layer {name!r}")) for name, x in leaves]
         for part, leaves in (("value", values), ("weight", weights))
     ]
 
 
+def _check_weight(x: Any, what: str) -> None:
+    """Raises ValueError for a negative number; an array's are not looked at."""
+    if isinstance(x, int | float | np.integer | np.floating) and x < 0:
+        raise ValueError(
+            f"layer_metrics() reports a {what} that is {x}; it must be at least 0, such as how "
+            "many weights the layer has."
+        )
+
+
 def _number(x: Any, what: str) -> jax.Array:
     try:
-        number = jnp.asarray(x)
+        # A count of Python can be beyond int32.
+        number = jnp.asarray(float(x) if type(x) is int else x)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(_no_number(what, repr(x))) from error
     if not any(jnp.issubdtype(number.dtype, real) for real in (jnp.floating, jnp.integer)):

@@ -1,4 +1,4 @@
-"""Silence Awareness Decaying: extra weight decay for the weights that stopped flipping."""
+"""Silence Awareness Decaying (Eq. 16): extra weight decay for the weights that stopped flipping."""
 
 from typing import Any
 

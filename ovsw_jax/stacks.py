@@ -70,14 +70,19 @@ def said_by_attribute(layer: Any, shape: Sequence[int] | None, name: str) -> Ker
             "stack of kernels can't be told from one. Set kernel_shape to the shape of one "
             "layer's kernel."
         )
-    integers = isinstance(axes, Sequence) and all(isinstance(a, int | np.integer) for a in axes)
-    if not integers or not axes or not all(-len(shape) <= a < len(shape) for a in axes):
+    if not _are_integers(shape):
+        raise ValueError(
+            f"the layer of {_of(name, layer)} has kernel_shape={shape!r}, which must be a tuple of "
+            "integers: the shape of one layer's kernel."
+        )
+    exist = _are_integers(axes) and all(-len(shape) <= a < len(shape) for a in axes)
+    if not exist or not axes or len({a % len(shape) for a in axes}) < len(axes):
         raise ValueError(
             f"the layer of {_of(name, layer)} has filter_axes={axes!r}, which must be a tuple of "
-            f"axes of a kernel of shape {tuple(shape)}: those over which the norm of one filter is "
-            "taken."
+            f"axes of a kernel of shape {tuple(shape)}, each once: those over which the norm of "
+            "one filter is taken."
         )
-    return Kernel(tuple(shape), tuple(sorted({int(a) % len(shape) for a in axes})))
+    return Kernel(tuple(shape), tuple(sorted(int(a) % len(shape) for a in axes)))
 
 
 def in_stack(
@@ -133,7 +138,7 @@ def in_stack(
 def check_stacked(stacked: int | Sequence[int] | None) -> None:
     """Raises TypeError unless `stacked` is None, an integer or a tuple of integers."""
     given = stacked if isinstance(stacked, Sequence) else (stacked,)
-    if stacked is not None and not all(isinstance(a, int | np.integer) for a in given):
+    if stacked is not None and not _are_integers(given):
         raise TypeError(
             f"stacked={stacked!r} must be an axis or a tuple of axes along which layers are "
             "stacked, such as 0, or None."
@@ -147,6 +152,13 @@ def unknown(name: str, layer: Any, shape: tuple[int, ...]) -> str:
         "filter. Give the layer two attributes: kernel_shape, the shape of one layer's kernel, and "
         "filter_axes, a tuple of those of its axes over which the norm of one filter is taken, "
         "such as (0,) for (in, heads, out). What has no filters must not be selected by mask=."
+    )
+
+
+def _are_integers(values: Any) -> bool:
+    """Whether a value is a sequence of integers, of Python or NumPy."""
+    return isinstance(values, Sequence) and all(
+        isinstance(v, int | np.integer) and not isinstance(v, bool) for v in values
     )
 
 

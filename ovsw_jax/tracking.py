@@ -1,4 +1,4 @@
-"""Flip state as an observer: what any optimizer does to the signs, without touching it."""
+"""Flip state (Eq. 15) as an observer: what any optimizer does to the signs, without touching it."""
 
 from typing import Any
 

@@ -90,7 +90,7 @@ def test_anything_unusual_is_left_to_flax():
         ({"features": 3.0}, ValueError, "features=3.0 must be a positive integer"),
         ({"momentum": 1.1}, ValueError, r"momentum=1.1 is out of range.*from 0 to 1. Use 0.9"),
         ({"momentum": float("nan")}, ValueError, "momentum=nan is out of range"),
-        ({"momentum": "0.9"}, TypeError, "momentum='0.9'"),
+        ({"momentum": "0.9"}, TypeError, "momentum='0.9' is no .*single one that is known"),
         ({"epsilon": 0}, ValueError, "epsilon=0 is out of range.*must be above 0.*Use 1e-5"),
         ({"epsilon": 1e-50}, ValueError, "epsilon=1e-50 is out of range.*in float32 too"),
         ({"epsilon": None}, TypeError, "epsilon=None"),

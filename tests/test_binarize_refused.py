@@ -70,6 +70,38 @@ def test_layers_that_no_binary_layer_can_stand_for(message):
         ovsw.binarize(model, where=lambda path, _: False)
 
 
+class Caller(nnx.Module):
+    """Calls its middle layer through an attribute."""
+
+    def __init__(self, of_layer):
+        self.first, self.middle, self.last = (nnx.Linear(4, 4, rngs=nnx.Rngs(0)) for _ in range(3))
+        self.call = of_layer(self.middle)
+
+    def __call__(self, x):
+        return self.last(self.call(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    "of_layer",
+    [lambda layer: layer.__call__, lambda layer: partial(partial(nnx.Linear.__call__, layer))],
+)
+def test_functions_that_would_call_the_old_layer(of_layer):
+    message = r"'call' of the model is a function that holds a Linear, .* Call the module in a"
+    with pytest.raises(ValueError, match=message):
+        ovsw.binarize(Caller(of_layer))
+    with pytest.raises(ValueError, match=message):
+        ovsw.summary(Caller(of_layer), (1, 4))
+
+
+@pytest.mark.parametrize("sign", [nnx.Linear, partial(nnx.Linear, use_bias=False)])
+def test_a_class_that_is_not_made_as_a_sign_is(sign):
+    model = nnx.Sequential(*(nnx.Linear(4, 4, rngs=nnx.Rngs(0)) for _ in range(3)))
+    with pytest.raises(
+        TypeError, match=r"Linear\(in_features, rngs=rngs\), .*failed: .*Give a class"
+    ):
+        ovsw.binarize(model, input_sign=sign, normalize_input=False)
+
+
 def test_precision_is_refused_only_where_it_matters():
     layer = nnx.Linear(4, 4, precision="highest", rngs=nnx.Rngs(0))
     assert isinstance(ovsw.binarize(layer, where=lambda *_: True), ovsw.nn.BinaryDense)

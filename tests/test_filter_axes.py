@@ -247,6 +247,24 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"filter_axes": (0, -2)}, r"filter_axes=\(0, -2\), which must be .* each once"),
+        ({"filter_axes": (True,)}, r"filter_axes=\(True,\), which must be a tuple of axes"),
+        ({"kernel_shape": 6}, "kernel_shape=6, which must be a tuple of integers"),
+    ],
+)
+def test_what_a_layer_says_must_be_a_shape_and_its_axes(said, message):
+    with pytest.raises(ValueError, match=message):
+        ovsw.filter_axes(changed(Own(nnx.Rngs(0)), **said))
+
+
+def test_a_bool_is_no_axis_of_a_stack():
+    with pytest.raises(TypeError, match="stacked=True must be an axis"):
+        ovsw.filter_axes(Own(nnx.Rngs(0)), stacked=True)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("function", [ovsw.filter_axes, ovsw.layer_axes])
 def test_what_layers_cannot_say_is_refused(function, name):

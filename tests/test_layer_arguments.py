@@ -137,6 +137,23 @@ def test_functions_that_give_no_factors(package, gave):
         make(package, "BinaryDense", scale=scale)(jnp.ones((1, 3)))
 
 
+@pytest.mark.parametrize("package", OWN)
+def test_a_flag_is_a_bool(package):
+    with pytest.raises(TypeError, match="normalize_input=3 is no bool"):
+        make(package, "BinaryDense", normalize_input=3)
+
+
+@pytest.mark.parametrize("name", ["input_sign", "kernel_sign"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_functions_that_give_no_signs(kind, name):
+    x = jnp.ones((1, 3, 3, 3))
+    scale = {"scale": None}
+    with pytest.raises(TypeError, match=rf"{name}=<.*> gave 1\.0, which is no array: .* of shape"):
+        make("nn", kind, **scale, **{name: lambda x: 1.0})(x)
+    with pytest.raises(ValueError, match=rf"{name}=<.*> gave an array of shape \(1, .* for one of"):
+        make("nn", kind, **scale, **{name: lambda x: x[None]})(x)
+
+
 COUNTS = [0, -1, 2.0, True, "2", None]
 
 

@@ -138,6 +138,9 @@ def test_totals_are_means_by_weight():
     report = Report({"x": (values, {"a": 0.2, "b": 0.1, "c": MASKED}), "y": (values, dict(values))})
     total = ovsw.flip_metrics((report,))["total"]
     np.testing.assert_allclose([total["x"], total["y"]], [2.0, 17 / 5], rtol=1e-6)
+    # A count can be beyond int32, and the mean of an empty layer is NaN.
+    sizes = {"a": 2**40, "b": 0}
+    assert ovsw.flip_metrics(Report({"x": ({"a": 3, "b": jnp.nan}, sizes)}))["total"] == {"x": 3}
     nothing = Report({"x": ({"a": 3.0}, {"a": 0})})
     assert ovsw.flip_metrics(nothing)["total"] == {"x": 0}
 
@@ -172,6 +175,15 @@ def test_a_layer_called_total():
         ovsw.flip_metrics(Report({"x": ({"total": 1.0}, {"total": 1.0})}))
 
 
+class Field(NamedTuple):
+    layer_metrics: Any
+
+
+def test_a_field_of_that_name_is_no_report():
+    with pytest.raises(TypeError, match=r"layer_metrics=3 of Field is no method\. Make it one"):
+        ovsw.flip_metrics(Field(3))
+
+
 ONE = {"a": 1.0}
 BAD = {
     "no dict": ([("x", ONE)], TypeError, r"of Report returned \[.*must be a dict"),
@@ -190,6 +202,7 @@ BAD = {
         ValueError,
         r"value 'x' of Report for the layer 'a' of shape \(2, 3\); it must be a scalar",
     ),
+    "a weight below 0": ({"x": (ONE, {"a": -1})}, ValueError, "weight 'x'.*is -1; .*at least 0"),
     "several weights": ({"x": (ONE, {"a": jnp.ones(3)})}, ValueError, r"weight 'x'.*shape \(3,\)"),
     "text": ({"x": ({"a": "much"}, ONE)}, TypeError, r"value 'x'.*is 'much'; .*real number"),
     "complex": ({"x": ({"a": 1j}, ONE)}, TypeError, "of dtype complex64; it must be a real"),

@@ -41,6 +41,13 @@ def called(program):
     return [(c.layer, c.times, [*c.inputs], [*c.outputs]) for c in program.calls()]
 
 
+def test_the_marks_are_nothing_that_a_linen_module_in_nnx_takes():
+    """`nnx.bridge.ToNNX` takes attributes that are not Flax's own for variables in linen."""
+    x = jnp.ones((2, 3))
+    model = nnx.bridge.lazy_init(nnx.bridge.ToNNX(flax.linen.Dense(4), rngs=nnx.Rngs(0)), x)
+    assert products(traced(model, (2, 3))) == {(): 1}
+
+
 # --- values of the program
 
 

@@ -6,6 +6,10 @@ Nothing is downloaded. `digits` comes with scikit-learn; `cifar10` and `cifar100
 `python -m experiments.prepare` (or TFDS itself) has put them; any other name is the path of an
 image folder ROOT/{train,test}/CLASS/FILE (ROOT/CLASS/FILE if the test is on held-out training
 images). ImageNet and folders with images of many sizes are streamed.
+
+Files by task: `cifar_*.py`, `tfds_source.py`, `image_*.py` and `streamed*.py` read images;
+`subset.py` and `fingerprint.py` choose and compare them; `batches.py` makes the batches of a step;
+`augment.py` crops and flips a batch, and `crops.py` crops a streamed image.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Images as the network sees them: standardised, and in training cropped, flipped and lit."""
+"""Images as the network sees them: standardised; in training cropped, flipped, lighting varied."""
 
 import jax
 import jax.numpy as jnp

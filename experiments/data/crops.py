@@ -1,4 +1,6 @@
-"""The rectangle of a random resized crop: the augmentation of ImageNet's recipes.
+"""The rectangle of a random resized crop: the augmentation of streamed images.
+
+Images in memory are shifted and flipped instead: `augment.py`.
 
 Source: C. Szegedy et al., "Going Deeper with Convolutions", 2015, section 6 (area 8 % to 100 %,
 aspect ratio 3/4 to 4/3), here with areas up to 125 % as in the OvSW recipe. The fallback for

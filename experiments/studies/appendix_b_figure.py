@@ -1,4 +1,4 @@
-"""python -m experiments.figures.appendix_b [--out FOLDER]: Appendix B measured and drawn.
+"""python -m experiments.studies.appendix_b_figure [--out FOLDER]: Appendix B measured.
 
 Writes appendix_b.csv and appendix_b.png. `experiments/studies/appendix_b.py` says what is
 measured, and on which network.

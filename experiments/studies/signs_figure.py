@@ -1,4 +1,4 @@
-"""python -m experiments.figures.signs [--out FOLDER]: signs, activations and their gradients.
+"""python -m experiments.studies.signs_figure [--out FOLDER]: signs and activations.
 
 Writes signs.csv and signs.png. Both columns of numbers come from the library's own functions: the
 values by calling them, the gradients by `jax.vjp`.

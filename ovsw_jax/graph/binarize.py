@@ -10,7 +10,15 @@ import numpy as np
 from flax import nnx
 
 from ovsw_jax.graph.binarizable import check_layers, unlike
-from ovsw_jax.graph.module_tree import Model, Path, at, check_is_nnx, modules, with_modules
+from ovsw_jax.graph.module_tree import (
+    Model,
+    Path,
+    at,
+    check_is_nnx,
+    check_seen,
+    modules,
+    with_modules,
+)
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
 from ovsw_jax.nn.sharpening import SharpeningSign
 
@@ -50,7 +58,8 @@ def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Mod
     Raises:
       TypeError: if `model` is not an NNX module, an option is unknown, or `where` is not a
         function or returns no bool.
-      ValueError: if no layer is selected, or one that no binary layer can replace.
+      ValueError: if no layer is selected, or one that no binary layer can replace; or if a
+        function in an attribute, such as a method of a layer, holds a module.
 
     >>> import optax, ovsw_jax as ovsw
     >>> rngs = nnx.Rngs(0)
@@ -72,6 +81,7 @@ def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Mod
     check_is_nnx(
         model, "ovsw.binarize", "Build it of ovsw.linen.BinaryConv and ovsw.linen.BinaryDense."
     )
+    check_seen(model, "ovsw.binarize")
     if where is not None and not callable(where):
         raise TypeError(
             f"where={where!r} can't be called: give a function of path and layer, such as "
@@ -214,6 +224,13 @@ def _make(
 def _own(option: Any, layer: Any, rngs: nnx.Rngs) -> Any:
     """A new module for the layer, if the option is a class of modules; else the option."""
     made = option.func if isinstance(option, functools.partial) else option
-    if isinstance(made, type) and issubclass(made, nnx.Module):
+    if not (isinstance(made, type) and issubclass(made, nnx.Module)):
+        return option
+    try:
         return option(layer.in_features, rngs=rngs)
-    return option
+    except TypeError as error:
+        raise TypeError(
+            f"{made.__name__}(in_features, rngs=rngs), as each layer makes its own sign, failed: "
+            f"{error}. Give a class that takes these two, such as ovsw.nn.LearnedThresholdSign, or "
+            "a functools.partial with its other arguments."
+        ) from error

@@ -28,6 +28,9 @@ from ovsw_jax.graph.module_tree import Model, Path, shallow_copy, with_modules
 _SCOPE = re.compile(r"ovsw_layer\[(\d+)\]")
 _MARK = re.compile(r"ovsw_layer\[(\d+)\] call\[(\d+)\] (input|output)\[(.*)\]", re.DOTALL)
 _CALLS = itertools.count()
+# Attribute that holds the number of a layer. It has Flax's own prefix, since `nnx.bridge.ToNNX`
+# takes all other attributes for collections of its linen module.
+_NUMBER = "_pytree__ovsw_layer"
 # Their methods are no part of a layer's computation.
 _OF_FLAX = {*nnx.Module.__mro__, *nnx.List.__mro__, *nnx.Dict.__mro__}
 
@@ -51,7 +54,7 @@ class Mark(NamedTuple):
 def marked_copy(model: Model, layers: Mapping[Path, nnx.Module]) -> Model:
     """A copy of a model that shares its Variables, with `layers` marked and numbered in order."""
     marked = {
-        path: shallow_copy(layer, _marked_class(type(layer)), _ovsw_layer=number)
+        path: shallow_copy(layer, _marked_class(type(layer)), **{_NUMBER: number})
         for number, (path, layer) in enumerate(layers.items())
     }
     return with_modules(model, marked)
@@ -85,13 +88,7 @@ def mark_of(operation: Any) -> Mark | None:
 
 
 class _Marked:
-    """Base of all marked classes.
-
-    Attributes:
-      _ovsw_layer: number of the layer; None for an object that is made while tracing.
-    """
-
-    _ovsw_layer: int | None = None
+    """Base of all marked classes."""
 
     def __init_subclass__(cls) -> None:
         # NNX's own, not that of the user's class, which may keep a list of its subclasses.
@@ -123,11 +120,12 @@ def _is_method(cls: type, name: str) -> bool:
 def _in_scope(marked: type[Any], name: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         original = getattr(super(marked, self), name)
-        if self._ovsw_layer is None:
+        number = vars(self).get(_NUMBER)
+        if number is None:  # of an object that is made while tracing
             return original(*args, **kwargs)
         if name == "__call__":
-            return marked_call(self._ovsw_layer, original, *args, **kwargs)
-        with layer_scope(self._ovsw_layer):
+            return marked_call(number, original, *args, **kwargs)
+        with layer_scope(number):
             return original(*args, **kwargs)
 
     return functools.update_wrapper(method, getattr(marked, name))

@@ -1,6 +1,8 @@
 """The modules of a Flax NNX model, in the order in which they were assigned, and copies of them."""
 
 import copy
+import functools
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -85,6 +87,44 @@ def places(model: nnx.Module) -> ByIdentity[list[Path]]:
     return found
 
 
+def check_seen(model: nnx.Module, function: str) -> None:
+    """Raises ValueError if an attribute holds a module where Flax doesn't see it.
+
+    A method of a module, as in `self.act = self.layer.act`, or a `functools.partial` with one is a
+    static attribute. It always calls the module that it was made with, so a copy of the model
+    computes with the old one. `nnx.jit` and `nnx.grad` call such copies too.
+
+    Args:
+      model: what a user gave.
+      function: public name of the function it was given to.
+    """
+    for path, node in modules(model):
+        for name in _attributes(node):
+            for value in jax.tree.leaves(vars(node)[name], is_leaf=_is_of_nnx):
+                if (hidden := _hidden(value)) is None:
+                    continue
+                place = "/".join(map(str, (*path, name)))
+                raise ValueError(
+                    f"{place!r} of the model is a function that holds a {type(hidden).__name__}, "
+                    f"which Flax doesn't see in there: the copy that {function} or nnx.grad makes "
+                    "would still call the old one. Call the module in a method instead."
+                )
+
+
+def _hidden(value: Any) -> nnx.Module | None:
+    """The module that a method is of, or that a partial function was given."""
+    if isinstance(value, functools.partial):
+        held = [value.func, *value.args, *value.keywords.values()]
+        found = [x if isinstance(x, nnx.Module) else _hidden(x) for x in held]
+        return next((x for x in found if x is not None), None)
+    owner = getattr(value, "__self__", None) if isinstance(value, types.MethodType) else None
+    return owner if isinstance(owner, nnx.Module) else None
+
+
+def _is_of_nnx(value: Any) -> bool:
+    return isinstance(value, nnx.Pytree | nnx.Variable)
+
+
 def walk(model: nnx.Module) -> Iterator[tuple[Path, Any]]:
     """Modules, Variables, and arrays in no Variable, each once with its first path."""
     for node, paths in places(model).items():
@@ -123,7 +163,7 @@ def with_modules(model: Model, others: Mapping[Path, nnx.Module]) -> Model:
         copies[at(model, path)] = other
 
     def copied(value: Any) -> Any:
-        if isinstance(value, nnx.Pytree | nnx.Variable):
+        if _is_of_nnx(value):
             return copies.get(value, value)
         held = [child for _, child in _children(value)]
         new = [copied(child) for child in held]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovsw_jax.graph.call import Call, call_with
-from ovsw_jax.graph.module_tree import Path, check_is_nnx, walk
+from ovsw_jax.graph.module_tree import Path, check_is_nnx, check_seen, walk
 from ovsw_jax.graph.products import macs, operand_dtypes
 from ovsw_jax.graph.summary_table import InputSummary, LayerSummary, ModelSummary
 from ovsw_jax.graph.trace import Branches, Equation, Trace, trace
@@ -55,7 +55,8 @@ def summary(
 
     Raises:
       TypeError: if `model` is not an NNX module, or `dtype` not a dtype.
-      ValueError: if an input is neither a shape nor made of arrays, or the model doesn't take it.
+      ValueError: if an input is neither a shape nor made of arrays, or the model doesn't take it;
+        or if a function in an attribute, such as a method of a layer, holds a module.
 
     >>> import ovsw_jax as ovsw
     >>> model = nnx.eval_shape(lambda: ovsw.models.SmallResNet(rngs=nnx.Rngs(0)))
@@ -73,6 +74,7 @@ def summary(
     (Bi-Real Net); `total.operations` is their sum of both kinds.
     """
     check_is_nnx(model, "ovsw.summary", "For linen there is flax.linen.tabulate.")
+    check_seen(model, "ovsw.summary")
     if "input_shape" in named_inputs:
         inputs = (named_inputs.pop("input_shape"), *inputs)
     call = call_with(inputs, named_inputs, as_dtype("dtype", dtype))

@@ -28,7 +28,8 @@ class LayerSummary:
     """Counts of one layer, or of the whole network.
 
     Attributes:
-      name: path of the module, as `ovsw.flip_metrics` names layers.
+      name: path of the module, as `ovsw.flip_metrics` names layers. A layer that is held twice is
+        named here by the path that was assigned first, there by the alphabetically first one.
       kind: name of its class.
       output_shapes: shape of each array that its first call returns; empty if it is not called.
       binary_params: latent weights; inference stores one bit of each.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
+from ovsw_jax.hyperparams import check_flag
 from ovsw_jax.nn.sign_kinds import carries_factor, keeps_flips
 
 
@@ -129,7 +130,9 @@ def check_signs(
     Raises:
       ValueError: if one can't be called or has parameters that the layer can't train, nothing is
         binary, or training and evaluation or sign and factor don't go together.
+      TypeError: if `normalize_input` is no bool.
     """
+    check_flag("normalize_input", normalize_input)
     if input_sign is None and kernel_sign is None:
         raise ValueError(
             "input_sign=None and kernel_sign=None leave nothing binary: give one of them a sign, "

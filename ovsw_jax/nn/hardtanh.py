@@ -10,7 +10,8 @@ def hardtanh(x: jax.Array) -> jax.Array:
     """Clips to [-1, 1]: the activation between binary layers.
 
     Its gradient at exactly -1 and +1 is 0. Such ties are common here, where a saturated skip
-    meets a batch norm that gives 0, and `jnp.clip` would pass half the gradient.
+    meets a batch norm that gives 0, and `jnp.clip` would pass half the gradient. Second
+    derivatives are there, but no forward mode (`jax.jvp`) of the first.
 
     Args:
       x: real floating-point array of any shape.

@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ovsw_jax.nn._checks import as_dtype, real_array
@@ -134,7 +135,7 @@ def binary_conv(
     sample_axes = len(window.kernel_size) + 1
     batch = x.shape[: x.ndim - sample_axes]
     signs, samples = _signs_of_samples(x, input_sign, sample_axes if training else 0, normalize)
-    kernel = latent if kernel_sign is None else kernel_sign(latent)
+    kernel = latent if kernel_sign is None else _signs_of("kernel_sign", kernel_sign, latent)
     signs = _one_batch_axis(signs, len(batch))
     samples = None if samples is None else _one_batch_axis(samples, len(batch))
     known = is_two_valued(input_sign) and is_two_valued(kernel_sign)
@@ -177,7 +178,7 @@ def binary_dense(
       (..., out_features) array of `dtype`.
     """
     signs, samples = _signs_of_samples(x, input_sign, int(training), normalize)
-    kernel = latent if kernel_sign is None else kernel_sign(latent)
+    kernel = latent if kernel_sign is None else _signs_of("kernel_sign", kernel_sign, latent)
 
     def layer(signs: jax.Array, kernel: jax.Array, *affine: jax.Array | None) -> jax.Array:
         return _affine(_multiply(signs, kernel), *affine).astype(dtype)
@@ -198,15 +199,31 @@ def _signs_of_samples(
     if sign is None:
         return x, None
     if not sample_axes:
-        return sign(x), None
+        return _signs_of("input_sign", sign, x), None
     if normalize:
         x, finite = normalize_sample(x, sample_axes)
     else:
         finite = nan_unless_finite(x, range(x.ndim - sample_axes, x.ndim), keepdims=True)
-    signs = sign(x)
+    signs = _signs_of("input_sign", sign, x)
     for parameter in parameters_of(sign):
         finite = finite * nan_unless_finite(parameter)
     return signs, finite
+
+
+def _signs_of(name: str, sign: Sign, x: jax.Array) -> jax.Array:
+    """What a sign gives; TypeError or ValueError unless it is a sign for each element."""
+    signs = sign(x)
+    if not isinstance(signs, jax.Array | np.ndarray):
+        raise TypeError(
+            f"{name}={sign!r} gave {signs!r}, which is no array: let it return a sign for each "
+            f"element of its argument, of shape {x.shape}."
+        )
+    if signs.shape != x.shape:
+        raise ValueError(
+            f"{name}={sign!r} gave an array of shape {signs.shape} for one of shape {x.shape}: let "
+            "it return a sign for each element."
+        )
+    return jnp.asarray(signs)
 
 
 def _one_batch_axis(x: jax.Array, axes: int) -> jax.Array:
