@@ -134,15 +134,16 @@ def test_held_out_images_need_no_test_split(flat, way, tmp_path):
     assert found.classes == ("Zoë", "a b", "one")
     assert found.notes == ("1 of 3 classes have no test image: 'one'",)  # it is trained on
     if way == "in memory":
-        of_train, of_test = (
-            [(found.train_images, found.train_labels)],
-            [(found.test_images, found.test_labels)],
+        train, test = (
+            (found.train_images, found.train_labels),
+            (found.test_images, found.test_labels),
         )
+        both = [train], [test]
     else:
-        of_train, of_test = found.train_batches(0, 0, 1), found.test_batches(1)
+        both = found.train_batches(0, 0, 1), found.test_batches(1)
     splits = [
         [(*x[0, 0, :2].tolist(), int(y)) for batch in of for x, y in zip(*batch, strict=True)]
-        for of in (of_train, of_test)
+        for of in both
     ]
     assert [len(of) for of in splits] == [8, 6]
     number = {red: found.classes.index(name) for red, name in enumerate(names)}
