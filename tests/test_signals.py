@@ -27,15 +27,18 @@ def test_at_once_where_nothing_waits(signals):
 
 
 def test_noted_by_whoever_waits_and_raised_by_the_outermost_if_nobody_handles_it(signals):
+    noted = []
+
     def wait():
         with signals.waiting():
             with signals.waiting():
                 send()
-                assert signals.asked == signal.SIGTERM
-            assert signals.asked == signal.SIGTERM
+                noted.append(signals.asked)
+            noted.append(signals.asked)
 
     with pytest.raises(Stopped, match="SIGTERM"):
         wait()
+    assert noted == [signal.SIGTERM] * 2
     assert signals.asked is None
 
 
