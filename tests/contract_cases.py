@@ -38,14 +38,8 @@ def ags(lam=0.5):
 
 
 def ovsw_sgd(learning_rate=0.5, weight_decay=0.01, lam=0.5, tau=0.02, momentum=0.9, threshold=0.05):
-    return ovsw.ovsw_sgd(
-        learning_rate,
-        weight_decay=weight_decay,
-        lam=lam,
-        tau=tau,
-        flip_momentum=momentum,
-        threshold=threshold,
-    )
+    flips = {"flip_momentum": momentum, "threshold": threshold}
+    return ovsw.ovsw_sgd(learning_rate, weight_decay=weight_decay, lam=lam, tau=tau, **flips)
 
 
 def lars_sgd(learning_rate=0.5, eta=0.5, momentum=0.9, weight_decay=0.01):

@@ -12,7 +12,7 @@ def values_of(folder, optimizer, point, key, epoch):
     return [
         100 * row[key]
         for row in synthetic_run.read_rows(folder)
-        if (row["optimizer"], row["point"], row["epoch"]) == (optimizer, point, epoch)
+        if (row["optimizer"], row.get("point"), row["epoch"]) == (optimizer, point, epoch)
     ]
 
 

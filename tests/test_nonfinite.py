@@ -114,19 +114,10 @@ def layer_loss(layer, images):
     return jnp.sum(jnp.square(layer(images)))
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda rngs: ovsw.nn.BinaryConv(4, 2, (3, 3), rngs=rngs),
-        lambda rngs: ovsw.nn.BinaryDense(4, 2, rngs=rngs),
-    ],
-    ids=["conv", "dense"],
-)
-def test_layers_under_debug_nans(make):
+@pytest.mark.parametrize("kind", ["conv", "dense"])
+def test_layers_under_debug_nans(kind):
     """Dead filters and dead inputs raise no alarm; a NaN in a weight's gradient does."""
-    layer = make(nnx.Rngs(0))
-    shape = (2, 5, 5, 4) if layer.latent_kernel.ndim == 4 else (2, 4)
-    images = jnp.linspace(-2, 2, int(np.prod(shape))).reshape(shape)
+    layer, images = layers_of()[kind]
     kernel = layer.latent_kernel[...]
     with jax.debug_nans(True):
         for weights in (kernel, kernel.at[..., 0].set(0), jnp.zeros_like(kernel)):

@@ -1,7 +1,5 @@
 """Layers that are binary on one side only, that learn a threshold, or don't normalise."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,11 +73,9 @@ def test_real_input_is_never_normalised(float64):
 def test_real_weights_have_another_name(make):
     """So that the default mask of the transforms leaves them alone."""
     size = {"kernel_size": (3, 3)} if make is ovsw.nn.BinaryConv else {}
-    for arguments, name in (
-        ({"kernel_sign": None, "scale": "learned"}, "kernel"),
-        ({"input_sign": None, "scale": "learned"}, "latent_kernel"),
-    ):
-        layer = make(3, 4, **size, **arguments, use_bias=True, rngs=nnx.Rngs(0))
+    for missing, name in (("kernel_sign", "kernel"), ("input_sign", "latent_kernel")):
+        options = {missing: None, "scale": "learned", "use_bias": True}
+        layer = make(3, 4, **size, **options, rngs=nnx.Rngs(0))
         params = nnx.to_pure_dict(nnx.state(layer, nnx.Param))
         assert set(params) == {name, "bias", "filter_scale"}
         mask = ovsw.latent_mask(params)
@@ -130,10 +126,9 @@ VARIANTS = {
 }
 
 
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize(
-    ("name", "train", "dtype"),
-    [*itertools.product(VARIANTS, [True], [jnp.float32, jnp.bfloat16])]
-    + [(name, False, None) for name in VARIANTS],
+    ("train", "dtype"), [(True, jnp.float32), (True, jnp.bfloat16), (False, None)]
 )
 @pytest.mark.parametrize("kind", ["BinaryConv", "BinaryDense"])
 def test_linen_is_the_same(kind, name, train, dtype):

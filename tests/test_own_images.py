@@ -134,18 +134,17 @@ def test_held_out_images_need_no_test_split(flat, way, tmp_path):
     assert found.classes == ("Zoë", "a b", "one")
     assert found.notes == ("1 of 3 classes have no test image: 'one'",)  # it is trained on
     if way == "in memory":
-        splits = [
-            [(*image[0, 0, :2].tolist(), int(label)) for image, label in zip(*of, strict=True)]
-            for of in (
-                (found.train_images, found.train_labels),
-                (found.test_images, found.test_labels),
-            )
-        ]
+        train, test = (
+            (found.train_images, found.train_labels),
+            (found.test_images, found.test_labels),
+        )
+        both = [train], [test]
     else:
-        splits = [
-            [(*image[0, 0, :2].tolist(), int(y)) for x, ys in batches for image, y in zip(x, ys)]  # noqa: B905
-            for batches in (found.train_batches(0, 0, 1), found.test_batches(1))
-        ]
+        both = found.train_batches(0, 0, 1), found.test_batches(1)
+    splits = [
+        [(*x[0, 0, :2].tolist(), int(y)) for batch in of for x, y in zip(*batch, strict=True)]
+        for of in both
+    ]
     assert [len(of) for of in splits] == [8, 6]
     number = {red: found.classes.index(name) for red, name in enumerate(names)}
     assert sorted(splits[0] + splits[1]) == [
@@ -183,10 +182,7 @@ def test_a_training_set_alone_says_what_it_needs(way, folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "train",
-            r"train holds no images \(.*; if 'train' is a class itself, give its folder anot",
-        ),
+        ("train", r"train holds no images \(.*; if 'train' is a class itself, give its folder an"),
         ("Test", r"has a folder 'Test' but none named 'train', so .* class as well as a split: r"),
         ("val", r"has a folder 'val' but none named 'train'"),
     ],

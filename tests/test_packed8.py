@@ -197,24 +197,6 @@ def test_a_weight_that_never_flipped_is_silent_at_any_threshold():
         assert np.all(packed8.silent(code, jnp.float32(threshold), jnp.float32(0.5)))
 
 
-HORIZONS_BEYOND_A_BYTE = {
-    "momentum=0.99995": ({"momentum": 0.99995, "threshold": 1e-6}, "ema"),
-    "threshold=4.5e-05": ({"momentum": 0.999, "threshold": 4.5e-5}, "packed"),
-    "threshold=0.00095 at momentum=0.999": ({"momentum": 0.999, "threshold": 9.5e-4}, "packed"),
-}
-
-
-@pytest.mark.parametrize("make", [ovsw.silence_aware_decay, ovsw.track_flip_state])
-@pytest.mark.parametrize("value", HORIZONS_BEYOND_A_BYTE)
-def test_a_horizon_beyond_a_byte(make, value):
-    rule, remedy = HORIZONS_BEYOND_A_BYTE[value]
-    with pytest.raises(ValueError, match=value) as raised:
-        make(**rule, state="packed8")
-    for part in ("packed8 state", f"state='{remedy}'", "threshold_for_horizon(momentum, steps)"):
-        assert part in str(raised.value)
-    assert make(**rule, state=remedy)  # the remedy works
-
-
 @pytest.mark.parametrize(("momentum", "threshold"), [(0.999, 6.7e-4), (0.9, 0.1), (0.5, 0.4)])
 def test_short_horizons_that_a_byte_holds(momentum, threshold):
     assert ovsw.sad(momentum=momentum, threshold=threshold, state="packed8")

@@ -56,28 +56,24 @@ def in_jnp(params, x, strides):
         return jnp.maximum(z, 0) + p["negative_slope"] * jnp.minimum(z, 0) + p["shift_out"]
 
     def binary(p, z, strides):
-        signs = jnp.pad(
-            surrogate_sign(z - p["input_sign"]["threshold"]), ((0, 0), (1, 1), (1, 1), (0, 0))
-        )
+        signs = surrogate_sign(z - p["input_sign"]["threshold"])
+        signs = jnp.pad(signs, ((0, 0), (1, 1), (1, 1), (0, 0)))
         kernel = straight_through(p["latent_kernel"])
         h, w = z.shape[1:3]
         shifted = [
             signs[:, i : i + h : strides, j : j + w : strides] @ kernel[i, j]
-            for i in range(3)
-            for j in range(3)
+            for i, j in np.ndindex(3, 3)
         ]
-        return sum(shifted) * jax.lax.stop_gradient(
-            jnp.mean(jnp.abs(p["latent_kernel"]), (0, 1, 2))
-        )
+        factor = jnp.mean(jnp.abs(p["latent_kernel"]), (0, 1, 2))
+        return sum(shifted) * jax.lax.stop_gradient(factor)
 
     skip = x
     if "shortcut" in params:
         corners = [x[:, i::strides, j::strides] for i in range(strides) for j in range(strides)]
         kernel = params["shortcut"]["conv"]["kernel"][0, 0]
         skip = norm(params["shortcut"]["bn"], sum(corners) / strides**2 @ kernel)
-    y = rprelu(
-        params["activation1"], norm(params["bn1"], binary(params["conv1"], x, strides)) + skip
-    )
+    y = norm(params["bn1"], binary(params["conv1"], x, strides)) + skip
+    y = rprelu(params["activation1"], y)
     z = norm(params["bn2"], binary(params["conv2"], y, 1)) + y
     return rprelu(params["activation2"], z)
 
@@ -99,10 +95,7 @@ def test_output_and_gradients(shape):
     (expected, expected_dx), expected_y = in_formulas(plain, x)
     np.testing.assert_allclose(y, expected_y, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(dx, expected_dx, rtol=1e-9, atol=1e-11)
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(actual)),
-        jax.tree.leaves(expected),
-        strict=True,
-    ):
+    leaves = jax.tree.leaves_with_path(nnx.to_pure_dict(actual))
+    for (path, a), b in zip(leaves, jax.tree.leaves(expected), strict=True):
         assert np.any(b != 0), path
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11, err_msg=str(path))

@@ -32,14 +32,6 @@ def last_row(folder, seed):
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [4, 5])
-def test_histograms_of_initial_weights_and_of_each_evaluated_epoch(run, seed):
-    found = kept(run, seed)
-    assert list(found) == [0, 2, 3]
-    assert [x["step"] for x in found.values()] == [0, 6, 9]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("seed", [4, 5])
 def test_histograms_count_every_weight_as_numpy_does(run, seed):
     with np.load(run / "weights" / f"ovsw-seed{seed}.npz") as weights:
         latent = {
@@ -61,18 +53,16 @@ def test_histograms_count_every_weight_as_numpy_does(run, seed):
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [4, 5])
-def test_histograms_agree_with_the_metrics(run, seed):
-    found, row = kept(run, seed)[3]["layers"], last_row(run, seed)
-    for layer, metrics in row["layers"].items():
+def test_histograms_of_each_evaluated_epoch_agree_with_the_metrics(run, seed):
+    by_epoch = kept(run, seed)
+    assert {epoch: x["step"] for epoch, x in by_epoch.items()} == {0: 0, 2: 6, 3: 9}
+    found = by_epoch[3]["layers"]
+    for layer, metrics in last_row(run, seed)["layers"].items():
         size = sum(sum(found[layer][kind]) for kind in histograms.KINDS)
         never, silent = (sum(found[layer][kind]) / size for kind in ("never_flipped", "silent"))
         assert never == pytest.approx(metrics["never_flipped_ratio"], abs=1e-6)
         assert never + silent == pytest.approx(metrics["silent_ratio"], abs=1e-6)
-
-
-@pytest.mark.long
-def test_nothing_has_flipped_before_the_first_step(run):
-    for layer in kept(run, 4)[0]["layers"].values():
+    for layer in by_epoch[0]["layers"].values():  # nothing has flipped before the first step
         assert sum(layer["flipping"]) == sum(layer["silent"]) == 0 < sum(layer["never_flipped"])
 
 
@@ -103,9 +93,7 @@ def test_a_line_that_was_cut_off_costs_only_itself(tmp_path):
 @pytest.mark.parametrize("seed", [4, 5])
 def test_predictions_are_those_of_the_trained_weights(run, seed):
     with np.load(predictions.file_of(run, "ovsw", seed)) as found:
-        label, predicted, probability = (
-            found[name] for name in ("label", "predicted", "probability")
-        )
+        label, predicted, probability = map(found.get, ("label", "predicted", "probability"))
     assert accuracy_score(label, predicted) == pytest.approx(last_row(run, seed)["test_top1"])
     digits = load("digits")
     assert np.array_equal(label, digits.test_labels)

@@ -101,16 +101,13 @@ def test_the_sharpness_has_no_derivative_of_any_order():
     assert mixed[0][1] == mixed[1][0] == mixed[1][1] == 0
 
 
-def dense_of_nnx(input_sign, kernel_sign):
-    layer = ovsw.nn.BinaryDense(
-        3, 2, input_sign=input_sign, kernel_sign=kernel_sign, rngs=nnx.Rngs(0)
-    )
-    graph, params = nnx.split(layer)
+def dense_of_nnx(**signs):
+    graph, params = nnx.split(ovsw.nn.BinaryDense(3, 2, **signs, rngs=nnx.Rngs(0)))
     return lambda params, x: nnx.merge(graph, params)(x), params
 
 
-def dense_of_linen(input_sign, kernel_sign):
-    layer = ovsw.linen.BinaryDense(2, input_sign=input_sign, kernel_sign=kernel_sign)
+def dense_of_linen(**signs):
+    layer = ovsw.linen.BinaryDense(2, **signs)
     params = layer.init(jax.random.key(0), jnp.ones((1, 3)), train=True)
     return lambda params, x: layer.apply(params, x, train=True), params
 
@@ -121,8 +118,8 @@ def test_curvature_reaches_latent_weights(dense):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
     estimator = optax.contrib.hutchinson_estimator_diag_hessian(jax.random.key(1))
 
-    def diagonal(*signs):
-        apply, params = dense(*signs)
+    def diagonal(input_sign, kernel_sign):
+        apply, params = dense(input_sign=input_sign, kernel_sign=kernel_sign)
         variables = (jax.tree.leaves(params), x)
 
         def loss(variables):
@@ -141,11 +138,10 @@ def test_curvature_reaches_latent_weights(dense):
 
 def network(input_sign, kernel_sign, norm):
     """Two convolutions of signs: a loss and its parameters."""
+    signs = {"input_sign": input_sign, "kernel_sign": kernel_sign}
 
     def conv(features):
-        return ovsw.nn.BinaryConv(
-            features, 2, (2,), input_sign=input_sign, kernel_sign=kernel_sign, rngs=nnx.Rngs(0)
-        )
+        return ovsw.nn.BinaryConv(features, 2, (2,), **signs, rngs=nnx.Rngs(0))
 
     graph, params, rest = nnx.split(nnx.Sequential(conv(3), norm, conv(2)), nnx.Param, ...)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5, 3)), jnp.float32)
@@ -187,15 +183,8 @@ def test_convolutions_that_count_say_that_they_have_none(again):
 
 
 def test_narrow_convolutions_that_multiply_in_forward_mode():
-    layer = ovsw.nn.BinaryConv(
-        3,
-        2,
-        (1,),
-        kernel_sign=own(ovsw.nn.ste_sign),
-        scale=None,
-        dtype=jnp.bfloat16,
-        rngs=nnx.Rngs(0),
-    )
+    options = {"kernel_sign": own(ovsw.nn.ste_sign), "scale": None, "dtype": jnp.bfloat16}
+    layer = ovsw.nn.BinaryConv(3, 2, (1,), **options, rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 3)), jnp.float32)
 
     @jax.jit

@@ -78,18 +78,20 @@ def folder_of_images(tmp_path_factory):
     return ["--data", str(root), "--image-size", "8", "--workers", "1", *RUN, *start]
 
 
+def launched(environment, *arguments):
+    command = [sys.executable, "-m", "experiments.launch", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+
+
 def started(count, arguments, out, environment):
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "experiments.launch", "--local", str(count)),
-            *(*arguments, "--out", str(out)),
-        ],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return launched(environment, "--local", str(count), *arguments, "--out", str(out))
+
+
+def coordinated(environment, address, number):
+    """One of two processes, which are started by hand."""
+    place = ["--coordinator", address, "--processes", "2", "--process", number]
+    return launched(environment, *place, "digits", "--out", "never")
 
 
 def ended(process, status=0):
@@ -120,8 +122,11 @@ def assert_same(actual, expected):
 @pytest.fixture(scope="module")
 def alone(digits, environment, tmp_path_factory):
     """What one process makes of the digits."""
-    out = tmp_path_factory.mktemp("alone") / "run"
-    ended(started(1, digits, out, environment))
+    return of_one(digits, environment, tmp_path_factory.mktemp("alone") / "run")
+
+
+def of_one(arguments, environment, out):
+    ended(started(1, arguments, out, environment))
     return result(out)
 
 
@@ -131,14 +136,6 @@ def test_processes_train_as_one(count, digits, environment, alone, tmp_path):
     assert output.count("writing to") == 1  # the first one speaks
     assert_same(result(tmp_path / "run"), alone)
     assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-@pytest.fixture(scope="module")
-def streamed_alone(folder_of_images, environment, tmp_path_factory):
-    """What one process makes of the images."""
-    out = tmp_path_factory.mktemp("streamed") / "run"
-    ended(started(1, folder_of_images, out, environment))
-    return result(out)
 
 
 def failed(process):
@@ -151,7 +148,7 @@ def failed(process):
 
 
 @pytest.mark.long
-def test_one_process_can_t_read_an_image(folder_of_images, environment, streamed_alone, tmp_path):
+def test_one_process_can_t_read_an_image(folder_of_images, environment, tmp_path):
     """The first and then the other; mended, the run ends as one process's."""
     out, files = tmp_path / "run", sorted(Path(folder_of_images[1]).glob("train/*/*.png"))
     order = np.random.default_rng((0, 1, 0)).permutation(IMAGES)
@@ -165,7 +162,7 @@ def test_one_process_can_t_read_an_image(folder_of_images, environment, streamed
             file.write_bytes(content)
         assert f"error: {file} cannot be decoded" in output
     ended(started(2, folder_of_images, out, environment))
-    assert_same(result(out), streamed_alone)
+    assert_same(result(out), of_one(folder_of_images, environment, tmp_path / "alone"))
 
 
 def test_one_process_can_t_write(digits, environment, tmp_path):
@@ -286,54 +283,36 @@ def test_ctrl_c_ends_one_that_waits_for_the_others(environment, number):
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{found.getsockname()[1]}"
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "experiments.launch", "--coordinator", address),
-            *("--processes", "2", "--process", number, "digits", "--out", "never"),
-        ],
-        cwd=ROOT,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr.readline().startswith("waiting for the ")
+    process = coordinated(environment, address, number)
+    assert process.stdout.readline().startswith("waiting for the ")
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=10) == 130
-    process.stderr.close()
+    process.stdout.close()
 
 
 def test_a_port_that_is_taken(environment):
     with socket.create_server(("", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        command = [sys.executable, "-m", "experiments.launch", "--coordinator", address]
-        command += ["--processes", "2", "--process", "0", "digits", "--out", "never"]
-        found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert found.returncode == 2
-    assert "can't be listened on (Address already in use): give another one" in found.stderr
+        output = ended(coordinated(environment, address, "0"), 2)
+    assert "can't be listened on (Address already in use): give another one" in output
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("--coordinator a:1 --processes 0 --process 0", "--processes 0 is out of range: it must b"),
+        ("--local 0", "--local 0 is out of range: it must be at least 1."),
+        ("--local 2 --process 1", "--local starts all processes: omit --coordinator"),
+        ("--processes 2", "--coordinator and --process must be given as well"),
         (
-            ["--coordinator", "a:1", "--processes", "0", "--process", "0"],
-            "--processes 0 is out of range: it must be at least 1.",
-        ),
-        (["--local", "0"], "--local 0 is out of range: it must be at least 1."),
-        (["--local", "2", "--process", "1"], "--local starts all processes: omit --coordinator"),
-        (["--processes", "2"], "--coordinator and --process must be given as well"),
-        (
-            ["--coordinator", "a:1", "--processes", "2", "--process", "2"],
+            "--coordinator a:1 --processes 2 --process 2",
             "--process 2 is out of range: of 2 processes it must be from 0 to 1.",
         ),
-        (
-            ["--coordinator", "here", "--processes", "2", "--process", "1"],
-            "--coordinator here is no address: give HOST:PORT",
-        ),
+        ("--coordinator here --processes 2 --process 1", "--coordinator here is no address: give "),
     ],
 )
 def test_what_a_launch_must_say(arguments, message, capfd):
-    assert launch.main([*arguments, "digits"]) == 2
+    assert launch.main([*arguments.split(), "digits"]) == 2
     assert f"error: {message}" in capfd.readouterr().err
 
 

@@ -84,13 +84,12 @@ def test_smooth_gradients_keep_narrow_dtypes(name, dtype):
     )
 
 
+# XLA takes a subnormal for zero on some backends.
+numbers = st.floats(allow_nan=False, allow_subnormal=False, width=32)
+
+
 @given(
-    values=st.lists(
-        # XLA takes a subnormal for zero on some backends.
-        st.floats(allow_nan=False, allow_subnormal=False, width=32),
-        min_size=8,
-        max_size=8,
-    ),
+    values=st.lists(numbers, min_size=8, max_size=8),
     dtype=st.sampled_from(FLOATS),
     sign=st.sampled_from(ALL),
 )

@@ -26,13 +26,13 @@ def colour(split, name, i):
     return (10 * i, 200 if name == "bee" else 0, 200 if split == "test" else 0)
 
 
-def write(root, counts=COUNTS, suffix="png"):
+def write(root, counts=COUNTS, sizes=SIZES):
     for split, classes in counts.items():
         for name, count in classes.items():
             (root / split / name).mkdir(parents=True)
             for i in range(count):
-                image = Image.new("RGB", SIZES[i % len(SIZES)], colour(split, name, i))
-                image.save(root / split / name / f"{i:03d}.{suffix}")
+                image = Image.new("RGB", sizes[i % len(sizes)], colour(split, name, i))
+                image.save(root / split / name / f"{i:03d}.png")
     return root
 
 
@@ -61,9 +61,7 @@ def seen(batches):
         assert labels.dtype == np.int32
         assert images.shape == (len(labels), 16, 16, 3)
         assert (images == images[:, :1, :1]).all()
-        found += [
-            (tuple(map(int, c)), int(y)) for c, y in zip(images[:, 0, 0], labels, strict=True)
-        ]
+        found += zip(map(tuple, images[:, 0, 0].tolist()), labels.tolist(), strict=True)
     return found
 
 
@@ -75,14 +73,16 @@ def expected(split, counts=COUNTS):
     ]
 
 
+def workers():
+    return [t.name for t in threading.enumerate() if "grain" in t.name]
+
+
 def workers_left():
     """Waits until no thread of the pipeline is left, at most two seconds."""
     for _ in range(200):
-        names = [t.name for t in threading.enumerate() if "grain" in t.name]
-        if not names:
-            break
-        time.sleep(0.01)
-    return names
+        if workers():
+            time.sleep(0.01)
+    return workers()
 
 
 def test_what_it_says_of_itself(folder):
@@ -169,12 +169,7 @@ def test_mixed_sizes_in_memory_name_the_remedy(folder):
 
 
 def test_subsets_are_those_of_load(tmp_path):
-    for split, classes in COUNTS.items():
-        for name, count in classes.items():
-            (tmp_path / split / name).mkdir(parents=True)
-            for i in range(count):
-                image = Image.new("RGB", (16, 16), colour(split, name, i))
-                image.save(tmp_path / split / name / f"{i:03d}.png")
+    write(tmp_path, sizes=[(16, 16)])
     for options in ({"train_images": 8}, {"train_images": 6, "held_out": 5}, {"held_out": 4}):
         loaded, streamed = data.load(str(tmp_path), **options), stream(tmp_path, **options)
         assert streamed.train_count == len(loaded.train_labels)
@@ -216,10 +211,7 @@ def test_batch_sizes_out_of_range(folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "imagenet",
-            r"'imagenet': only imagenet2012 .*no such folder\); did you mean imagenet2012",
-        ),
+        ("imagenet", r": only imagenet2012 .*no such folder\); did you mean imagenet2012"),
         ("cifar10", r"'cifar10' is held in memory, uncropped: omit --image-size"),
         (__file__, r"streamed \(it is a file\)$"),
     ],
@@ -248,7 +240,7 @@ def test_a_damaged_image_amid_an_epoch_is_named(tmp_path, split):
 def test_nothing_is_left_of_an_epoch_that_is_cut_short(folder, how):
     batches = stream(folder, workers=3).train_batches(0, 0, 2)
     next(batches)
-    assert workers_left_now() > 0
+    assert workers()
     if how == "closed":
         batches.close()
         batches.close()
@@ -257,10 +249,6 @@ def test_nothing_is_left_of_an_epoch_that_is_cut_short(folder, how):
     del batches
     gc.collect()
     assert workers_left() == []
-
-
-def workers_left_now():
-    return sum("grain" in t.name for t in threading.enumerate())
 
 
 INTERRUPTED = """
@@ -279,13 +267,9 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_ends_it(folder):
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", INTERRUPTED, str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=REPOSITORY,
-    )
+    command = [sys.executable, "-W", "error", "-c", INTERRUPTED, str(folder)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=REPOSITORY, **pipes)
     assert process.stdout.readline() == "running\n"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 import ovsw_jax as ovsw
+from ovsw_jax.flip_state import KINDS
 
 
 @contextlib.contextmanager
@@ -37,19 +38,14 @@ def conv(rngs, **options):
     return ovsw.nn.BinaryConv(3, 2, (3, 3), rngs=rngs, **options)
 
 
-def threshold(rngs):
-    return {
-        "input_sign": ovsw.nn.LearnedThresholdSign(3, rngs=rngs),
-        "normalize_input": False,
-    }
-
-
 # Each of (batch, height, width, 3), with some of whatever has code of its own.
 NETWORKS = {
     "conv": lambda r: conv(r, use_bias=True),
     "grouped": lambda r: ovsw.nn.BinaryConv(3, 3, (3, 3), feature_group_count=3, rngs=r),
     "bfloat16": lambda r: conv(r, scale="learned", dtype=jnp.bfloat16),
-    "thresholds": lambda r: conv(r, scale=None, **threshold(r)),
+    "thresholds": lambda r: conv(
+        r, scale=None, input_sign=ovsw.nn.LearnedThresholdSign(3, rngs=r), normalize_input=False
+    ),
     "magnitude": lambda r: conv(r, scale=None, kernel_sign=ovsw.nn.magnitude_aware_sign),
     "standardized": lambda r: conv(
         r,
@@ -75,8 +71,7 @@ LINEN = {
     ),
 }
 TRANSFORMS = {
-    **{f"sad {kind}": lambda kind=kind: ovsw.sad(state=kind) for kind in ("packed", "packed8")},
-    "sad ema": lambda: ovsw.sad(state="ema"),
+    **{f"sad {kind}": lambda kind=kind: ovsw.sad(state=kind) for kind in KINDS},
     "tracked": lambda: ovsw.track_flip_state(),
     "ags": lambda: ovsw.ags(),
     "bop": lambda: optax.chain(ovsw.track_flip_state(), ovsw.bop(1e-6, adaptivity=1e-3)),

@@ -67,17 +67,19 @@ def test_what_is_neither_a_shape_nor_arrays(given):
 
 
 def test_inputs_that_the_model_does_not_take():
-    message = r"TwoInputs can't be called with 0 \(float32 array of shape \(5, 6\)\), mask \(bool "
-    with pytest.raises(ValueError, match=message):
-        ovsw.summary(abstract(TwoInputs), (5, 6), mask=np.ones(3, bool))
-    message = (
-        r"called with 0/image \(float32 array of shape \(5, 6\)\), table=\(5, 3\): (?s:.*)Only a "
-        r"positional input .* by name, that is jax\.ShapeDtypeStruct\(shape, dtype\)"
-    )
-    with pytest.raises(ValueError, match=message):
-        ovsw.summary(abstract(TwoInputs), {"image": np.ones((5, 6))}, table=(5, 3))
+    model, array = abstract(TwoInputs), r"\(float32 array of shape \(5, 6\)\)"
+    with pytest.raises(
+        ValueError, match=rf"TwoInputs can't be called with 0 {array}, mask \(bool "
+    ):
+        ovsw.summary(model, (5, 6), mask=np.ones(3, bool))
+    with pytest.raises(
+        ValueError,
+        match=rf"called with 0/image {array}, table=\(5, 3\): (?s:.*)Only a positional input .* by "
+        r"name, that is jax\.ShapeDtypeStruct\(shape, dtype\)",
+    ):
+        ovsw.summary(model, {"image": np.ones((5, 6))}, table=(5, 3))
     with pytest.raises(ValueError, match=r"there is no input: give the input_shape of a whole"):
-        ovsw.summary(abstract(TwoInputs), with_head=True)
+        ovsw.summary(model, with_head=True)
 
 
 class Kind(nnx.Variable):
@@ -92,10 +94,8 @@ class Leaves(nnx.Module):
         self.statistic, self.own = nnx.BatchStat(jnp.zeros(1)), Kind(jnp.zeros(1))
         self.plain = jnp.ones(1)
         self.cache, self.metric = nnx.Cache(jnp.zeros(100)), nnx.metrics.Average()
-        self.optimizer_state, self.dropout = (
-            nnx.OptState(jnp.zeros(100)),
-            nnx.Dropout(0.5, rngs=rngs),
-        )
+        self.optimizer_state = nnx.OptState(jnp.zeros(100))
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
 
     def __call__(self, x):
         self.features = nnx.Intermediate(x)

@@ -56,10 +56,8 @@ def test_lars_ags_names_the_best_of_both_and_shows_sgd(tmp_path):
         assert axes.texts[0].get_text() == f"best: {mean[best]:.1f} ± {std[best]:.1f} %"
         assert axes.texts[0].xy[0] == x[best]
         sgd = statistics.mean(values_of(folder, "sgd", {}, "test_top1", 4))
-        level = [
-            line for line in axes.lines if len(set(line.get_ydata())) == 1 < len(line.get_xdata())
-        ]
-        assert level[0].get_ydata()[0] == pytest.approx(sgd)
+        levels = (y for y in (line.get_ydata() for line in axes.lines) if len(set(y)) == 1 < len(y))
+        assert next(levels)[0] == pytest.approx(sgd)
     rows = read_csv(figures.draw(folder)[0].with_suffix(".csv"))
     assert len(rows) == 13
     assert float(rows[-1]["mean"]) == pytest.approx(sgd, rel=1e-5)
@@ -152,14 +150,9 @@ def test_several_fields_give_rows_from_best_to_worst(tmp_path):
     assert titles == ["SGD", "Adam", "LARS", "Bop", "SGD + AGS", "SGD + SAD", "OvSW"]
     assert len({axes.get_xlim() for axes in panels}) == 1
     points = [r for r in synthetic_run.read_rows(folder) if r["epoch"] == 2]
-    adam = sorted(
-        (
-            (100 * r["test_top1"], r["point"]["adam_learning_rate"])
-            for r in points
-            if r["optimizer"] == "adam"
-        ),
-        reverse=True,
-    )
+    adam = [r for r in points if r["optimizer"] == "adam"]
+    adam = [(100 * r["test_top1"], r["point"]["adam_learning_rate"]) for r in adam]
+    adam.sort(reverse=True)
     labels = [label.get_text() for label in panels[1].get_yticklabels()]
     assert labels == [f"lr {lr:g}" for _, lr in adam]
     assert [text.get_text() for text in panels[1].texts] == [f"{top1:.1f} %" for top1, _ in adam]
@@ -210,22 +203,16 @@ def test_lines_of_a_comparison_skip_epochs_without_top1(tmp_path):
 
 def test_the_large_marks_are_where_a_mean_first_is_where_sgd_ends(tmp_path):
     folder = synthetic_run.write_run(tmp_path, epochs=12, latents=False)
-    rows = synthetic_run.read_rows(folder)
     axes = convergence.figure(read_run(folder)).axes[1]
-    level = statistics.mean(
-        100 * r["test_top1"] for r in rows if (r["optimizer"], r["epoch"]) == ("sgd", 12)
-    )
+
+    def mean(name, epoch):
+        return statistics.mean(values_of(folder, name, None, "test_top1", epoch))
+
+    level = mean("sgd", 12)
     marks = [line.get_data() for line in axes.lines if line.get_markersize() == 8]
     for (x, y), name in zip(marks, ("sgd", "ovsw"), strict=True):
         assert y[0] == pytest.approx(level)
-        means = [statistics.mean(values_of_plain(rows, name, epoch)) for epoch in range(1, 13)]
-        assert x[0] == next(e for e, mean in enumerate(means, 1) if mean >= level - 1e-9)
-
-
-def values_of_plain(rows, optimizer, epoch):
-    return [
-        100 * r["test_top1"] for r in rows if (r["optimizer"], r["epoch"]) == (optimizer, epoch)
-    ]
+        assert x[0] == next(e for e in range(1, 13) if mean(name, e) >= level - 1e-9)
 
 
 # --- CSV of a comparison
@@ -242,9 +229,8 @@ def test_the_csv_of_a_comparison_holds_what_is_drawn(tmp_path):
     )
     assert len(rows[0]["seed_values"].split()) == 3
     rows = read_csv(folder / "figures" / "flips.csv")
-    drawn = [
-        y for axes in flips.figure(run).axes[:4] for line in axes.lines for y in line.get_ydata()
-    ]
+    lines = [line for axes in flips.figure(run).axes[:4] for line in axes.lines]
+    drawn = [y for line in lines for y in line.get_ydata()]
     assert [float(row["mean"]) for row in rows] == pytest.approx(drawn, rel=1e-5)
     rows = read_csv(folder / "figures" / "never_flipped.csv")
     with np.load(folder / "latent.npz") as latent:

@@ -42,6 +42,8 @@ def test_rates_that_are_all_zero_have_an_axis_too():
 
 # --- layout
 
+MANY = "optimizer=ovsw lam=0.001,0.002,0.005,0.01,0.02,0.04,0.08,0.16,0.32 "
+MANY += "tau=0.00001,0.00002,0.0001,0.0003,0.0009,0.0027,0.0081"
 SHAPES = {
     "gamma": ([synthetic_sweep.GAMMA_GRID], {"layers": synthetic_run.RESNET20_LAYERS}),
     "gamma of one optimizer": (
@@ -55,13 +57,7 @@ SHAPES = {
     "LARS and AGS": (LARS_AGS, {}),
     "LARS and AGS, one seed": (LARS_AGS[:2], {"seeds": (0,), "train_images": 20_000}),
     "lam and tau": ([LAM_TAU], {}),
-    "many lam and tau": (
-        [
-            "optimizer=ovsw lam=0.001,0.002,0.005,0.01,0.02,0.04,0.08,0.16,0.32 "
-            "tau=0.00001,0.00002,0.0001,0.0003,0.0009,0.0027,0.0081"
-        ],
-        {"seeds": (0,)},
-    ),
+    "many lam and tau": ([MANY], {"seeds": (0,)}),
     "horizon": (HORIZON, {}),
     "tuning": (TUNING, {"seeds": (0,), "held_out": 5000, "data": "/far/" + "images_" * 9}),
     "lines": (["optimizer=sgd,ovsw,adam,bop learning_rate=0.01,0.03,0.1,0.3,1"], {}),

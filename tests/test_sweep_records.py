@@ -7,6 +7,7 @@ import statistics
 import pytest
 import synthetic_run
 import synthetic_sweep
+from figure_readings import values_of
 from rich.console import Console
 
 from experiments import optimizers
@@ -28,13 +29,8 @@ def edit(folder, change):
 
 def test_an_arm_is_an_optimizer_at_a_point_and_named_by_what_varies(tmp_path):
     run = read_run(synthetic_sweep.write_sweep(tmp_path, ["optimizer=sgd", LAM_TAU], epochs=1))
-    assert run.arms == [
-        "sgd",
-        "ovsw lam=0.01 tau=0.0001",
-        "ovsw lam=0.01 tau=0.0009",
-        "ovsw lam=0.04 tau=0.0001",
-        "ovsw lam=0.04 tau=0.0009",
-    ]
+    points = [f"ovsw lam={lam} tau={tau}" for lam in (0.01, 0.04) for tau in (0.0001, 0.0009)]
+    assert run.arms == ["sgd", *points]
     assert run.name("ovsw lam=0.04 tau=0.0009") == "OvSW, lam 0.04, tau 0.0009"
     assert run.name("sgd") == "SGD"
     assert run.optimizers == ["sgd", "ovsw"]
@@ -130,19 +126,13 @@ def test_the_table_of_a_sweep_has_a_row_a_setting_and_the_best_in_bold(tmp_path)
     lines = summary.table(folder).splitlines()
     assert lines[0] == "| setting | top-1 % | never flipped % | silent % | n |"
     assert len(lines) == 2 + 5
-    rows = synthetic_run.read_rows(folder)
-    values = [
-        100 * row["test_top1"]
-        for row in rows
-        if row["point"] == {"lam": 0.04, "tau": 0.0009} and row["epoch"] == 2
-    ]
+    values = values_of(folder, "ovsw", {"lam": 0.04, "tau": 0.0009}, "test_top1", 2)
     shown = f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
     assert lines[-1].startswith(f"| **OvSW, lam 0.04, tau 0.0009** | **{shown}** | ")
     assert lines[-1].endswith(" | 3 |")
     assert lines[2].startswith("| SGD | ")  # nothing to be the best of
-    assert summary.table(json.loads(json.dumps(summary.write_summary(folder)))) == "\n".join(
-        [*lines, ""]
-    )
+    written = json.loads(json.dumps(summary.write_summary(folder)))
+    assert summary.table(written).splitlines() == lines
 
 
 def test_a_hundred_settings_take_a_line_each_on_the_terminal(tmp_path):
@@ -156,7 +146,8 @@ def test_a_hundred_settings_take_a_line_each_on_the_terminal(tmp_path):
 
 def test_the_page_of_a_stopped_sweep_counts_its_settings(tmp_path):
     folder = synthetic_sweep.write_sweep(tmp_path, [synthetic_sweep.GAMMA_GRID], epochs=3)
-    settings = list(dict.fromkeys((r["optimizer"], str(r["point"])) for r in rows_of(folder)))
+    rows = synthetic_run.read_rows(folder)
+    settings = list(dict.fromkeys((r["optimizer"], str(r["point"])) for r in rows))
 
     def cut(row):
         number = settings.index((row["optimizer"], str(row["point"])))
@@ -166,15 +157,9 @@ def test_the_page_of_a_stopped_sweep_counts_its_settings(tmp_path):
     summary.write_summary(folder)
     page = (folder / "summary.md").read_text()
     assert page.startswith("# SGD, 15 of 32 settings, on digits\n")
-    assert (
-        "**Interrupted: of 32 settings 10 are finished, 5 came part of the way and 17 finished no "
-        "epoch.**"
-    ) in page
+    counts = "of 32 settings 10 are finished, 5 came part of the way and 17 finished no epoch"
+    assert f"**Interrupted: {counts}.**" in page
     assert "UNFINISHED: 10 of 32 settings done" in style.run_title(read_run(folder))
-
-
-def rows_of(folder):
-    return synthetic_run.read_rows(folder)
 
 
 def test_diverged_seeds_are_counted(tmp_path):
@@ -193,36 +178,21 @@ def test_diverged_seeds_are_counted(tmp_path):
 def test_held_out_images_are_named(tmp_path):
     folder = synthetic_sweep.write_sweep(tmp_path, [LAM_TAU], epochs=1, held_out=5000)
     summary.write_summary(folder)
-    assert (
-        "Top-1 is on 5,000 training images that were kept from training"
-        in (folder / "summary.md").read_text()
-    )
+    said = "Top-1 is on 5,000 training images that were kept from training"
+    assert said in (folder / "summary.md").read_text()
     assert style.top1_label(read_run(folder)) == "Held-out top-1 (%)"
 
 
 # --- reaching SGD
 
 
-def made(folder, top1, **config):
-    """A run of 10 epochs in which top1[optimizer][seed] lists top-1 by epoch."""
-    synthetic_run.write_run(
-        folder, optimizers=tuple(top1), seeds=(0, 1), epochs=4, latents=False, **config
-    )
-    edit(
-        folder,
-        lambda row: row | {"test_top1": top1[row["optimizer"]][row["seed"]][row["epoch"] - 1]},
-    )
-    return folder
-
-
 def test_share_of_the_training_until_sgd_s_final_mean(tmp_path):
-    folder = made(
-        tmp_path,
-        {
-            "sgd": {0: [0.1, 0.2, 0.55, 0.4], 1: [0.1, 0.2, 0.3, 0.6]},
-            "ovsw": {0: [0.5, 0.4, 0.4, 0.8], 1: [0.1, 0.49, 0.2, 0.3]},
-        },
-    )
+    top1 = {  # by optimizer, seed and epoch
+        "sgd": ([0.1, 0.2, 0.55, 0.4], [0.1, 0.2, 0.3, 0.6]),
+        "ovsw": ([0.5, 0.4, 0.4, 0.8], [0.1, 0.49, 0.2, 0.3]),
+    }
+    folder = synthetic_run.write_run(tmp_path, seeds=(0, 1), epochs=4, latents=False)
+    edit(folder, lambda r: r | {"test_top1": top1[r["optimizer"]][r["seed"]][r["epoch"] - 1]})
     run = read_run(folder)
     assert epochs_to_match.level(run, "ovsw") == pytest.approx(0.5)
     assert epochs_to_match.shares(run, "ovsw") == [0.25, None]

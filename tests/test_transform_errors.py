@@ -64,22 +64,14 @@ def test_params_not_given(make):
     ],
 )
 def test_a_mask_that_selects_nothing(make, mask):
-    assert_raises(
-        ValueError,
-        ["selects none of the 2 parameters (conv/bias, conv)", "`latent_kernel`", "mask="],
-        make(mask=mask).init,
-        PARAMS,
-    )
+    parts = ["selects none of the 2 parameters (conv/bias, conv)", "`latent_kernel`", "mask="]
+    assert_raises(ValueError, parts, make(mask=mask).init, PARAMS)
 
 
 def test_a_model_without_latent_weights(make):
     params = {f"layer{i}": {"kernel": jnp.ones((3, 4))} for i in range(7)}
-    assert_raises(
-        ValueError,
-        ["selects none of the 7 parameters (layer0/kernel, layer1/kernel,", ", ...)", "BinaryConv"],
-        make().init,
-        params,
-    )
+    parts = ["selects none of the 7 parameters (layer0/kernel, layer1/kernel,", ", ...)"]
+    assert_raises(ValueError, [*parts, "BinaryConv"], make().init, params)
 
 
 def test_a_mask_on_variable_types_is_refused_rather_than_empty():
@@ -106,134 +98,124 @@ def test_a_mask_on_variable_types_is_refused_rather_than_empty():
 
 
 @pytest.mark.parametrize("name", READ_GRADIENTS)
-def test_params_and_gradients_of_different_shapes(name):
+@pytest.mark.parametrize(
+    ("gradients", "parts"),
+    [
+        (
+            {"latent_kernel": jnp.ones((3, 1)), "bias": jnp.ones(4)},
+            ["'conv'", "(3, 1)", "(3, 4)", "must be equal", "Pass `params`"],
+        ),
+        (
+            {"latent_kernel": jnp.ones((3, 4))},
+            ["gradients and params have different tree structures", "Pass the params"],
+        ),
+    ],
+    ids=["shapes", "structures"],
+)
+def test_gradients_that_do_not_fit_the_params(name, gradients, parts):
     tx = TRANSFORMS[name]()
-    grads = {"conv": {"latent_kernel": jnp.ones((3, 1)), "bias": jnp.ones(4)}}
-    assert_raises(
-        ValueError,
-        ["'conv'", "(3, 1)", "(3, 4)", "must be equal", "Pass `params`"],
-        tx.update,
-        grads,
-        tx.init(PARAMS),
-        PARAMS,
-    )
+    assert_raises(ValueError, parts, tx.update, {"conv": gradients}, tx.init(PARAMS), PARAMS)
 
 
-@pytest.mark.parametrize("name", READ_GRADIENTS)
-def test_params_and_gradients_of_different_structures(name):
-    tx = TRANSFORMS[name]()
-    grads = {"conv": {"latent_kernel": jnp.ones((3, 4))}}
-    assert_raises(
-        ValueError,
-        ["gradients and params have different tree structures", "Pass the params"],
-        tx.update,
-        grads,
-        tx.init(PARAMS),
-        PARAMS,
-    )
-
-
+@pytest.mark.parametrize("name", [*FLIP_RULES, "lars_sgd", "bop"])
 @pytest.mark.parametrize("shape", [(1, 4), (5, 4)])
-def test_params_of_another_shape_than_the_flip_state(make_flips, shape):
-    tx = make_flips()
-    state = tx.init({"conv": {"latent_kernel": jnp.ones(shape), "bias": jnp.ones(4)}})
-    assert_raises(ValueError, ["'conv'", str(shape)], tx.update, PARAMS, state, PARAMS)
-
-
-@pytest.mark.parametrize("name", ["lars_sgd", "bop"])
-@pytest.mark.parametrize("shape", [(1, 4), (5, 4)])
-def test_params_of_another_shape_than_the_momentum(name, shape):
+def test_params_of_another_shape_than_the_state(name, shape):
     tx = TRANSFORMS[name]()
     state = tx.init({"conv": {"latent_kernel": jnp.ones(shape), "bias": jnp.ones(4)}})
-    parts = ["'conv'", "(3, 4)", "their momentum", str(shape), "must be equal"]
-    assert_raises(ValueError, parts, tx.update, PARAMS, state, PARAMS)
+    kept = [] if name in FLIP_RULES else ["(3, 4)", "their momentum"]
+    assert_raises(ValueError, ["'conv'", *kept, str(shape)], tx.update, PARAMS, state, PARAMS)
 
 
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.int8, jnp.bool_, jnp.complex64])
 def test_latent_weights_that_are_not_real_floats(make, dtype):
     params = {"conv": {"latent_kernel": jnp.ones((3, 4), dtype), "bias": jnp.ones(4)}}
-    assert_raises(
-        TypeError,
-        ["'conv'", f"dtype {jnp.dtype(dtype).name}", "real floating-point", "float32", "mask"],
-        make().init,
-        params,
-    )
+    parts = ["'conv'", f"dtype {jnp.dtype(dtype).name}", "real floating-point", "float32", "mask"]
+    assert_raises(TypeError, parts, make().init, params)
 
 
-COEFFICIENTS = {
-    "lam": ovsw.scale_by_ags,
-    "tau": ovsw.silence_aware_decay,
-    "weight_decay": functools.partial(ovsw.ovsw_sgd, 0.1),
-}
+NEGATIVE = [-0.1, -1e-9, np.nan, np.inf, -np.inf]
+SGD, LARS = functools.partial(ovsw.ovsw_sgd, 0.1), functools.partial(ovsw.lars_sgd, 0.1)
+# A factory, its hyperparameter, values out of range, and the rule that they break.
+RANGES = [
+    (ovsw.scale_by_ags, "lam", NEGATIVE, ["finite and >= 0", "lam=0 switches"]),
+    (ovsw.silence_aware_decay, "tau", NEGATIVE, ["finite and >= 0", "tau=0 switches"]),
+    *(
+        (SGD, name, NEGATIVE, ["finite and >= 0", f"{name}=0 switches"])
+        for name in ("lam", "tau", "weight_decay")
+    ),
+    (SGD, "momentum", [1.0, np.nan], ["is out of range"]),
+    (ovsw.ovsw_sgd, "learning_rate", [-1.0, np.nan], ["is out of range"]),
+    (LARS, "eta", [0.0, -1.0, np.nan, np.inf], ["finite and > 0"]),
+    (ovsw.lars_sgd, "learning_rate", [-1.0, np.nan, np.inf], ["finite and >= 0"]),
+    (LARS, "weight_decay", [-1e-9, np.nan], ["finite and >= 0"]),
+    (LARS, "momentum", [-0.1, 1.0, np.nan], ["below 1"]),
+    (ovsw.bop, "threshold", [-1e-9, np.nan, np.inf], ["finite and >= 0"]),
+    (ovsw.bop, "adaptivity", [0.0, -1.0, 1.5, np.nan], ["above 0 and at most 1"]),
+    (ovsw.clip_latent, "limit", [0.0, -1.0, np.nan, np.inf, 1e-45], ["finite and > 0"]),
+]
 
 
-@pytest.mark.parametrize("value", [-0.1, -1e-9, np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", COEFFICIENTS)
-def test_coefficients_out_of_range(name, value):
-    parts = [f"{name}={value:g}", "finite and >= 0", f"{name}=0 switches"]
-    assert_raises(ValueError, parts, COEFFICIENTS[name], **{name: value})
-    assert_raises(ValueError, parts, ovsw.ovsw_sgd, 0.1, **{name: value})
-    array = jnp.array([0.1, value], jnp.float32)
-    assert_raises(ValueError, [f"{name}={value:g}"], COEFFICIENTS[name], **{name: array})
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0, -0.5, 1.5, np.nan, np.inf])
-def test_momentum_of_the_flip_state_out_of_range(make_flips, value):
-    assert_raises(
-        ValueError,
-        [f"momentum={value:g}", "strictly between 0 and 1", "0.999", "not the momentum of SGD"],
-        make_flips,
-        momentum=value,
-    )
-
-
-@pytest.mark.parametrize("value", [0.0, -1e-4, np.nan, np.inf])
-def test_threshold_out_of_range(make_flips, value):
-    assert_raises(
-        ValueError,
-        [f"threshold={value:g}", "finite and > 0", "threshold_for_horizon(momentum, steps)"],
-        make_flips,
-        threshold=value,
-    )
-
-
-def test_a_threshold_that_one_flip_cannot_reach(make_flips):
-    assert_raises(
-        ValueError,
-        [
-            "threshold=0.0011 can never be reached",
-            "1 - momentum = 0.001",
-            "Use a threshold <= 1 - momentum",
-            "threshold_for_horizon",
-        ],
-        make_flips,
-        momentum=0.999,
-        threshold=0.0011,
-    )
-    # Equal is allowed: S is then at the threshold, not below it, in the step of the flip.
-    assert make_flips(momentum=0.75, threshold=0.25).init(PARAMS)
-
-
-# By hyperparameter: a factory, values out of range, and the rule that they break.
-BASELINES = {
-    "eta": (functools.partial(ovsw.lars_sgd, 0.1), [0.0, -1.0, np.nan, np.inf], "finite and > 0"),
-    "learning_rate": (ovsw.lars_sgd, [-1.0, np.nan, np.inf], "finite and >= 0"),
-    "weight_decay": (functools.partial(ovsw.lars_sgd, 0.1), [-1e-9, np.nan], "finite and >= 0"),
-    "momentum": (functools.partial(ovsw.lars_sgd, 0.1), [-0.1, 1.0, np.nan], "below 1"),
-    "threshold": (ovsw.bop, [-1e-9, np.nan, np.inf], "finite and >= 0"),
-    "adaptivity": (ovsw.bop, [0.0, -1.0, 1.5, np.nan], "above 0 and at most 1"),
-    "limit": (ovsw.clip_latent, [0.0, -1.0, np.nan, np.inf, 1e-45], "finite and > 0"),
-}
-
-
-@pytest.mark.parametrize("name", BASELINES)
-def test_hyperparameters_of_the_baselines_out_of_range(name):
-    make, values, rule = BASELINES[name]
+@pytest.mark.parametrize(("make", "name", "values", "rule"), RANGES)
+def test_hyperparameters_out_of_range(make, name, values, rule):
     for value in values:
-        assert_raises(ValueError, [f"{name}={value:g}", rule], make, **{name: value})
+        assert_raises(ValueError, [f"{name}={value:g}", *rule], make, **{name: value})
         array = jnp.array([0.1, value], jnp.float32)
         assert_raises(ValueError, [f"{name}={np.float32(value):g}"], make, **{name: array})
     assert_raises(TypeError, [f"{name}='0.1' is no real number"], make, **{name: "0.1"})
+
+
+@pytest.mark.parametrize("value", ["0.1", None, 1j, [None]])
+@pytest.mark.parametrize("name", ["tau", "momentum", "threshold"])
+def test_hyperparameters_that_are_no_numbers(name, value):
+    assert_raises(TypeError, [f"{name}=", "is no real number"], ovsw.sad, **{name: value})
+
+
+RULE = ["strictly between 0 and 1", "0.999", "not the momentum of SGD"]
+HORIZON = "threshold_for_horizon(momentum, steps)"
+# Rules of a flip state, and what is said of them.
+UNFIT = [
+    *(({"momentum": x}, [f"momentum={x:g}", *RULE]) for x in (0.0, 1.0, -0.5, 1.5, np.nan, np.inf)),
+    *(
+        ({"threshold": x}, [f"threshold={x:g}", "finite and > 0", HORIZON])
+        for x in (0.0, -1e-4, np.nan, np.inf)
+    ),
+    (
+        {"momentum": 0.999, "threshold": 0.0011},
+        ["0.0011 can never be reached", "1 - momentum = 0.001", "Use a threshold <= 1 - momentum"],
+    ),
+    ({"state": "bits"}, ["state='bits'", "'packed'", "'ema'"]),
+    ({"state": "ema", "threshold": 1e-38}, ["threshold=1e-38 is below what float32 holds"]),
+    ({"state": "ema", "momentum": 1 - 1e-9, "threshold": 1e-10}, ["is 1 in float32"]),
+]
+
+
+@pytest.mark.parametrize(("rule", "parts"), UNFIT)
+def test_rules_of_a_flip_state_out_of_range(make_flips, rule, parts):
+    assert_raises(ValueError, parts, make_flips, **rule)
+
+
+# momentum, threshold, the state, what is said of them, and the state that holds them.
+BEYOND = [
+    (0.9996, 1e-4, "packed", "momentum=0.9996", "ema"),
+    (0.999, 7e-8, "packed", "threshold=7e-08", "ema"),
+    (0.99995, 1e-6, "packed8", "momentum=0.99995", "ema"),
+    (0.999, 4.5e-5, "packed8", "threshold=4.5e-05", "packed"),
+    (0.999, 9.5e-4, "packed8", "threshold=0.00095 at momentum=0.999", "packed"),
+]
+
+
+@pytest.mark.parametrize(("momentum", "threshold", "state", "value", "remedy"), BEYOND)
+def test_a_horizon_that_a_state_cannot_hold(make_flips, momentum, threshold, state, value, remedy):
+    rule = {"momentum": momentum, "threshold": threshold}
+    parts = [value, f"{state} state", f"state='{remedy}'"]
+    assert_raises(ValueError, parts, make_flips, **rule, state=state)
+    assert_raises(ValueError, [HORIZON], make_flips, **rule, state=state)
+    assert make_flips(**rule, state=remedy).init(PARAMS)
+
+
+def test_a_threshold_that_one_flip_just_reaches(make_flips):
+    """S is then at the threshold, not below it, in the step of the flip."""
+    assert make_flips(momentum=0.75, threshold=0.25).init(PARAMS)
 
 
 def test_an_unknown_variant_of_lars():
@@ -241,40 +223,10 @@ def test_an_unknown_variant_of_lars():
     assert_raises(ValueError, parts, ovsw.lars_sgd, 0.1, variant="old")
 
 
-PACKED_CANNOT_HOLD = {
-    "momentum=0.9996": {"momentum": 0.9996, "threshold": 1e-4},
-    "threshold=7e-08": {"momentum": 0.999, "threshold": 7e-8},
-}
-
-
-@pytest.mark.parametrize("value", PACKED_CANNOT_HOLD)
-def test_a_horizon_that_packed_state_cannot_hold(make_flips, value):
-    rule = PACKED_CANNOT_HOLD[value]
-    assert_raises(
-        ValueError, [value, "packed state cannot hold", "state='ema'"], make_flips, **rule
-    )
-    assert make_flips(**rule, state="ema").init(PARAMS)  # the remedy works
-
-
-def test_an_unknown_kind_of_flip_state(make_flips):
-    assert_raises(ValueError, ["state='bits'", "'packed'", "'ema'"], make_flips, state="bits")
-
-
 @pytest.mark.parametrize("axes", [(0, 2), (-3,)])
 def test_axes_that_the_kernel_does_not_have(axes):
-    assert_raises(
-        ValueError,
-        [
-            f"axes={axes}",
-            "'conv'",
-            "(3, 4)",
-            "does not exist",
-            "ovsw.filter_axes(model)",
-            "axes=None",
-        ],
-        ovsw.scale_by_ags(axes=axes).init,
-        PARAMS,
-    )
+    parts = [f"axes={axes}", "'conv'", "(3, 4)", "does not exist", "ovsw.filter_axes(model)"]
+    assert_raises(ValueError, [*parts, "axes=None"], ovsw.scale_by_ags(axes=axes).init, PARAMS)
 
 
 def test_injected_hyperparameters_are_checked_too():
@@ -298,12 +250,7 @@ def test_injected_hyperparameters_are_checked_too():
             (ovsw.threshold_for_horizon, 0.999, n, [f"steps={n}", "whole number", "at least 1"])
             for n in (0, -3, 2.5, np.nan, np.inf)
         ),
-        (
-            ovsw.threshold_for_horizon,
-            0.9,
-            100_000,
-            ["steps=100000", "no float holds", "nearer to 1"],
-        ),
+        (ovsw.threshold_for_horizon, 0.9, 10**5, ["steps=100000", "no float holds", "nearer to 1"]),
     ],
 )
 def test_horizons_out_of_range(function, momentum, other, parts):
