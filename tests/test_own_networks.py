@@ -223,7 +223,7 @@ REFUSED = {
     "evaluation": (of_base(call=only_in_training), r"TypeError.*contracting"),
     "logits of other classes": (
         lambda classes, *, in_channels, rngs: Base(2, in_channels=in_channels, rngs=rngs),
-        r"it gives \(2, 2\) for 2 images of 3 classes; it must give .*\(2, 3\)",
+        r"gives \(2, 2\) for 2 images of 3 classes; it must give .*\(2, 3\)",
     ),
     "nothing binary": (RealValued, r"no binary layer: none .* latent_kernel"),
     "other arguments": (lambda rngs: None, r"TypeError.*made as Class\(classes, in_channels"),
