@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
+from longer import long_but
 
 import ovsw_jax as ovsw
 
@@ -156,7 +157,7 @@ def outputs(layer, x):
     return np.asarray(trained), np.asarray(layer(x))
 
 
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", long_but(BAD, jnp.nan))
 @pytest.mark.parametrize(
     "options",
     [
@@ -184,7 +185,7 @@ def test_a_sample_that_is_not_finite_shows_in_training(options, bad):
     assert np.isnan(kernel[...]).all()
 
 
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", long_but(BAD, jnp.nan))
 @pytest.mark.parametrize(
     "options",
     [
@@ -209,7 +210,7 @@ def test_a_filter_that_is_not_finite_shows(options, bad):
     assert np.isnan(single(jnp.ones((1, 1))))
 
 
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", long_but(BAD, jnp.nan))
 def test_a_threshold_that_is_not_finite_shows_in_training(bad):
     sign = ovsw.nn.LearnedThresholdSign(4)
     sign.threshold[...] = sign.threshold[...].at[2].set(bad)
@@ -217,7 +218,7 @@ def test_a_threshold_that_is_not_finite_shows_in_training(bad):
         assert np.isnan(outputs(layer, x)[0]).all()
 
 
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", long_but(BAD, jnp.nan))
 def test_linen_layers_tell_likewise(bad):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4)), jnp.float32)
     spoilt = x.at[0, 0].set(bad)
