@@ -50,7 +50,7 @@ def test_shapes_and_binary_layers(network):
     assert sum(p.size for p in latent) == latent_weights
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", long_but(NETWORKS, ovsw.models.SmallResNet))
 def test_first_and_last_layer_are_real_valued(network):
     params, _ = shapes_of(network)
     first, last = FIRST_AND_LAST.get(network, ("conv1", "linear"))
@@ -77,7 +77,7 @@ def test_variants_of_the_convolutions(network):
         assert more == (layers if name == "learned factor" else 0)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", long_but(NETWORKS, ovsw.models.SmallResNet))
 def test_activation_and_dtype_reach_every_layer(network):
     dtypes = []
 

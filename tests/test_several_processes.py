@@ -168,6 +168,7 @@ def test_one_process_can_t_read_an_image(folder_of_images, environment, streamed
     assert_same(result(out), streamed_alone)
 
 
+@pytest.mark.long
 def test_one_process_can_t_write(digits, environment, tmp_path):
     """The first, which writes for all; the other one waits for the run folder."""
     (tmp_path / "file").write_text("")
