@@ -256,5 +256,5 @@ def test_streamed_training_is_that_of_one_device(streamed):
         for batch in batches:
             state, sums = steps.train_step(state, sums, batch)
         found.append(results(steps, state, sums))
-    # A small bias is off by 1.3e-9 after these two steps.
-    assert_close(*found, tolerance=1e-8)
+    # The images are float32, whose last bit the two programs may round differently.
+    assert_close(*found, tolerance=1e-7)
