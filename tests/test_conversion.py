@@ -14,6 +14,7 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from longer import long_but
 
 import ovsw_jax as ovsw
 
@@ -177,7 +178,7 @@ def train(tx, params, opt_state, gradients):
     return jax.lax.scan(step, (params, opt_state), gradients)[0]
 
 
-@pytest.mark.parametrize("name", [*CHAIN_KINDS, "inject_hyperparams"])
+@pytest.mark.parametrize("name", long_but([*CHAIN_KINDS, "inject_hyperparams"], "partition"))
 def test_training_goes_on_under_every_wrapper(name):
     params, gradients = params_and_gradients(12)
     txs = {state: nested(name, state) for state in ("packed", "ema")}

@@ -14,6 +14,7 @@ import ovsw_jax as ovsw
 from tests.layer_oracle import numpy_conv, numpy_sign
 
 
+@settings(max_examples=12)  # each is compiled
 @given(
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     strides=st.tuples(st.integers(1, 2), st.integers(1, 2)),

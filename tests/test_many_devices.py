@@ -13,6 +13,7 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from longer import long_but
 
 import ovsw_jax as ovsw
 from ovsw_jax.nn import BatchNorm
@@ -29,7 +30,7 @@ AXIS_TYPES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
 FLIPS = {"momentum": 0.9, "threshold": 0.05}  # a horizon of 7 steps
 
 
-@pytest.fixture(params=AXIS_TYPES)
+@pytest.fixture(params=long_but(AXIS_TYPES, "auto"))
 def mesh(request):
     types = (AXIS_TYPES[request.param],) * 2
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=types)

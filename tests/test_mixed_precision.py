@@ -28,7 +28,9 @@ NETWORKS = {  # network -> image, binary layers
     partial(ovsw.models.ResNet18, block=ReActBlock): ((64, 64, 3), 16),
 }
 NAMES = [getattr(n, "__name__", "ResNet18 of ReActBlocks") for n in NETWORKS]
-every_network = pytest.mark.parametrize("network", NETWORKS, ids=NAMES)
+every_network = pytest.mark.parametrize(
+    "network", long_but(NETWORKS, ovsw.models.SmallResNet, ovsw.models.ResNet18), ids=NAMES
+)
 
 # Small, but of the same parts: what the networks do in numbers is computed on these.
 tiny_resnet = partial(ResNet, depths=(1, 1), widths=(8, 16))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from longer import long_but
 
 import ovsw_jax as ovsw
 from ovsw_jax.nn import BinaryConv
@@ -49,7 +50,7 @@ def test_shapes_and_binary_layers(network):
     assert sum(p.size for p in latent) == latent_weights
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", long_but(NETWORKS, ovsw.models.SmallResNet))
 def test_first_and_last_layer_are_real_valued(network):
     params, _ = shapes_of(network)
     first, last = FIRST_AND_LAST.get(network, ("conv1", "linear"))
@@ -57,7 +58,7 @@ def test_first_and_last_layer_are_real_valued(network):
     assert set(params[last]) == {"kernel", "bias"}
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", long_but(NETWORKS, ovsw.models.SmallResNet))
 def test_variants_of_the_convolutions(network):
     """Real weights, learned factors, or no sign at all, in place of every binary convolution."""
     layers = NETWORKS[network][1]
@@ -76,7 +77,7 @@ def test_variants_of_the_convolutions(network):
         assert more == (layers if name == "learned factor" else 0)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", long_but(NETWORKS, ovsw.models.SmallResNet))
 def test_activation_and_dtype_reach_every_layer(network):
     dtypes = []
 

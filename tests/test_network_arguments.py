@@ -85,6 +85,7 @@ def deviation(**options):
     return float(jnp.std(kernel[...]))
 
 
+@pytest.mark.long
 def test_variants_of_vgg_small_start_as_it_does():
     """Kaiming normal by fan-out, with whatever convolution; unless someone says otherwise."""
     fan_out, fan_in = np.sqrt(2 / (9 * 256)), np.sqrt(2 / (9 * 128))
@@ -119,6 +120,7 @@ def test_batch_norms_too_small_for_float16(network):
     abstract(network, 7, dtype=jnp.bfloat16)
 
 
+@pytest.mark.long
 def test_latent_weights_have_gradients_in_float16_with_larger_batch_norms():
     """The remedy that the error names, on a small relative."""
     sizes = {"depths": (1, 1), "widths": (8, 16)}

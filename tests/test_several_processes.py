@@ -165,6 +165,7 @@ def test_one_process_can_t_read_an_image(folder_of_images, environment, tmp_path
     assert_same(result(out), of_one(folder_of_images, environment, tmp_path / "alone"))
 
 
+@pytest.mark.long
 def test_one_process_can_t_write(digits, environment, tmp_path):
     """The first, which writes for all; the other one waits for the run folder."""
     (tmp_path / "file").write_text("")

@@ -62,7 +62,7 @@ def windows(draw):
     return window, spatial
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     windows(), st.sampled_from([1, 2, 5, 31, 32, 33, 64, 70, 256, 290]), st.integers(0, 2**32 - 1)
 )
@@ -77,7 +77,7 @@ def test_sums_are_those_of_a_convolution(window_and_shape, channels, seed):
     np.testing.assert_array_equal(actual, expected)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(windows(), st.sampled_from([1, 3, 32, 40]), st.integers(0, 2**32 - 1))
 def test_gradients_are_those_of_a_convolution(window_and_shape, channels, seed):
     window, spatial = window_and_shape

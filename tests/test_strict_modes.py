@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from longer import long_but
 
 import ovsw_jax as ovsw
 from ovsw_jax.flip_state import KINDS
@@ -31,7 +32,7 @@ RUNNING = {
     "no NaN, no infinity": lambda: jax.debug_infs(True),
     "no jit": lambda: jax.disable_jit(),
 }
-BOTH = pytest.mark.parametrize("x64", [False, True], ids=["", "x64"])
+BOTH = pytest.mark.parametrize("x64", long_but([False, True], False), ids=["", "x64"])
 
 
 def conv(rngs, **options):

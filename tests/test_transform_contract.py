@@ -216,6 +216,7 @@ def test_vmap_over_seeds_equals_separate_runs(case, tx):
         assert_same(at(together, seed), compiled_train(case)(*alone))
 
 
+@pytest.mark.long
 def test_vmap_over_hyperparameters_equals_separate_runs(case):
     params, gradients = normal(0), normal(1, STEPS)
     defaults = case.hyperparameters
@@ -258,6 +259,7 @@ def test_schedules_equal_the_values_at_each_step(case):
     assert_same(scheduled, (params, state, jax.tree.map(lambda *u: np.stack(u), *seen)))
 
 
+@pytest.mark.long
 def test_pmap_equals_one_device_on_the_mean_gradient(tx, reference):
     noise = np.random.default_rng(3).standard_normal(8).astype(np.float32)
     noise -= noise.mean()
