@@ -135,21 +135,6 @@ def test_a_weight_whose_average_equals_the_threshold_is_not_silent():
     assert silent[:5, 0].tolist() == [True, True, False, True, True]
 
 
-def test_a_weight_that_never_flipped_is_silent_at_any_threshold():
-    # A schedule may leave the range that packed state holds, but S = 0 is below any threshold.
-    positive = np.ones((STEPS, len(CHANCES)), bool)
-    silent, _, _ = observe("packed", positive, 0.9, np.geomspace(1e-1, 1e-12, STEPS))
-    assert np.all(silent)
-
-
-@pytest.mark.parametrize("state", ["packed", "ema"])
-def test_an_old_flip_is_never_forgotten(state):
-    positive = np.tile(np.arange(STEPS)[:, None] >= 1, (1, len(CHANCES)))
-    silent, never_flipped, _ = observe(state, positive, 0.5, 1e-4)
-    assert np.all(silent[-1])
-    assert not np.any(never_flipped[-1])
-
-
 @pytest.mark.parametrize("state", ["packed", "ema"])
 def test_zero_counts_as_positive(state):
     tx = ovsw.track_flip_state(state=state)

@@ -156,21 +156,3 @@ def test_a_mask_of_true_is_lars_everywhere():
         ratio = jnp.linalg.norm(update) / jnp.linalg.norm(weight)
         assert ratio == pytest.approx(0.1, rel=1e-5)
     assert len(jax.tree.leaves(state.local_rate)) == 3
-
-
-def test_inject_hyperparams_takes_the_factory_itself():
-    params, gradients = normal(0), normal(1, STEPS)
-    injected = optax.inject_hyperparams(ovsw.lars_sgd)(0.5, eta=0.1)
-    state = injected.init(params)
-    assert {"learning_rate", "eta", "momentum", "weight_decay"} <= set(state.hyperparams)
-    expected = train(ovsw.lars_sgd(0.5, eta=0.1), params, gradients)
-    assert_same(train(injected, params, gradients)[2], expected[2])
-
-
-def test_a_parameter_outside_the_mask_may_have_no_gradient():
-    params, grads = normal(0), normal(1)
-    grads["conv"]["bias"] = None
-    tx = ovsw.lars_sgd(0.5, eta=0.1)
-    updates, state = tx.update(grads, tx.init(params), params)
-    assert updates["conv"]["bias"] is None
-    assert not state.velocity["conv"]["bias"].any()
