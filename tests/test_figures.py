@@ -1,11 +1,7 @@
 """Figures: what they plot is what the run measured, on any run, with every label readable."""
 
 import itertools
-import json
 import statistics
-import subprocess
-import sys
-from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
@@ -24,7 +20,6 @@ from experiments.figures import __main__ as command_line
 from experiments.figures import convergence, flips, headline, never_flipped, style
 from experiments.run.reader import read_run
 
-REPOSITORY = Path(__file__).parents[1]
 MAIN_FIGURES = ["headline", "convergence", "flips", "never_flipped"]
 
 
@@ -317,21 +312,3 @@ def test_the_command_says_what_is_no_run_folder(tmp_path):
     assert "not a run folder" in str(stop.value)
     with pytest.raises(SystemExit, match="at least one run folder"):
         command_line.main(())
-
-
-def loaded_with(modules):
-    """Whether a fresh interpreter has jax in it after importing the modules."""
-    code = f"import {modules}, sys, json; print(json.dumps('jax' in sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    return json.loads(done.stdout)
-
-
-def test_figures_and_summary_import_no_jax():
-    modules = ", ".join(f"experiments.figures.{name}" for name in ("__main__", "flips", "headline"))
-    assert not loaded_with(f"experiments.figures, {modules}, experiments.report.summary")
-
-
-def test_the_import_check_sees_jax():
-    assert loaded_with("experiments.figures, jax")

@@ -4,11 +4,11 @@ Nothing here needs TensorFlow or a network.
 """
 
 import io
-import shutil
 
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from prepared_sets import with_fault
 
 from experiments import data
 
@@ -102,12 +102,7 @@ def test_not_prepared(tmp_path):
 
 
 def test_a_format_that_needs_tensorflow(prepared, tmp_path):
-    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
-    folder = tmp_path / "imagenet2012" / VERSION
-    info = folder / "dataset_info.json"
-    info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    for shard in folder.glob("*.array_record-*"):
-        shard.rename(shard.with_name(shard.name.replace("array_record", "tfrecord")))
+    folder = with_fault(prepared, tmp_path, "tfrecord")
     with pytest.raises(
         ValueError,
         match=rf"{VERSION} was prepared as tfrecord, which only TensorFlow can read: convert it "
@@ -141,17 +136,9 @@ def test_a_damaged_image_is_named(tmp_path):
         list(imagenet.train_batches(0, 0, 2))
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "info"])
-def test_a_damaged_shard(prepared, tmp_path, damage):
-    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
-    folder = tmp_path / "imagenet2012" / VERSION
-    (shard,) = folder.glob("*-train.array_record-*")
-    if damage == "missing":
-        shard.unlink()
-    elif damage == "cut":
-        shard.write_bytes(shard.read_bytes()[:100])
-    else:
-        (folder / "dataset_info.json").write_text("{")
+@pytest.mark.parametrize("fault", ["shard missing", "shard cut", "info cut"])
+def test_a_damaged_shard(prepared, tmp_path, fault):
+    folder = with_fault(prepared, tmp_path, fault)
     with pytest.raises(ValueError, match=rf"{folder}.* is damaged|is damaged; prepare it again"):
         list(stream(tmp_path).train_batches(0, 0, 2))
 

@@ -85,6 +85,20 @@ def test_the_check_in_a_fresh_interpreter_can_fail(tmp_path, statement, message)
     assert message in printed
 
 
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("experiments.figures.__main__, experiments.figures.headline", "jax"),
+        ("experiments.figures.flips, experiments.report.summary", "jax"),
+        ("experiments.data", "tensorflow_datasets"),
+        pytest.param("jax", "jax", marks=pytest.mark.xfail(strict=True)),  # the check can fail
+    ],
+)
+def test_imports_that_are_light(modules, heavy):
+    code, printed = run(f"import sys, {modules}\nassert {heavy!r} not in sys.modules")
+    assert code == 0, printed
+
+
 def test_the_library_never_names_experiments_tests_or_benchmarks():
     for package in ("experiments", "benchmarks", "tests"):
         assert offenders(LIBRARY, package) == []

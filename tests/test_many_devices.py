@@ -235,8 +235,9 @@ def test_a_sharded_batch_stays_where_it_is():
 # Batch norm
 
 
-def assert_is_the_global_batch_s(map_over_devices):
-    """Result, statistics and gradients of a batch norm; `map_over_devices` takes a function."""
+@pytest.mark.usefixtures("float64")
+def test_batch_norm_in_a_shard_map():
+    """Result, statistics and gradients are those of the whole batch."""
     rng = np.random.default_rng(0)
     x, dy = rng.standard_normal((2, 16, 3, 3, 6))
     graph, _, rest = nnx.split(BatchNorm(6, rngs=nnx.Rngs(0)), nnx.Param, ...)
@@ -255,16 +256,11 @@ def assert_is_the_global_batch_s(map_over_devices):
         to_params, to_x = transpose(dy)
         return y, after, to_params, to_x
 
-    actual = map_over_devices(partial(run, "data"))(params, x, dy)
-    assert_close(actual, jax.jit(partial(run, None))(params, x, dy), 1e-12)
-
-
-@pytest.mark.usefixtures("float64")
-def test_batch_norm_in_a_shard_map():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     split, whole = P("data"), P()
     specs = {"in_specs": (whole, split, split), "out_specs": (split, whole, whole, split)}
-    assert_is_the_global_batch_s(lambda f: jax.jit(jax.shard_map(f, mesh=mesh, **specs)))
+    actual = jax.jit(jax.shard_map(partial(run, "data"), mesh=mesh, **specs))(params, x, dy)
+    assert_close(actual, jax.jit(partial(run, None))(params, x, dy), 1e-12)
 
 
 # Whole training steps
@@ -284,27 +280,22 @@ class Trained:
         self.images, self.labels = rng.standard_normal((16, 8, 8, 1)), rng.integers(0, 10, 16)
         self.tx = ovsw_sgd("packed")
 
-    def gradients(self, params, statistics, images, labels, axis_name=None):
+    def step(self, params, statistics, state, images, labels):
         def loss(params):
             model = nnx.merge(self.graph, params, statistics)
-            model.set_attributes(nnx.BatchNorm, axis_name=axis_name)
             model.train()
             logits = model(images)
             one_hot = jax.nn.one_hot(labels, 10, dtype=logits.dtype)
             mean = optax.softmax_cross_entropy(logits, one_hot).mean()
             return mean, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-        return jax.value_and_grad(loss, has_aux=True)(params)
-
-    def step(self, mean, axis_name, params, statistics, state, images, labels):
-        (loss, after), gradients = mean(
-            self.gradients(params, statistics, images, labels, axis_name)
-        )
+        (value, after), gradients = jax.value_and_grad(loss, has_aux=True)(params)
         updates, state = self.tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), after, state, loss
+        return optax.apply_updates(params, updates), after, state, value
 
-    def run(self, step, params, batch):
+    def run(self, params, batch):
         """Two steps."""
+        step = jax.jit(self.step)
         carry = params, self.statistics, self.tx.init(params)
         for _ in range(2):
             *carry, loss = step(*carry, *batch)
@@ -316,14 +307,7 @@ def trained():
     """The network, and what two steps on one device make of it."""
     with jax.enable_x64(True):
         case = Trained()
-        step = jax.jit(partial(case.step, lambda tree: tree, None))
-        expected = case.run(step, case.params, (case.images, case.labels))
-        return case, jax.device_get(expected)
-
-
-def mean_gradients(tree):
-    """The mean over the devices of what each has taken of its own images."""
-    return jax.lax.pmean(tree, "data")
+        return case, jax.device_get(case.run(case.params, (case.images, case.labels)))
 
 
 @pytest.mark.usefixtures("float64")
@@ -338,23 +322,7 @@ def test_a_training_step_under_jit(trained, mesh):
 
     params = jax.tree_util.tree_map_with_path(put, case.params)
     batch = jax.device_put((case.images, case.labels), NamedSharding(mesh, P("data")))
-    step = jax.jit(partial(case.step, lambda tree: tree, None))
-    assert_close(case.run(step, params, batch), expected, 1e-11)
-
-
-@pytest.mark.long
-@pytest.mark.usefixtures("float64")
-def test_a_training_step_in_a_shard_map(trained):
-    case, expected = trained
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    step = jax.shard_map(
-        partial(case.step, mean_gradients, "data"),
-        mesh=mesh,
-        in_specs=(P(), P(), P(), P("data"), P("data")),
-        out_specs=P(),
-        check_vma=False,  # gradients are each device's own, to be averaged by hand
-    )
-    assert_close(case.run(jax.jit(step), case.params, (case.images, case.labels)), expected, 1e-11)
+    assert_close(case.run(params, batch), expected, 1e-11)
 
 
 # Flax's annotations

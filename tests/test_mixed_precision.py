@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import test_models
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
 from longer import long_but
@@ -18,15 +19,8 @@ from ovsw_jax.nn import BatchNorm, BinaryConv, BinaryDense
 
 BF16 = jnp.bfloat16
 react_conv = partial(BinaryConv, scale=ovsw.nn.mean_magnitude)
-NETWORKS = {  # network -> image, binary layers
-    ovsw.models.SmallResNet: ((8, 8, 3), 4),
-    ovsw.models.CifarResNet20: ((32, 32, 3), 18),
-    ovsw.models.CifarResNet18: ((32, 32, 3), 19),
-    ovsw.models.VGGSmall: ((32, 32, 3), 5),
-    ovsw.models.ResNet18: ((64, 64, 3), 16),
-    ovsw.models.ResNet34: ((64, 64, 3), 32),
-    partial(ovsw.models.ResNet18, block=ReActBlock): ((64, 64, 3), 16),
-}
+NETWORKS = {network: row[:2] for network, row in test_models.NETWORKS.items()}
+NETWORKS[partial(ovsw.models.ResNet18, block=ReActBlock)] = NETWORKS[ovsw.models.ResNet18]
 NAMES = [getattr(n, "__name__", "ResNet18 of ReActBlocks") for n in NETWORKS]
 every_network = pytest.mark.parametrize("network", NETWORKS, ids=NAMES)
 
