@@ -90,13 +90,6 @@ def test_ags_equals_the_oracle(gradient, weight, lam):
     assert filters == FILTERS
 
 
-@given(kernels(finite), kernels(finite), coefficients)
-def test_no_nan_comes_from_finite_inputs(gradient, weight, lam):
-    scaled, state = scale(gradient, weight, lam)
-    assert not np.any(np.isnan(scaled))
-    assert not any(np.any(np.isnan(x)) for x in state)
-
-
 @given(
     kernels(ordinary),
     kernels(ordinary),

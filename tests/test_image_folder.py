@@ -85,8 +85,9 @@ def test_modes_become_gray_or_rgb(tmp_path, mode, channels):
 
 def test_sixteen_bits_are_refused(tmp_path):
     Image.fromarray(np.full((4, 6), 1000, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(ValueError, match=r"deep\.png has more than 8 bits a channel .*convert it"):
-        image_file.decode(tmp_path / "deep.png")
+    for decode in (image_file.decode, lambda path: image_file.decode_centre(path, None, 4, 4)):
+        with pytest.raises(ValueError, match=r"deep\.png has more than 8 bits .*convert it"):
+            decode(tmp_path / "deep.png")
 
 
 def flatten(split):

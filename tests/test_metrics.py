@@ -1,6 +1,5 @@
 """Metrics and masks against the oracle's counts, in every nesting of optimizer states."""
 
-
 import chex
 import jax
 import jax.numpy as jnp
