@@ -39,6 +39,8 @@ def test_a_stored_history_tells_its_kind(kind, dtype):
     history = kind.init(jnp.array([1.0, -1.0], dtype))
     assert [k for k in KINDS.values() if k.holds(history.dtype)] == [kind]
     assert kind_of(history) is kind
+    stored = {"packed": jnp.uint16, "packed8": jnp.uint8, "ema": jnp.float32}
+    assert (history.shape, history.dtype) == ((2,), stored[kind.name])
 
 
 def test_a_stored_history_of_no_kind():
