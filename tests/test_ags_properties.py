@@ -37,6 +37,8 @@ coefficients = st.floats(1e-4, 10).map(np.float32)
 
 @functools.cache
 def jitted(axes=None):
+    """AGS of one kernel: gradient, weight, lam -> new gradient and the leaves of the state."""
+
     @jax.jit
     def update(gradient, weight, lam):
         tx = ovsw.scale_by_ags(lam, axes=axes)

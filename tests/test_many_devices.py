@@ -1,6 +1,7 @@
 """Training on eight devices equals training on one: optimizers, layers and whole steps."""
 
 import functools
+import itertools
 import re
 from functools import partial
 
@@ -125,21 +126,15 @@ def assert_placed_alike(state, params):
     assert found > len(PLACEMENTS)  # a leaf for each kernel at least
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "mesh"),
-    [
-        ("ovsw_sgd packed", "auto"),
-        ("ovsw_sgd packed8", "explicit"),
-        *(
-            pytest.param(name, mesh, marks=pytest.mark.long)
-            for name in OPTIMIZERS
-            for mesh in AXIS_TYPES
-            if (name, mesh) not in (("ovsw_sgd packed", "auto"), ("ovsw_sgd packed8", "explicit"))
-            and (mesh == "auto" or name.startswith("ovsw_sgd"))
-        ),
-    ],
-    indirect=["mesh"],
-)
+SHORT = (("ovsw_sgd packed", "auto"), ("ovsw_sgd packed8", "explicit"))
+LONG = [
+    pytest.param(name, mesh, marks=pytest.mark.long)
+    for name, mesh in itertools.product(OPTIMIZERS, AXIS_TYPES)
+    if (name, mesh) not in SHORT and (mesh == "auto" or name.startswith("ovsw_sgd"))
+]
+
+
+@pytest.mark.parametrize(("optimizer", "mesh"), [*SHORT, *LONG], indirect=["mesh"])
 def test_sharded_updates_equal_one_device_s(optimizer, mesh):
     tx = OPTIMIZERS[optimizer]()
     params = place(weights_or_gradients(0), mesh)
