@@ -35,35 +35,29 @@ CONSTANT_FILTER = 2  # its scale is rounding noise in float32; the manifest allo
 OFFICIAL_SIGNS = {"input_sign": official_input_sign, "kernel_sign": official_kernel_sign}
 
 
-def layer_arguments(data, case):
+def forward_and_backward(data, case, mode, scale, factor, dtype, signs=OFFICIAL_SIGNS):
     _, in_features, _, _, features, kernel, stride, pad, groups = map(int, data[f"{case}/geom"])
-    return in_features, {
-        "out_features": features,
-        "kernel_size": (kernel, kernel),
-        "strides": stride,
-        "padding": pad,
-        "feature_group_count": groups,
-        "use_bias": f"{case}/b" in data,
-    }
-
-
-def parameters(data, case, dtype, factor):
     params = {"latent_kernel": golden.to_hwio(data[f"{case}/w"])}
-    if f"{case}/b" in data:
+    if use_bias := f"{case}/b" in data:
         params["bias"] = data[f"{case}/b"]
     if factor is not None:
         params["filter_scale"] = factor
-    return {name: jnp.asarray(value, dtype) for name, value in params.items()}
-
-
-def forward_and_backward(data, case, mode, scale, factor, dtype, signs=OFFICIAL_SIGNS):
-    in_features, arguments = layer_arguments(data, case)
-    params = parameters(data, case, dtype, factor)
+    params = {name: jnp.asarray(value, dtype) for name, value in params.items()}
     x = jnp.asarray(np.moveaxis(data[f"{case}/x"], 1, -1), dtype)
     cotangent = jnp.asarray(np.moveaxis(data[f"{case}/ct"], 1, -1), dtype)
 
     conv = ovsw.nn.BinaryConv(
-        in_features, **arguments, **signs, scale=scale, param_dtype=dtype, rngs=nnx.Rngs(0)
+        in_features,
+        features,
+        (kernel, kernel),
+        strides=stride,
+        padding=pad,
+        feature_group_count=groups,
+        use_bias=use_bias,
+        scale=scale,
+        param_dtype=dtype,
+        **signs,
+        rngs=nnx.Rngs(0),
     )
     conv.set_attributes(deterministic=mode == "eval")
     graph, _ = nnx.split(conv)

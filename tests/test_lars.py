@@ -37,14 +37,8 @@ decays = st.sampled_from([0.0, 1e-4, 0.1])
 @functools.cache
 def jitted(variant):
     @jax.jit
-    def update(gradient, weight, velocity, learning_rate, eta, momentum, weight_decay):
-        tx = ovsw.lars_sgd(
-            learning_rate,
-            eta=eta,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            variant=variant,
-        )
+    def update(gradient, weight, velocity, numbers):
+        tx = ovsw.lars_sgd(**numbers, variant=variant)
         params = {"latent_kernel": weight}
         state = tx.init(params)._replace(velocity={"latent_kernel": velocity})
         updates, state = tx.update({"latent_kernel": gradient}, state, params)
@@ -57,9 +51,9 @@ def move(gradient, weight, velocity=None, beta=0.5, eta=0.1, m=0.9, phi=1e-4, va
     """Update of W, V after it, and the layer's rate, for one layer in float32."""
     weight = np.asarray(weight, np.float32)
     velocity = np.zeros_like(weight) if velocity is None else velocity
-    numbers = (jnp.float32(x) for x in (beta, eta, m, phi))
+    numbers = {"learning_rate": beta, "eta": eta, "momentum": m, "weight_decay": phi}
     arrays = (jnp.asarray(x, jnp.float32) for x in (gradient, weight, velocity))
-    return jax.device_get(jitted(variant)(*arrays, *numbers))
+    return jax.device_get(jitted(variant)(*arrays, jax.tree.map(jnp.float32, numbers)))
 
 
 @given(kernels(ordinary), kernels(ordinary), kernels(ordinary), decays, st.sampled_from(VARIANTS))

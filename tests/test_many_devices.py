@@ -38,10 +38,6 @@ def mesh(request):
         yield mesh
 
 
-def kernel_spec(placement, ndim):
-    return P(*[None] * (ndim - 2), *PLACEMENTS[placement])
-
-
 def assert_close(actual, expected, tolerance):
     """Equal trees: codes and counts exactly, floats to the tolerance, relative or absolute."""
     actual, expected = jax.device_get((actual, expected))
@@ -84,7 +80,8 @@ def weights_or_gradients(seed, *leading):
 def place(tree, mesh, leading=0):
     def put(path, leaf):
         placement = {"dense": "both", "head": "replicated"}.get(path[0].key, path[0].key)
-        spec = kernel_spec(placement, leaf.ndim) if leaf.ndim - leading > 1 else P()
+        spec = P(*[None] * (leaf.ndim - 2), *PLACEMENTS[placement])
+        spec = spec if leaf.ndim - leading > 1 else P()
         return jax.device_put(leaf, NamedSharding(mesh, spec))
 
     return jax.tree_util.tree_map_with_path(put, tree)
@@ -261,23 +258,19 @@ def test_batch_norm_in_a_shard_map():
 # Whole training steps
 
 
-class Trained:
-    """A small network and its training step on pure trees, in float64."""
+@pytest.fixture(scope="module")
+def trained():
+    """Two training steps of a small network, its start, and what they make of it on one device."""
+    model = ovsw.models.SmallResNet(10, in_channels=1, widths=(8,), rngs=nnx.Rngs(0))
+    graph, *state = nnx.split(model, nnx.Param, ...)
+    params, statistics = jax.tree.map(np.float64, [nnx.to_pure_dict(tree) for tree in state])
+    rng, tx = np.random.default_rng(0), ovsw_sgd("packed")
+    batch = rng.standard_normal((16, 8, 8, 1)), rng.integers(0, 10, 16)
 
-    def __init__(self):
-        model = ovsw.models.SmallResNet(10, in_channels=1, widths=(8,), rngs=nnx.Rngs(0))
-        self.graph, params, rest = nnx.split(model, nnx.Param, ...)
-        rng = np.random.default_rng(0)
-        self.params, self.statistics = (
-            jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), nnx.to_pure_dict(tree))
-            for tree in (params, rest)
-        )
-        self.images, self.labels = rng.standard_normal((16, 8, 8, 1)), rng.integers(0, 10, 16)
-        self.tx = ovsw_sgd("packed")
-
-    def step(self, params, statistics, state, images, labels):
+    @jax.jit
+    def step(params, statistics, state, images, labels):
         def loss(params):
-            model = nnx.merge(self.graph, params, statistics)
+            model = nnx.merge(graph, params, statistics)
             model.train()
             logits = model(images)
             one_hot = jax.nn.one_hot(labels, 10, dtype=logits.dtype)
@@ -285,39 +278,32 @@ class Trained:
             return mean, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
         (value, after), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, state = self.tx.update(gradients, state, params)
+        updates, state = tx.update(gradients, state, params)
         return optax.apply_updates(params, updates), after, state, value
 
-    def run(self, params, batch):
-        """Two steps."""
-        step = jax.jit(self.step)
-        carry = params, self.statistics, self.tx.init(params)
+    def run(params, batch):
+        carry = params, statistics, tx.init(params)
         for _ in range(2):
             *carry, loss = step(*carry, *batch)
         return *carry, loss
 
-
-@pytest.fixture(scope="module")
-def trained():
-    """The network, and what two steps on one device make of it."""
     with jax.enable_x64(True):
-        case = Trained()
-        return case, jax.device_get(case.run(case.params, (case.images, case.labels)))
+        return run, params, batch, jax.device_get(run(params, batch))
 
 
 @pytest.mark.usefixtures("float64")
 def test_a_training_step_under_jit(trained, mesh):
     """One kernel's filters lie on different devices; another's inputs on those of the batch."""
-    case, expected = trained
+    run, params, batch, expected = trained
     specs = {"conv1": P(None, None, None, "model"), "conv2": P(None, None, "data", None)}
 
     def put(path, leaf):
         spec = specs[path[-2].key] if path[-1].key == "latent_kernel" else P()
         return jax.device_put(leaf, NamedSharding(mesh, spec))
 
-    params = jax.tree_util.tree_map_with_path(put, case.params)
-    batch = jax.device_put((case.images, case.labels), NamedSharding(mesh, P("data")))
-    assert_close(case.run(params, batch), expected, 1e-11)
+    params = jax.tree_util.tree_map_with_path(put, params)
+    batch = jax.device_put(batch, NamedSharding(mesh, P("data")))
+    assert_close(run(params, batch), expected, 1e-11)
 
 
 # Flax's annotations

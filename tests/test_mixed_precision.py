@@ -134,15 +134,6 @@ def test_arithmetic_and_dtypes_of_every_network(network):
     assert dtypes(params) == {jnp.dtype("float32")}
 
 
-def step_of(tx):
-    @jax.jit
-    def step(gradients, state, params):
-        updates, state = tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
-
-    return step
-
-
 def example(image, size):
     rng = np.random.default_rng(1)
     # Exact in bfloat16, so that both precisions see the same images.
@@ -173,6 +164,11 @@ def test_a_training_step_without_loss_scaling(name):
 
         return jax.value_and_grad(scaled, has_aux=True)(params)
 
+    @jax.jit
+    def step(gradients, state, params):
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
     opt_state = jax.jit(tx.init)(params)
     (loss, (logits, after)), gradients = gradients_of(params, 1.0)
     leaves = [np.asarray(g) for g in jax.tree.leaves(gradients)]
@@ -184,7 +180,7 @@ def test_a_training_step_without_loss_scaling(name):
         for a, b in zip(jax.tree.leaves(scaled), leaves, strict=True):
             np.testing.assert_array_equal(a, b * np.float32(2.0**k))
 
-    new_params, new_state = step_of(tx)(gradients, opt_state, params)
+    new_params, new_state = step(gradients, opt_state, params)
     assert dtypes(new_params) == {jnp.dtype("float32")}
     assert jax.tree.map(dtype_of, new_state) == jax.tree.map(dtype_of, opt_state)
     assert dtypes(after) == dtypes(statistics) == {jnp.dtype("float32")}
