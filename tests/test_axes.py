@@ -7,15 +7,9 @@ import optax
 import oracle
 import pytest
 from flax import nnx
+from test_filter_axes import LAM, only
 
 import ovsw_jax as ovsw
-
-LAM = 0.3
-
-
-def only(shape):
-    return nnx.Dict(latent_kernel=nnx.Param(jnp.ones(shape)))
-
 
 WEIGHTS = {
     "a": {"latent_kernel": jnp.arange(1.0, 25.0).reshape(2, 3, 4), "bias": jnp.ones(4)},

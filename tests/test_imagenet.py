@@ -76,15 +76,19 @@ def test_the_default_data_folder(prepared, monkeypatch):
     assert data.load_streamed("imagenet2012", image_size=16).train_count == 6
 
 
-def test_held_out_images_are_not_trained_on(tmp_path):
+def test_held_out_images_are_not_trained_on(prepared, tmp_path):
+    """They need no validation images, and say which set it is."""
     # Its labels are not known beforehand, so a subset is drawn without regard to them.
-    prepare(tmp_path, {"train": [i % 1000 for i in range(1004)], "validation": [0]})
+    prepare(tmp_path, {"train": [i % 1000 for i in range(1004)]})
     imagenet = stream(tmp_path, train_images=1000, held_out=3)
-    assert (imagenet.train_count, imagenet.test_count) == (1000, 3)
+    assert (imagenet.train_count, imagenet.test_count, imagenet.notes) == (1000, 3, ())
     trained, tested = imagenet._train.read, imagenet._test.read
     names = {trained(i).name for i in range(1000)}
     assert len(names) == 1000
     assert not names & {tested(i).name for i in range(3)}
+    prints, others = imagenet.fingerprints(), stream(prepared).fingerprints()
+    assert prints == stream(tmp_path, held_out=2).fingerprints()
+    assert len({*prints.values(), *others.values()}) == 3  # held out are training images
 
 
 def test_not_prepared(tmp_path):
@@ -115,15 +119,6 @@ def test_without_validation_images(tmp_path):
     prepare(tmp_path, {"train": LABELS["train"]})
     with pytest.raises(ValueError, match=r"prepared without the split 'validation': prepare it ag"):
         stream(tmp_path)
-
-
-def test_held_out_images_need_no_validation_images_and_say_which_set_it_is(prepared, tmp_path):
-    prepare(tmp_path, {"train": [i % 1000 for i in range(1003)]})
-    imagenet = stream(tmp_path, held_out=3)
-    assert (imagenet.train_count, imagenet.test_count, imagenet.notes) == (1000, 3, ())
-    prints, others = imagenet.fingerprints(), stream(prepared).fingerprints()
-    assert prints == stream(tmp_path, held_out=2).fingerprints()
-    assert len({*prints.values(), *others.values()}) == 3  # held out are training images
 
 
 def test_a_damaged_image_is_named(tmp_path):
