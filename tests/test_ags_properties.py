@@ -75,7 +75,8 @@ def test_no_filter_above_the_clamps_is_left_below_the_floor(gradient, weight, la
     kernels(ordinary | finite), kernels(ordinary | finite), coefficients | st.just(np.float32(0))
 )
 def test_filters_at_or_above_the_floor_keep_every_bit(gradient, weight, lam):
-    scaled, _ = scale(gradient, weight, lam)
+    scaled, (_, rescaled, *_) = scale(gradient, weight, lam)
+    assert lam > 0 or rescaled == 0
     ratio = oracle.ags(gradient, weight, lam, axes=(0,)).ratio
     kept = (ratio > lam * (1 + 1e-5)) | (norms(weight) > 2 * LARGEST_NORM)
     np.testing.assert_array_equal(bits(scaled)[:, kept], bits(gradient)[:, kept])
