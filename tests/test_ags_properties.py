@@ -37,6 +37,8 @@ coefficients = st.floats(1e-4, 10).map(np.float32)
 
 @functools.cache
 def jitted(axes=None):
+    """AGS of one kernel: gradient, weight, lam -> new gradient and the leaves of the state."""
+
     @jax.jit
     def update(gradient, weight, lam):
         tx = ovsw.scale_by_ags(lam, axes=axes)
@@ -69,9 +71,12 @@ def test_no_filter_above_the_clamps_is_left_below_the_floor(gradient, weight, la
     assert np.all(ratio[covered] >= lam * (1 - 1e-5))
 
 
-@given(kernels(ordinary | finite), kernels(ordinary | finite), coefficients)
+@given(
+    kernels(ordinary | finite), kernels(ordinary | finite), coefficients | st.just(np.float32(0))
+)
 def test_filters_at_or_above_the_floor_keep_every_bit(gradient, weight, lam):
-    scaled, _ = scale(gradient, weight, lam)
+    scaled, (_, rescaled, *_) = scale(gradient, weight, lam)
+    assert lam > 0 or rescaled == 0
     ratio = oracle.ags(gradient, weight, lam, axes=(0,)).ratio
     kept = (ratio > lam * (1 + 1e-5)) | (norms(weight) > 2 * LARGEST_NORM)
     np.testing.assert_array_equal(bits(scaled)[:, kept], bits(gradient)[:, kept])
@@ -88,20 +93,6 @@ def test_ags_equals_the_oracle(gradient, weight, lam):
     assert filters == FILTERS
 
 
-@given(kernels(finite), kernels(finite), coefficients)
-def test_no_nan_comes_from_finite_inputs(gradient, weight, lam):
-    scaled, state = scale(gradient, weight, lam)
-    assert not np.any(np.isnan(scaled))
-    assert not any(np.any(np.isnan(x)) for x in state)
-
-
-@given(kernels(finite), kernels(finite), coefficients, st.integers(0, FILTERS - 1))
-def test_a_zero_filter_stays_exactly_zero(gradient, weight, lam, chosen):
-    gradient[:, chosen] = 0
-    scaled, _ = scale(gradient, weight, lam)
-    np.testing.assert_array_equal(scaled[:, chosen], 0)
-
-
 @given(
     kernels(ordinary),
     kernels(ordinary),
@@ -116,13 +107,6 @@ def test_a_filter_that_is_not_finite_passes_and_touches_no_other(gradient, weigh
     others = np.arange(FILTERS) != bad
     np.testing.assert_array_equal(bits(scaled)[:, bad], bits(gradient)[:, bad])
     np.testing.assert_array_equal(bits(scaled)[:, others], bits(clean)[:, others])
-
-
-@given(kernels(ordinary | finite), kernels(ordinary | finite))
-def test_lam_0_changes_nothing(gradient, weight):
-    scaled, state = scale(gradient, weight, 0.0)
-    np.testing.assert_array_equal(bits(scaled), bits(gradient))
-    assert state[1] == 0
 
 
 def test_a_filter_exactly_at_the_floor_is_not_rescaled():
@@ -145,18 +129,6 @@ def test_kernels_of_one_to_five_axes(shape):
     np.testing.assert_allclose(scaled, expected.gradient, rtol=1e-5)
     assert rescaled == pytest.approx(expected.rescaled.mean())
     assert filters == shape[-1]
-
-
-@pytest.mark.parametrize("axes", [(1, 2, 3), (-4, -3, -2), [3, 1, 2]])
-def test_a_stack_of_layers_equals_its_layers(axes):
-    rng = np.random.default_rng(5)
-    weight = rng.standard_normal((6, 3, 3, 2, 4)).astype(np.float32)
-    size = 10.0 ** rng.uniform(-3, 0, (6, 1, 1, 1, 4))
-    gradient = (rng.standard_normal(weight.shape) * size).astype(np.float32)
-    stacked, _ = scale(gradient, weight, 0.04, tuple(axes))
-    for layer in range(6):
-        alone, _ = scale(gradient[layer], weight[layer], 0.04)
-        np.testing.assert_allclose(stacked[layer], alone, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float64])

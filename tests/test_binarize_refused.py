@@ -20,49 +20,39 @@ class Conv3x3(nnx.Conv):
         super().__init__(*args, (3, 3), **kwargs)
 
 
+def conv(make=nnx.Conv, **options):
+    return make(4, 4, (3,), **options, rngs=nnx.Rngs(0))
+
+
+def linear(seed=0, **options):
+    return nnx.Linear(4, 4, **options, rngs=nnx.Rngs(seed))
+
+
+def stacked():
+    return nnx.vmap(linear)(jax.random.split(jax.random.key(0), 2))
+
+
 REFUSED = {
-    r"it has a mask, and a masked weight is 0.*Train it without": lambda: nnx.Conv(
-        4, 4, (3,), mask=jnp.ones((3, 4, 4)), rngs=nnx.Rngs(0)
+    r"it has a mask, and a masked weight is 0.*Train it without": partial(
+        conv, mask=jnp.ones((3, 4, 4))
     ),
-    r"input_dilation=2 puts zeros between.*Resize": lambda: nnx.Conv(
-        4, 4, (3,), input_dilation=2, rngs=nnx.Rngs(0)
+    r"input_dilation=2 puts zeros between.*Resize": partial(conv, input_dilation=2),
+    r"its own conv_general_dilated, which binary layers don't take": partial(
+        conv, conv_general_dilated=partial(jax.lax.conv_general_dilated)
     ),
-    r"its own conv_general_dilated, which binary layers don't take": lambda: nnx.Conv(
-        4, 4, (3,), conv_general_dilated=partial(jax.lax.conv_general_dilated), rngs=nnx.Rngs(0)
-    ),
-    r"its own dot_general": lambda: nnx.Linear(
-        4, 4, dot_general=partial(jax.lax.dot_general), rngs=nnx.Rngs(0)
-    ),
-    r"its own promote_dtype": lambda: nnx.Linear(
-        4, 4, promote_dtype=lambda a, dtype: a, rngs=nnx.Rngs(0)
-    ),
-    r"its own preferred_element_type": lambda: nnx.Conv(
-        4, 4, (3,), preferred_element_type=jnp.float32, rngs=nnx.Rngs(0)
-    ),
-    r"kernel has shape \(2, 4, 4\) instead of \(4, 4\): it is stacked.*in the function": lambda: (
-        nnx.vmap(lambda key: nnx.Linear(4, 4, rngs=nnx.Rngs(key)))(
-            jax.random.split(jax.random.key(0), 2)
-        )
-    ),
-    r"kernel has dtype complex64.*real floating-point": lambda: nnx.Linear(
-        4, 4, param_dtype=jnp.complex64, rngs=nnx.Rngs(0)
-    ),
-    r"padding='SAME_LOWER' is unknown": lambda: nnx.Conv(
-        4, 4, (3,), padding="SAME_LOWER", rngs=nnx.Rngs(0)
-    ),
-    r"Standardised has a __call__ of its own.*by hand": lambda: Standardised(
-        4, 4, (3,), rngs=nnx.Rngs(0)
-    ),
+    r"its own dot_general": partial(linear, dot_general=partial(jax.lax.dot_general)),
+    r"its own promote_dtype": partial(linear, promote_dtype=lambda a, dtype: a),
+    r"its own preferred_element_type": partial(conv, preferred_element_type=jnp.float32),
+    r"kernel has shape \(2, 4, 4\) instead of \(4, 4\): it is stacked.*in the function": stacked,
+    r"kernel has dtype complex64.*real floating-point": partial(linear, param_dtype=jnp.complex64),
+    r"padding='SAME_LOWER' is unknown": partial(conv, padding="SAME_LOWER"),
+    r"Standardised has a __call__ of its own.*by hand": partial(conv, Standardised),
 }
 
 
 @pytest.mark.parametrize("message", REFUSED)
 def test_layers_that_no_binary_layer_can_stand_for(message):
-    model = nnx.Dict(
-        first=nnx.Linear(4, 4, rngs=nnx.Rngs(0)),
-        inner=nnx.List([REFUSED[message]()]),
-        last=nnx.Linear(4, 4, rngs=nnx.Rngs(0)),
-    )
+    model = nnx.Dict(first=linear(), inner=nnx.List([REFUSED[message]()]), last=linear())
     text = rf"inner/0 \(\w+\) can't be made binary: .*{message}.*where=.*\('inner', 0\)"
     with pytest.raises(ValueError, match=text):
         ovsw.binarize(model)
@@ -103,7 +93,7 @@ def test_a_class_that_is_not_made_as_a_sign_is(sign):
 
 
 def test_precision_is_refused_only_where_it_matters():
-    layer = nnx.Linear(4, 4, precision="highest", rngs=nnx.Rngs(0))
+    layer = linear(precision="highest")
     assert isinstance(ovsw.binarize(layer, where=lambda *_: True), ovsw.nn.BinaryDense)
     with pytest.raises(ValueError, match=r"precision=highest matters for real op.*input_sign=None"):
         ovsw.binarize(layer, where=lambda *_: True, input_sign=None)

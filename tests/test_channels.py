@@ -1,5 +1,7 @@
 """Modules with parameters for each channel: learned thresholds, PReLU, RPReLU."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,6 @@ from hypothesis import strategies as st
 import ovsw_jax as ovsw
 from tests.layer_oracle import numpy_sign, slopes
 
-MODULES = ("LearnedThresholdSign", "PReLU", "RPReLU")
 FEATURES = 3
 
 
@@ -28,18 +29,18 @@ def numpy_threshold_sign(x, threshold):
     return numpy_sign(x - threshold)
 
 
-ORACLES = dict(zip(MODULES, (numpy_threshold_sign, numpy_prelu, numpy_rprelu), strict=True))
+ORACLES = {
+    "LearnedThresholdSign": numpy_threshold_sign,
+    "PReLU": numpy_prelu,
+    "RPReLU": numpy_rprelu,
+}
 
 
 def parameters(name, seed, dtype=jnp.float32):
-    """Random parameters by name, as the module names them."""
-    shapes = {
-        "LearnedThresholdSign": ["threshold"],
-        "PReLU": ["negative_slope"],
-        "RPReLU": ["negative_slope", "shift_in", "shift_out"],
-    }
+    """Random parameters by name, as the module and its oracle name them."""
+    _, *names = inspect.signature(ORACLES[name]).parameters
     rng = np.random.default_rng(seed)
-    return {key: jnp.asarray(rng.normal(size=FEATURES), dtype) for key in shapes[name]}
+    return {key: jnp.asarray(rng.normal(size=FEATURES), dtype) for key in names}
 
 
 def apply_nnx(name, params, x):
@@ -55,7 +56,7 @@ APPLY = {"nnx": apply_nnx, "linen": apply_linen}
 
 
 @given(
-    name=st.sampled_from(MODULES),
+    name=st.sampled_from(list(ORACLES)),
     make=st.sampled_from(sorted(APPLY)),
     dtype=st.sampled_from([jnp.float32, jnp.bfloat16]),
     seed=st.integers(0, 2**31),
@@ -125,7 +126,7 @@ def test_thresholds_are_finer_than_bfloat16():
     assert float(y[0, 0]) == -1
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", ORACLES)
 def test_where_parameters_start(name):
     start = {"threshold": 0, "shift_in": 0, "shift_out": 0, "negative_slope": 0.25}
     module = getattr(ovsw.nn, name)(FEATURES, rngs=nnx.Rngs(0), param_dtype=jnp.bfloat16)
@@ -151,7 +152,7 @@ def test_slopes_start_where_they_are_told(name):
         assert y.tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", ORACLES)
 def test_nan_shows_in_gradients(name):
     x = jnp.asarray([[jnp.nan, 1.0, 1.0]])
     dx = jax.grad(lambda x: apply_nnx(name, parameters(name, 0), x).sum())(x)
@@ -160,7 +161,7 @@ def test_nan_shows_in_gradients(name):
     assert not np.isnan(forward[0, 1:]).any()
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", ORACLES)
 @pytest.mark.parametrize("shape", [(2, 4), (2, 1), ()])
 def test_channels_that_do_not_fit(name, shape):
     message = r"input of shape \(.*\) does not fit 3 channels: its last axis must have size 3"
@@ -168,7 +169,7 @@ def test_channels_that_do_not_fit(name, shape):
         getattr(ovsw.nn, name)(FEATURES)(jnp.ones(shape))
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", ORACLES)
 def test_integers_are_refused(name):
     message = r"input has dtype int32; .* Convert it, e.g. to float32"
     with pytest.raises(TypeError, match=message):

@@ -71,10 +71,14 @@ def write_archive(path, folder, files):
     return path
 
 
+def prepare_archive(which, tmp_path, files):
+    archive = write_archive(tmp_path / which.archive, which.folder, files)
+    return prepare.prepare(which.name, archive, data_dir=tmp_path / "tfds")
+
+
 def test_archive_is_read_by_the_stock_builder(which, tmp_path):
     files, splits = archive_files(which)
-    archive = write_archive(tmp_path / which.archive, which.folder, files)
-    folder, _ = prepare.prepare(which.name, archive, data_dir=tmp_path / "tfds")
+    folder, _ = prepare_archive(which, tmp_path, files)
     stock = tfds.builder(which.name, data_dir=tmp_path / "tfds")
     assert str(folder) == stock.data_dir
     for split, (images, labels) in splits.items():
@@ -147,9 +151,8 @@ def test_damaged_archive(cifar10, tmp_path, damage, message):
         content = files.pop(file)
         if change is not None:
             files[file] = change(content)
-    archive = write_archive(tmp_path / cifar10.archive, cifar10.folder, files)
     with pytest.raises(ValueError, match=message):
-        prepare.prepare("cifar10", archive, data_dir=tmp_path / "tfds")
+        prepare_archive(cifar10, tmp_path, files)
 
 
 @pytest.mark.parametrize("kind", ["cut", "flipped bit", "no archive", "empty", "damaged xz"])

@@ -134,29 +134,29 @@ def test_training_afterwards_is_that_of_the_other_kind(other, back):
     assert opt_state.count == expected_state.count
 
 
-CHAIN_KINDS = {
-    "alone": lambda sad: sad,
-    "chain": lambda sad: optax.chain(ovsw.ags(), sad, optax.sgd(0.1, momentum=0.9)),
-    "MultiSteps": lambda sad: optax.MultiSteps(optax.chain(sad, optax.sgd(0.1)), 1),
-    "apply_if_finite": lambda sad: optax.apply_if_finite(optax.chain(sad, optax.sgd(0.1)), 3),
-    "masked": lambda sad: optax.chain(optax.masked(sad, ovsw.latent_mask), optax.sgd(0.1)),
-    "partition": lambda sad: optax.partition(
-        {"binary": optax.chain(sad, optax.sgd(0.1)), "real": optax.adam(0.01)},
-        lambda params: jax.tree.map(
-            lambda latent: "binary" if latent else "real", ovsw.latent_mask(params)
-        ),
+def sad(state):
+    return ovsw.sad(0.02, **FLIPS, state=state)
+
+
+def by_label(params):
+    return jax.tree.map(lambda latent: "binary" if latent else "real", ovsw.latent_mask(params))
+
+
+WRAPPERS = {
+    "alone": sad,
+    "chain": lambda state: optax.chain(ovsw.ags(), sad(state), optax.sgd(0.1, momentum=0.9)),
+    "MultiSteps": lambda state: optax.MultiSteps(optax.chain(sad(state), optax.sgd(0.1)), 1),
+    "apply_if_finite": lambda state: optax.apply_if_finite(
+        optax.chain(sad(state), optax.sgd(0.1)), 3
+    ),
+    "masked": lambda state: optax.chain(optax.masked(sad(state), ovsw.latent_mask), optax.sgd(0.1)),
+    "partition": lambda state: optax.partition(
+        {"binary": optax.chain(sad(state), optax.sgd(0.1)), "real": optax.adam(0.01)}, by_label
+    ),
+    "inject_hyperparams": lambda state: optax.inject_hyperparams(ovsw.sad, static_args=("state",))(
+        0.02, **FLIPS, state=state
     ),
 }
-
-
-def injected(state):
-    return optax.inject_hyperparams(ovsw.sad, static_args=("state",))(0.02, **FLIPS, state=state)
-
-
-def nested(name, state):
-    if name == "inject_hyperparams":
-        return injected(state)
-    return CHAIN_KINDS[name](ovsw.sad(0.02, **FLIPS, state=state))
 
 
 def params_and_gradients(steps, dtype=np.float32):
@@ -178,10 +178,10 @@ def train(tx, params, opt_state, gradients):
     return jax.lax.scan(step, (params, opt_state), gradients)[0]
 
 
-@pytest.mark.parametrize("name", long_but([*CHAIN_KINDS, "inject_hyperparams"], "partition"))
+@pytest.mark.parametrize("name", long_but(WRAPPERS, "partition"))
 def test_training_goes_on_under_every_wrapper(name):
     params, gradients = params_and_gradients(12)
-    txs = {state: nested(name, state) for state in ("packed", "ema")}
+    txs = {state: WRAPPERS[name](state) for state in ("packed", "ema")}
     first = jax.tree.map(lambda g: g[:6], gradients)
     rest = jax.tree.map(lambda g: g[6:], gradients)
     start = train(txs["packed"], params, txs["packed"].init(params), first)
@@ -198,16 +198,8 @@ def test_training_goes_on_under_every_wrapper(name):
         chex.assert_trees_all_equal(mask(opt_state), mask(expected_state))
 
 
-class Net(nnx.Module):
-    def __init__(self, rngs):
-        self.dense = ovsw.nn.BinaryDense(6, 4, rngs=rngs)
-
-    def __call__(self, x):
-        return self.dense(x)
-
-
 def test_the_state_of_an_nnx_optimizer():
-    model = Net(nnx.Rngs(0))
+    model = ovsw.nn.BinaryDense(6, 4, rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 6)), jnp.float32)
 
     def step(optimizer):
@@ -215,8 +207,7 @@ def test_the_state_of_an_nnx_optimizer():
         optimizer.update(model, grads)
 
     def make(state):
-        tx = optax.chain(ovsw.sad(0.02, **FLIPS, state=state), optax.sgd(0.5))
-        return nnx.Optimizer(model, tx, wrt=nnx.Param)
+        return nnx.Optimizer(model, optax.chain(sad(state), optax.sgd(0.5)), wrt=nnx.Param)
 
     packed, ema = make("packed"), make("ema")
     for _ in range(3):

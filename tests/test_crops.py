@@ -161,13 +161,3 @@ def test_odd_metadata_is_no_warning(tmp_path):
     image_file.silence_pillow()
     assert image_file.decode_centre(tmp_path / "a.jpg", None, 8, 8).shape == (8, 8, 3)
     assert image_file.decode(tmp_path / "a.jpg").shape == (30, 40, 3)
-
-
-def test_limits_hold_for_crops_too(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    data = encoded(Image.new("RGB", (40, 30)), "PNG")
-    with pytest.raises(ValueError, match=r"^a announces more pixels than the limit .*\(1,000\): m"):
-        image_file.decode_centre(data, "a", 8, 8)
-    deep = encoded(Image.fromarray(np.full((4, 6), 1000, np.uint16)), "PNG")
-    with pytest.raises(ValueError, match=r"^b has more than 8 bits a channel"):
-        image_file.decode_crop(deep, "b", lambda w, h: (0, 0, 6, 4), 8)

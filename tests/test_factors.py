@@ -118,13 +118,3 @@ def test_factor_that_is_a_function(make):
         gradients.append(jax.grad(lambda w, s=scale: apply(s, w).sum())(kernel))
     through_factor = products.sum(0) * numpy_sign(np.asarray(kernel)) / 3
     np.testing.assert_allclose(gradients[1] - gradients[0], through_factor, rtol=1e-5, atol=1e-6)
-
-
-def test_factor_of_another_shape_is_refused():
-    message = r"scale=.*sum.* gave factors of shape \(\) for a kernel of shape \(3, 2\): .*\(2,\)"
-    with pytest.raises(ValueError, match=message):
-        ovsw.nn.BinaryDense(3, 2, scale=jnp.sum, rngs=nnx.Rngs(0))(jnp.ones((1, 3)))
-    with pytest.raises(ValueError, match=message):
-        ovsw.linen.BinaryDense(2, scale=jnp.sum).init(
-            jax.random.key(0), jnp.ones((1, 3)), train=True
-        )

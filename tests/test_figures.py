@@ -1,11 +1,7 @@
 """Figures: what they plot is what the run measured, on any run, with every label readable."""
 
 import itertools
-import json
 import statistics
-import subprocess
-import sys
-from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
@@ -18,13 +14,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle, StepPatch
 from matplotlib.text import Text
 from PIL import Image
+from test_figures_of_odd_runs import run_of
 
 from experiments import figures
 from experiments.figures import __main__ as command_line
 from experiments.figures import convergence, flips, headline, never_flipped, style
 from experiments.run.reader import read_run
 
-REPOSITORY = Path(__file__).parents[1]
 MAIN_FIGURES = ["headline", "convergence", "flips", "never_flipped"]
 
 
@@ -121,19 +117,14 @@ def test_a_single_seed_has_no_spread(resnet20):
 
 
 def test_headline_ticks_stay_where_an_accuracy_can_be(tmp_path):
-    folder = synthetic_run.write_run(tmp_path, epochs=1)
-    rows = [row | {"test_top1": 1.0} for row in synthetic_run.read_rows(folder)]
-    synthetic_run.write_rows(folder, rows)
+    folder = run_of(tmp_path, lambda rows: [r | {"test_top1": 1.0} for r in rows], epochs=1)
     axes = headline.figure(read_run(folder)).axes[1]
     assert max(axes.get_xticks()) == pytest.approx(100)
     assert axes.get_xlim()[1] > 100
 
 
 def test_a_top1_axis_that_reaches_zero_starts_there_and_does_not_deny_it(tmp_path):
-    folder = synthetic_run.write_run(tmp_path, epochs=1)
-    rows = synthetic_run.read_rows(folder)
-    rows[0]["test_top1"] = 0.02
-    synthetic_run.write_rows(folder, rows)
+    folder = run_of(tmp_path, lambda rows: rows[0].update(test_top1=0.02), epochs=1)
     axes = headline.figure(read_run(folder)).axes[1]
     assert axes.get_xlim()[0] == 0
     assert axes.get_xlabel() == "Test top-1 (%)"
@@ -163,10 +154,12 @@ def test_convergence_plots_mean_and_std_over_seeds(digits, panel, key, factor):
 
 @pytest.mark.parametrize(("last_loss", "scale"), [(0.1, "linear"), (0.005, "log")])
 def test_a_loss_that_falls_far_gets_a_log_axis_that_says_so(tmp_path, last_loss, scale):
-    folder = synthetic_run.write_run(tmp_path, seeds=(0,), epochs=3)
     losses = {1: 2.0, 2: 0.3, 3: last_loss}
-    rows = [row | {"loss": losses[row["epoch"]]} for row in synthetic_run.read_rows(folder)]
-    synthetic_run.write_rows(folder, rows)
+
+    def change(rows):
+        return [row | {"loss": losses[row["epoch"]]} for row in rows]
+
+    folder = run_of(tmp_path, change, seeds=(0,), epochs=3)
     axes = convergence.figure(read_run(folder)).axes[0]
     assert axes.get_yscale() == scale
     assert ("log scale" in axes.get_ylabel()) == (scale == "log")
@@ -317,21 +310,3 @@ def test_the_command_says_what_is_no_run_folder(tmp_path):
     assert "not a run folder" in str(stop.value)
     with pytest.raises(SystemExit, match="at least one run folder"):
         command_line.main(())
-
-
-def loaded_with(modules):
-    """Whether a fresh interpreter has jax in it after importing the modules."""
-    code = f"import {modules}, sys, json; print(json.dumps('jax' in sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    return json.loads(done.stdout)
-
-
-def test_figures_and_summary_import_no_jax():
-    modules = ", ".join(f"experiments.figures.{name}" for name in ("__main__", "flips", "headline"))
-    assert not loaded_with(f"experiments.figures, {modules}, experiments.report.summary")
-
-
-def test_the_import_check_sees_jax():
-    assert loaded_with("experiments.figures, jax")

@@ -84,11 +84,7 @@ STACKS = {
     "two axes, of rank 4": (lambda: stack(dense, 7, 3), (0, 1), (0,)),
     "a layer of one": (lambda: stack(dense, 1), (0,), (0,)),
     "heads": (lambda: renamed(nnx.LinearGeneral(4, (2, 3), rngs=nnx.Rngs(0))), (), (0,)),
-    "stacked heads": (
-        lambda: stack(heads_out, 7),
-        (0,),
-        (0, 1),
-    ),
+    "stacked heads": (lambda: stack(heads_out, 7), (0,), (0, 1)),
     "a user's": (lambda: stack(Own, 7), (0,), (1,)),
 }
 

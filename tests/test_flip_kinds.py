@@ -7,8 +7,8 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
+from flip_runs import averages
 from jax import lax
 
 import ovsw_jax as ovsw
@@ -39,6 +39,8 @@ def test_a_stored_history_tells_its_kind(kind, dtype):
     history = kind.init(jnp.array([1.0, -1.0], dtype))
     assert [k for k in KINDS.values() if k.holds(history.dtype)] == [kind]
     assert kind_of(history) is kind
+    stored = {"packed": jnp.uint16, "packed8": jnp.uint8, "ema": jnp.float32}
+    assert (history.shape, history.dtype) == ((2,), stored[kind.name])
 
 
 def test_a_stored_history_of_no_kind():
@@ -65,27 +67,24 @@ def lived(kind):
 
     start = tx.init({"latent_kernel": jnp.asarray(signs[0])})
     state, silent = jax.jit(lambda s: lax.scan(step, start, s))(signs)
-    tracker, averages = oracle.FlipTracker(MU), []
-    for sign in signs:
-        tracker.update(sign)
-        averages.append(tracker.ema)
-    return state, np.asarray(silent), np.array(averages), ~tracker.ever_flipped, signs[-1] > 0
+    ema, _, never = averages(signs > 0, MU)
+    return state, np.asarray(silent), ema, never[-1], signs[-1] > 0
 
 
 def test_it_follows_the_average(kind, lived):
-    state, silent, averages, never, positive = lived
+    state, silent, ema, never, positive = lived
     history = state.history["latent_kernel"]
     assert history.shape == (WEIGHTS,)
     np.testing.assert_array_equal(kind.never_flipped(history), never)
     np.testing.assert_array_equal(kind.last_sign_positive(history), positive)
-    clear = np.abs(np.log(np.maximum(averages, 1e-30) / SIGMA)) > GRID
+    clear = np.abs(np.log(np.maximum(ema, 1e-30) / SIGMA)) > GRID
     assert 0.1 < np.mean(silent[clear]) < 0.9
-    np.testing.assert_array_equal(silent[clear], (averages < SIGMA)[clear])
+    np.testing.assert_array_equal(silent[clear], (ema < SIGMA)[clear])
 
     stored = np.asarray(kind.average(history, state.phase), np.float64)
     np.testing.assert_array_equal(stored == 0, never)
-    held = averages[-1] > 0.1 * SIGMA
-    np.testing.assert_allclose(np.log(stored[held]), np.log(averages[-1][held]), atol=GRID)
+    held = ema[-1] > 0.1 * SIGMA
+    np.testing.assert_allclose(np.log(stored[held]), np.log(ema[-1][held]), atol=GRID)
 
 
 def test_limits_of_the_threshold(kind, lived):

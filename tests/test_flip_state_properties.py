@@ -135,21 +135,6 @@ def test_a_weight_whose_average_equals_the_threshold_is_not_silent():
     assert silent[:5, 0].tolist() == [True, True, False, True, True]
 
 
-def test_a_weight_that_never_flipped_is_silent_at_any_threshold():
-    # A schedule may leave the range that packed state holds, but S = 0 is below any threshold.
-    positive = np.ones((STEPS, len(CHANCES)), bool)
-    silent, _, _ = observe("packed", positive, 0.9, np.geomspace(1e-1, 1e-12, STEPS))
-    assert np.all(silent)
-
-
-@pytest.mark.parametrize("state", ["packed", "ema"])
-def test_an_old_flip_is_never_forgotten(state):
-    positive = np.tile(np.arange(STEPS)[:, None] >= 1, (1, len(CHANCES)))
-    silent, never_flipped, _ = observe(state, positive, 0.5, 1e-4)
-    assert np.all(silent[-1])
-    assert not np.any(never_flipped[-1])
-
-
 @pytest.mark.parametrize("state", ["packed", "ema"])
 def test_zero_counts_as_positive(state):
     tx = ovsw.track_flip_state(state=state)
@@ -174,43 +159,6 @@ def test_weights_loaded_after_init_are_no_flip(state):
     _, flip_state = tx.update(loaded, flip_state, {"latent_kernel": jnp.ones((3, 2))})
     assert flip_state.flip_ratio["latent_kernel"] == 1
     assert not jnp.any(ovsw.never_flipped_mask(flip_state)["latent_kernel"])
-
-
-@pytest.mark.parametrize("shape", [(7,), (5, 6), (3, 4, 5), (3, 3, 2, 4), (2, 3, 3, 2, 4)])
-@pytest.mark.parametrize(
-    ("dtype", "average_dtype"),
-    [("float32", "float32"), ("bfloat16", "float32"), ("float16", "float32"), ("float64",) * 2],
-)
-def test_history_has_the_shape_of_the_weights_and_its_own_dtype(shape, dtype, average_dtype):
-    with jax.enable_x64(dtype == "float64"):
-        params = {"latent_kernel": jax.ShapeDtypeStruct(shape, dtype)}
-        for state, expected in (("packed", "uint16"), ("ema", average_dtype)):
-            tx = ovsw.track_flip_state(state=state)
-            _, flip_state = jax.eval_shape(lambda p, tx=tx: tx.update(p, tx.init(p), p), params)
-            history = flip_state.history["latent_kernel"]
-            assert (history.shape, history.dtype) == (shape, expected)
-            masks = jax.eval_shape(ovsw.silent_mask, flip_state)
-            assert masks["latent_kernel"].shape == shape
-
-
-@given(st.floats(0, 1, width=16), seeds)
-def test_sad_adds_tau_w_to_the_silent_weights_only(tau, seed):
-    rng = np.random.default_rng(seed)
-    weight = rng.standard_normal((6, 4)).astype(np.float32)
-    gradient = rng.standard_normal((6, 4)).astype(np.float32)
-    flipped = rng.random((6, 4)) < 0.5
-    tx = ovsw.silence_aware_decay(tau)
-    before = {"latent_kernel": jnp.asarray(np.where(flipped, -weight, weight))}
-    after, grads = {"latent_kernel": jnp.asarray(weight)}, {"latent_kernel": jnp.asarray(gradient)}
-
-    updates, state = tx.update(grads, tx.init(before), before)
-    every = oracle.sad(gradient, before["latent_kernel"], True, tau)
-    np.testing.assert_allclose(updates["latent_kernel"], every, rtol=1e-6, atol=1e-6)
-    updates, _ = tx.update(grads, state, after)
-    woken = oracle.sad(gradient, weight, ~flipped, tau)
-    np.testing.assert_allclose(updates["latent_kernel"], woken, rtol=1e-6, atol=1e-6)
-    kept = np.asarray(updates["latent_kernel"])[flipped]
-    np.testing.assert_array_equal(kept, gradient[flipped])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, 0.0])

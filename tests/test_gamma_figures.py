@@ -105,7 +105,6 @@ def test_gamma_flips_show_every_layer_from_dark_to_light_and_the_total_in_black(
     run = read_run(gamma)
     fig = gamma_flips.figure(run, "ovsw")
     assert len(fig.axes) == 16
-    layers = ["stem", *synthetic_run.DIGITS_LAYERS, "out/conv", "out/dense"]
     layers = run.layers(run.arms[0])
     for axes, (init, scale) in zip(
         fig.axes, itertools.product(("normal", "uniform"), synthetic_sweep.GAMMAS), strict=True

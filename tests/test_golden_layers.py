@@ -4,6 +4,8 @@ The official sign gives 0 at 0. The layers take their signs as arguments, so we 
 that do the same, and check apart from that what sign(0) = +1 changes.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,41 +28,36 @@ CASES = (
     "dw3s1p1",
     "k3s1p1_bias",
 )
+SCALES = {"getscale": "standardized", "sf": "learned", "sf2": "learned"}
 CONSTANT_FILTER = 2  # its scale is rounding noise in float32; the manifest allows 1e-4
 
 
 OFFICIAL_SIGNS = {"input_sign": official_input_sign, "kernel_sign": official_kernel_sign}
 
 
-def layer_arguments(data, case):
+def forward_and_backward(data, case, mode, scale, factor, dtype, signs=OFFICIAL_SIGNS):
     _, in_features, _, _, features, kernel, stride, pad, groups = map(int, data[f"{case}/geom"])
-    return in_features, {
-        "out_features": features,
-        "kernel_size": (kernel, kernel),
-        "strides": stride,
-        "padding": pad,
-        "feature_group_count": groups,
-        "use_bias": f"{case}/b" in data,
-    }
-
-
-def parameters(data, case, dtype, factor):
     params = {"latent_kernel": golden.to_hwio(data[f"{case}/w"])}
-    if f"{case}/b" in data:
+    if use_bias := f"{case}/b" in data:
         params["bias"] = data[f"{case}/b"]
     if factor is not None:
         params["filter_scale"] = factor
-    return {name: jnp.asarray(value, dtype) for name, value in params.items()}
-
-
-def forward_and_backward(data, case, mode, scale, factor, dtype, signs=OFFICIAL_SIGNS):
-    in_features, arguments = layer_arguments(data, case)
-    params = parameters(data, case, dtype, factor)
+    params = {name: jnp.asarray(value, dtype) for name, value in params.items()}
     x = jnp.asarray(np.moveaxis(data[f"{case}/x"], 1, -1), dtype)
     cotangent = jnp.asarray(np.moveaxis(data[f"{case}/ct"], 1, -1), dtype)
 
     conv = ovsw.nn.BinaryConv(
-        in_features, **arguments, **signs, scale=scale, param_dtype=dtype, rngs=nnx.Rngs(0)
+        in_features,
+        features,
+        (kernel, kernel),
+        strides=stride,
+        padding=pad,
+        feature_group_count=groups,
+        use_bias=use_bias,
+        scale=scale,
+        param_dtype=dtype,
+        **signs,
+        rngs=nnx.Rngs(0),
     )
     conv.set_attributes(deterministic=mode == "eval")
     graph, _ = nnx.split(conv)
@@ -104,38 +101,30 @@ def precision(dtype):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("mode", ["train", "eval"])
-@pytest.mark.parametrize("case", CASES)
-def test_standardized_factor(case, mode, dtype):
+@pytest.mark.parametrize(
+    ("case", "key"), [*itertools.product(CASES, ["getscale", "sf"]), ("k3s1p1", "sf2")]
+)
+def test_results_and_gradients(case, key, mode, dtype):
     data = golden.load("layer_forward_backward")
-    prefix = f"{case}/getscale/{mode}/{precision(dtype)}"
+    prefix = f"{case}/{key}/{mode}/{precision(dtype)}"
+    scale = SCALES[key]
+    out_slack = dx_slack = dw_slack = 0.0
     with jax.enable_x64(dtype == np.float64):
-        out, dx, gradients = forward_and_backward(data, case, mode, "standardized", None, dtype)
-        out_slack, dx_slack, dw_slack = slack_of_constant_filter(data, case, mode, dtype)
+        factor = data[f"{prefix}/sf"] if scale == "learned" else None
+        out, dx, gradients = forward_and_backward(data, case, mode, scale, factor, dtype)
+        if scale == "standardized":
+            out_slack, dx_slack, dw_slack = slack_of_constant_filter(data, case, mode, dtype)
     assert_within_tolerance(out, np.moveaxis(data[f"{prefix}/out"], 1, -1), dtype, out_slack)
     assert_within_tolerance(dx, np.moveaxis(data[f"{prefix}/dx"], 1, -1), dtype, dx_slack)
     dw = golden.to_hwio(data[f"{prefix}/dw"])
     assert_within_tolerance(gradients["latent_kernel"], dw, dtype, dw_slack)
+    if scale == "learned":
+        assert_within_tolerance(gradients["filter_scale"], data[f"{prefix}/dsf"], dtype)
     if f"{prefix}/db" in data:
-        db_slack = 1e-4 * np.abs(data[f"{case}/ct"]).sum() if dtype == np.float32 else 0.0
-        others = np.arange(len(data[f"{prefix}/db"])) != CONSTANT_FILTER
-        slack = np.where(others, 0.0, db_slack)
+        slack = np.zeros(len(data[f"{prefix}/db"]))
+        if dtype == np.float32:
+            slack[CONSTANT_FILTER] = 1e-4 * np.abs(data[f"{case}/ct"]).sum()
         assert_within_tolerance(gradients["bias"], data[f"{prefix}/db"], dtype, slack)
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("mode", ["train", "eval"])
-@pytest.mark.parametrize(("case", "key"), [*((c, "sf") for c in CASES), ("k3s1p1", "sf2")])
-def test_learned_factor(case, key, mode, dtype):
-    data = golden.load("layer_forward_backward")
-    prefix = f"{case}/{key}/{mode}/{precision(dtype)}"
-    with jax.enable_x64(dtype == np.float64):
-        out, dx, gradients = forward_and_backward(
-            data, case, mode, "learned", data[f"{prefix}/sf"], dtype
-        )
-    assert_within_tolerance(out, np.moveaxis(data[f"{prefix}/out"], 1, -1), dtype)
-    assert_within_tolerance(dx, np.moveaxis(data[f"{prefix}/dx"], 1, -1), dtype)
-    assert_within_tolerance(gradients["latent_kernel"], golden.to_hwio(data[f"{prefix}/dw"]), dtype)
-    assert_within_tolerance(gradients["filter_scale"], data[f"{prefix}/dsf"], dtype)
 
 
 def test_learned_factor_starts_at_the_mean_magnitude():
@@ -176,8 +165,7 @@ def test_sign_of_zero_is_plus_one(mode):
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_fan_in_of_one_is_finite_where_the_official_layer_gives_nan(mode, dtype):
     data = golden.load("layer_forward_backward")
-    suffix = f"{mode}/{'f64' if dtype == np.float64 else 'f32'}"
-    assert np.isnan(data[f"k1_fanin1/getscale/{suffix}/out"]).any()
+    assert np.isnan(data[f"k1_fanin1/getscale/{mode}/{precision(dtype)}/out"]).any()
     with jax.enable_x64(dtype == np.float64):
         fixed = forward_and_backward(data, "k1_fanin1", mode, "standardized", None, dtype)
         plain = forward_and_backward(data, "k1_fanin1", mode, None, None, dtype)

@@ -33,33 +33,32 @@ def network(request):
         return NetworkRun(request.param)
 
 
-def test_network_forward(network):
-    np.testing.assert_allclose(network.loss, network.data["loss"], rtol=1e-9)
-    assert relative_error(network.logits, network.data["logits"]) < 1e-9
+@pytest.mark.parametrize(
+    ("attribute", "key"),
+    [
+        ("loss", "loss"),
+        ("logits", "logits"),
+        ("loss_after", "loss_after1"),
+        ("logits_after", "logits_after1_train"),
+        ("eval_logits", "logits_after1_eval"),
+    ],
+)
+def test_network_before_and_after_one_step(network, attribute, key):
+    assert relative_error(getattr(network, attribute), network.data[key]) < 1e-9
 
 
-def test_network_forward_after_one_step(network):
-    np.testing.assert_allclose(network.loss_after, network.data["loss_after1"], rtol=1e-9)
-    assert relative_error(network.logits_after, network.data["logits_after1_train"]) < 1e-9
-
-
-def test_network_evaluation_after_one_step(network):
-    assert relative_error(network.eval_logits, network.data["logits_after1_eval"]) < 1e-9
-
-
-@pytest.mark.parametrize(("attribute", "key"), [("gradients", "grad"), ("hooked", "hooked")])
-def test_network_gradients(network, attribute, key):
-    """Raw, and after AGS and SAD."""
-    norms, samples = getattr(network, attribute)
-    expected, expected_samples = network.data[f"{key}_l2"], network.data[f"{key}_samples"]
-    np.testing.assert_allclose(norms, expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(samples, expected_samples, rtol=1e-9, atol=1e-12)
-
-
-def test_network_parameters_after_one_step(network):
-    _, samples = network.parameters
-    expected = network.data["param_samples_after1"]
-    np.testing.assert_allclose(samples, expected, rtol=1e-9, atol=1e-12)
+@pytest.mark.parametrize(
+    ("attribute", "keys"),
+    [
+        ("gradients", ("grad_l2", "grad_samples")),
+        ("hooked", ("hooked_l2", "hooked_samples")),  # after AGS and SAD
+        ("parameters", (None, "param_samples_after1")),
+    ],
+)
+def test_network_arrays(network, attribute, keys):
+    for actual, key in zip(getattr(network, attribute), keys, strict=True):
+        if key is not None:
+            np.testing.assert_allclose(actual, network.data[key], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,11 +4,11 @@ Nothing here needs TensorFlow or a network.
 """
 
 import io
-import shutil
 
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from prepared_sets import with_fault
 
 from experiments import data
 
@@ -76,15 +76,19 @@ def test_the_default_data_folder(prepared, monkeypatch):
     assert data.load_streamed("imagenet2012", image_size=16).train_count == 6
 
 
-def test_held_out_images_are_not_trained_on(tmp_path):
+def test_held_out_images_are_not_trained_on(prepared, tmp_path):
+    """They need no validation images, and say which set it is."""
     # Its labels are not known beforehand, so a subset is drawn without regard to them.
-    prepare(tmp_path, {"train": [i % 1000 for i in range(1004)], "validation": [0]})
+    prepare(tmp_path, {"train": [i % 1000 for i in range(1004)]})
     imagenet = stream(tmp_path, train_images=1000, held_out=3)
-    assert (imagenet.train_count, imagenet.test_count) == (1000, 3)
+    assert (imagenet.train_count, imagenet.test_count, imagenet.notes) == (1000, 3, ())
     trained, tested = imagenet._train.read, imagenet._test.read
     names = {trained(i).name for i in range(1000)}
     assert len(names) == 1000
     assert not names & {tested(i).name for i in range(3)}
+    prints, others = imagenet.fingerprints(), stream(prepared).fingerprints()
+    assert prints == stream(tmp_path, held_out=2).fingerprints()
+    assert len({*prints.values(), *others.values()}) == 3  # held out are training images
 
 
 def test_not_prepared(tmp_path):
@@ -102,12 +106,7 @@ def test_not_prepared(tmp_path):
 
 
 def test_a_format_that_needs_tensorflow(prepared, tmp_path):
-    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
-    folder = tmp_path / "imagenet2012" / VERSION
-    info = folder / "dataset_info.json"
-    info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    for shard in folder.glob("*.array_record-*"):
-        shard.rename(shard.with_name(shard.name.replace("array_record", "tfrecord")))
+    folder = with_fault(prepared, tmp_path, "tfrecord")
     with pytest.raises(
         ValueError,
         match=rf"{VERSION} was prepared as tfrecord, which only TensorFlow can read: convert it "
@@ -122,15 +121,6 @@ def test_without_validation_images(tmp_path):
         stream(tmp_path)
 
 
-def test_held_out_images_need_no_validation_images_and_say_which_set_it_is(prepared, tmp_path):
-    prepare(tmp_path, {"train": [i % 1000 for i in range(1003)]})
-    imagenet = stream(tmp_path, held_out=3)
-    assert (imagenet.train_count, imagenet.test_count, imagenet.notes) == (1000, 3, ())
-    prints, others = imagenet.fingerprints(), stream(prepared).fingerprints()
-    assert prints == stream(tmp_path, held_out=2).fingerprints()
-    assert len({*prints.values(), *others.values()}) == 3  # held out are training images
-
-
 def test_a_damaged_image_is_named(tmp_path):
     prepare(tmp_path, damaged="n00000017_4.JPEG")
     imagenet = stream(tmp_path)
@@ -141,17 +131,9 @@ def test_a_damaged_image_is_named(tmp_path):
         list(imagenet.train_batches(0, 0, 2))
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "info"])
-def test_a_damaged_shard(prepared, tmp_path, damage):
-    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
-    folder = tmp_path / "imagenet2012" / VERSION
-    (shard,) = folder.glob("*-train.array_record-*")
-    if damage == "missing":
-        shard.unlink()
-    elif damage == "cut":
-        shard.write_bytes(shard.read_bytes()[:100])
-    else:
-        (folder / "dataset_info.json").write_text("{")
+@pytest.mark.parametrize("fault", ["shard missing", "shard cut", "info cut"])
+def test_a_damaged_shard(prepared, tmp_path, fault):
+    folder = with_fault(prepared, tmp_path, fault)
     with pytest.raises(ValueError, match=rf"{folder}.* is damaged|is damaged; prepare it again"):
         list(stream(tmp_path).train_batches(0, 0, 2))
 

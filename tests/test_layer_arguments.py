@@ -127,12 +127,16 @@ def test_modules_of_ones_own_are_taken():
 
 
 @pytest.mark.parametrize("package", OWN)
-@pytest.mark.parametrize("gave", [0.5, None])
-def test_functions_that_give_no_factors(package, gave):
-    def scale(kernel):
-        return gave
-
-    message = rf"scale=.*scale.* gave {gave} for a kernel .*: it must give an array .*, \(2,\)"
+@pytest.mark.parametrize(
+    ("scale", "gave"),
+    [
+        (lambda kernel: 0.5, "0.5"),
+        (lambda kernel: None, "None"),
+        (jnp.sum, r"factors of shape \(\)"),
+    ],
+)
+def test_functions_that_give_no_factors(package, scale, gave):
+    message = rf"scale=.* gave {gave} for a kernel of shape \(3, 2\): .*, \(2,\)"
     with pytest.raises(ValueError, match=message):
         make(package, "BinaryDense", scale=scale)(jnp.ones((1, 3)))
 

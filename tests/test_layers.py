@@ -146,9 +146,7 @@ BAD_CONVOLUTIONS = {
     r"padding=\(\(1, 2, 3\), 1\) does not fit": {"padding": ((1, 2, 3), 1)},
     r"padding=-1 does not fit": {"padding": -1},
     r"kernel_size=\(3, 0\) must be a positive integer": {"kernel_size": (3, 0)},
-    r"feature_group_count=0 must be a positive": {"feature_group_count": 0},
     r"strides=1.5 must be a positive integer": {"strides": 1.5},
-    r"scale='mean' is unknown: use 'standardized'": {"scale": "mean"},
 }
 
 
@@ -168,12 +166,9 @@ def test_input_that_does_not_fit(shape):
     layer = ovsw.nn.BinaryConv(3, 4, (3, 3), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"input of shape .* 3 input features.*channels last"):
         layer(jnp.ones(shape))
-
-
-def test_input_that_does_not_fit_linen():
-    layer = ovsw.linen.BinaryConv(4, (3, 3))
-    with pytest.raises(ValueError, match=r"input of shape \(5, 3\) .*channels last"):
-        layer.init(jax.random.key(0), jnp.ones((5, 3)), train=True)
+    if len(shape) < 3:  # of linen, whose layers take any number of features
+        with pytest.raises(ValueError, match=r"input of shape .*channels last"):
+            ovsw.linen.BinaryConv(4, (3, 3)).init(jax.random.key(0), jnp.ones(shape), train=True)
 
 
 def test_integer_products_are_refused():

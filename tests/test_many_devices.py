@@ -1,6 +1,7 @@
 """Training on eight devices equals training on one: optimizers, layers and whole steps."""
 
 import functools
+import itertools
 import re
 from functools import partial
 
@@ -36,10 +37,6 @@ def mesh(request):
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=types)
     with jax.set_mesh(mesh):
         yield mesh
-
-
-def kernel_spec(placement, ndim):
-    return P(*[None] * (ndim - 2), *PLACEMENTS[placement])
 
 
 def assert_close(actual, expected, tolerance):
@@ -84,7 +81,8 @@ def weights_or_gradients(seed, *leading):
 def place(tree, mesh, leading=0):
     def put(path, leaf):
         placement = {"dense": "both", "head": "replicated"}.get(path[0].key, path[0].key)
-        spec = kernel_spec(placement, leaf.ndim) if leaf.ndim - leading > 1 else P()
+        spec = P(*[None] * (leaf.ndim - 2), *PLACEMENTS[placement])
+        spec = spec if leaf.ndim - leading > 1 else P()
         return jax.device_put(leaf, NamedSharding(mesh, spec))
 
     return jax.tree_util.tree_map_with_path(put, tree)
@@ -126,21 +124,15 @@ def assert_placed_alike(state, params):
     assert found > len(PLACEMENTS)  # a leaf for each kernel at least
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "mesh"),
-    [
-        ("ovsw_sgd packed", "auto"),
-        ("ovsw_sgd packed8", "explicit"),
-        *(
-            pytest.param(name, mesh, marks=pytest.mark.long)
-            for name in OPTIMIZERS
-            for mesh in AXIS_TYPES
-            if (name, mesh) not in (("ovsw_sgd packed", "auto"), ("ovsw_sgd packed8", "explicit"))
-            and (mesh == "auto" or name.startswith("ovsw_sgd"))
-        ),
-    ],
-    indirect=["mesh"],
-)
+SHORT = (("ovsw_sgd packed", "auto"), ("ovsw_sgd packed8", "explicit"))
+LONG = [
+    pytest.param(name, mesh, marks=pytest.mark.long)
+    for name, mesh in itertools.product(OPTIMIZERS, AXIS_TYPES)
+    if (name, mesh) not in SHORT and (mesh == "auto" or name.startswith("ovsw_sgd"))
+]
+
+
+@pytest.mark.parametrize(("optimizer", "mesh"), [*SHORT, *LONG], indirect=["mesh"])
 def test_sharded_updates_equal_one_device_s(optimizer, mesh):
     tx = OPTIMIZERS[optimizer]()
     params = place(weights_or_gradients(0), mesh)
@@ -236,8 +228,9 @@ def test_a_sharded_batch_stays_where_it_is():
 # Batch norm
 
 
-def assert_is_the_global_batch_s(map_over_devices):
-    """Result, statistics and gradients of a batch norm; `map_over_devices` takes a function."""
+@pytest.mark.usefixtures("float64")
+def test_batch_norm_in_a_shard_map():
+    """Result, statistics and gradients are those of the whole batch."""
     rng = np.random.default_rng(0)
     x, dy = rng.standard_normal((2, 16, 3, 3, 6))
     graph, _, rest = nnx.split(BatchNorm(6, rngs=nnx.Rngs(0)), nnx.Param, ...)
@@ -256,106 +249,62 @@ def assert_is_the_global_batch_s(map_over_devices):
         to_params, to_x = transpose(dy)
         return y, after, to_params, to_x
 
-    actual = map_over_devices(partial(run, "data"))(params, x, dy)
-    assert_close(actual, jax.jit(partial(run, None))(params, x, dy), 1e-12)
-
-
-@pytest.mark.usefixtures("float64")
-def test_batch_norm_in_a_shard_map():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     split, whole = P("data"), P()
     specs = {"in_specs": (whole, split, split), "out_specs": (split, whole, whole, split)}
-    assert_is_the_global_batch_s(lambda f: jax.jit(jax.shard_map(f, mesh=mesh, **specs)))
+    actual = jax.jit(jax.shard_map(partial(run, "data"), mesh=mesh, **specs))(params, x, dy)
+    assert_close(actual, jax.jit(partial(run, None))(params, x, dy), 1e-12)
 
 
 # Whole training steps
 
 
-class Trained:
-    """A small network and its training step on pure trees, in float64."""
+@pytest.fixture(scope="module")
+def trained():
+    """Two training steps of a small network, its start, and what they make of it on one device."""
+    model = ovsw.models.SmallResNet(10, in_channels=1, widths=(8,), rngs=nnx.Rngs(0))
+    graph, *state = nnx.split(model, nnx.Param, ...)
+    params, statistics = jax.tree.map(np.float64, [nnx.to_pure_dict(tree) for tree in state])
+    rng, tx = np.random.default_rng(0), ovsw_sgd("packed")
+    batch = rng.standard_normal((16, 8, 8, 1)), rng.integers(0, 10, 16)
 
-    def __init__(self):
-        model = ovsw.models.SmallResNet(10, in_channels=1, widths=(8,), rngs=nnx.Rngs(0))
-        self.graph, params, rest = nnx.split(model, nnx.Param, ...)
-        rng = np.random.default_rng(0)
-        self.params, self.statistics = (
-            jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), nnx.to_pure_dict(tree))
-            for tree in (params, rest)
-        )
-        self.images, self.labels = rng.standard_normal((16, 8, 8, 1)), rng.integers(0, 10, 16)
-        self.tx = ovsw_sgd("packed")
-
-    def gradients(self, params, statistics, images, labels, axis_name=None):
+    @jax.jit
+    def step(params, statistics, state, images, labels):
         def loss(params):
-            model = nnx.merge(self.graph, params, statistics)
-            model.set_attributes(nnx.BatchNorm, axis_name=axis_name)
+            model = nnx.merge(graph, params, statistics)
             model.train()
             logits = model(images)
             one_hot = jax.nn.one_hot(labels, 10, dtype=logits.dtype)
             mean = optax.softmax_cross_entropy(logits, one_hot).mean()
             return mean, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-        return jax.value_and_grad(loss, has_aux=True)(params)
+        (value, after), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), after, state, value
 
-    def step(self, mean, axis_name, params, statistics, state, images, labels):
-        (loss, after), gradients = mean(
-            self.gradients(params, statistics, images, labels, axis_name)
-        )
-        updates, state = self.tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), after, state, loss
-
-    def run(self, step, params, batch):
-        """Two steps."""
-        carry = params, self.statistics, self.tx.init(params)
+    def run(params, batch):
+        carry = params, statistics, tx.init(params)
         for _ in range(2):
             *carry, loss = step(*carry, *batch)
         return *carry, loss
 
-
-@pytest.fixture(scope="module")
-def trained():
-    """The network, and what two steps on one device make of it."""
     with jax.enable_x64(True):
-        case = Trained()
-        step = jax.jit(partial(case.step, lambda tree: tree, None))
-        expected = case.run(step, case.params, (case.images, case.labels))
-        return case, jax.device_get(expected)
-
-
-def mean_gradients(tree):
-    """The mean over the devices of what each has taken of its own images."""
-    return jax.lax.pmean(tree, "data")
+        return run, params, batch, jax.device_get(run(params, batch))
 
 
 @pytest.mark.usefixtures("float64")
 def test_a_training_step_under_jit(trained, mesh):
     """One kernel's filters lie on different devices; another's inputs on those of the batch."""
-    case, expected = trained
+    run, params, batch, expected = trained
     specs = {"conv1": P(None, None, None, "model"), "conv2": P(None, None, "data", None)}
 
     def put(path, leaf):
         spec = specs[path[-2].key] if path[-1].key == "latent_kernel" else P()
         return jax.device_put(leaf, NamedSharding(mesh, spec))
 
-    params = jax.tree_util.tree_map_with_path(put, case.params)
-    batch = jax.device_put((case.images, case.labels), NamedSharding(mesh, P("data")))
-    step = jax.jit(partial(case.step, lambda tree: tree, None))
-    assert_close(case.run(step, params, batch), expected, 1e-11)
-
-
-@pytest.mark.long
-@pytest.mark.usefixtures("float64")
-def test_a_training_step_in_a_shard_map(trained):
-    case, expected = trained
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    step = jax.shard_map(
-        partial(case.step, mean_gradients, "data"),
-        mesh=mesh,
-        in_specs=(P(), P(), P(), P("data"), P("data")),
-        out_specs=P(),
-        check_vma=False,  # gradients are each device's own, to be averaged by hand
-    )
-    assert_close(case.run(jax.jit(step), case.params, (case.images, case.labels)), expected, 1e-11)
+    params = jax.tree_util.tree_map_with_path(put, params)
+    batch = jax.device_put(batch, NamedSharding(mesh, P("data")))
+    assert_close(run(params, batch), expected, 1e-11)
 
 
 # Flax's annotations

@@ -1,7 +1,6 @@
 """Metrics and masks against the oracle's counts, in every nesting of optimizer states."""
 
-import functools
-
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,38 +135,24 @@ def assert_metrics(actual, expected):
             np.testing.assert_allclose(number, value, rtol=1e-5, err_msg=f"{name} {metric}")
 
 
-@functools.cache
-def state_of(nesting):
-    return run(NESTINGS[nesting]())
-
-
 @pytest.mark.parametrize("nesting", NESTINGS)
-def test_metrics_of_each_layer_and_in_total(nesting, expected):
-    state = state_of(nesting)
+def test_metrics_and_masks_of_each_layer(nesting, expected):
+    """And in total; masks are trees like the params."""
+    state = run(NESTINGS[nesting]())
     assert_metrics(ovsw.flip_metrics(state), expected["metrics"])
-
-
-def test_metrics_are_the_same_in_a_compiled_step(expected):
-    state = state_of("ovsw_sgd")
-    assert_metrics(jax.jit(ovsw.flip_metrics)(state), expected["metrics"])
-    for mask_of in (ovsw.silent_mask, ovsw.never_flipped_mask):
-        pairs = zip(
-            jax.tree.leaves(jax.jit(mask_of)(state)), jax.tree.leaves(mask_of(state)), strict=True
-        )
-        assert all(jnp.array_equal(compiled, eager) for compiled, eager in pairs)
-
-
-@pytest.mark.parametrize("nesting", NESTINGS)
-def test_masks_are_trees_like_the_params(nesting, expected):
-    state = state_of(nesting)
     for mask_of, which in ((ovsw.silent_mask, 0), (ovsw.never_flipped_mask, 1)):
         mask = mask_of(state)
         wanted = nested({name: masks[which] for name, masks in expected["masks"].items()})
         wanted["head"]["kernel"] = optax.MaskedNode()
-        assert jax.tree.structure(mask) == jax.tree.structure(wanted)
-        for ours, oracles in zip(jax.tree.leaves(mask), jax.tree.leaves(wanted), strict=True):
-            assert ours.dtype == jnp.bool_
-            np.testing.assert_array_equal(ours, oracles)
+        chex.assert_trees_all_equal(mask, wanted)
+        assert {leaf.dtype for leaf in jax.tree.leaves(mask)} == {jnp.dtype(bool)}
+
+
+def test_metrics_are_the_same_in_a_compiled_step(expected):
+    state = run(NESTINGS["ovsw_sgd"]())
+    assert_metrics(jax.jit(ovsw.flip_metrics)(state), expected["metrics"])
+    for mask_of in (ovsw.silent_mask, ovsw.never_flipped_mask):
+        chex.assert_trees_all_equal(jax.jit(mask_of)(state), mask_of(state))
 
 
 def test_the_example_tells_the_metrics_apart(expected):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import test_models
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
 from longer import long_but
@@ -18,15 +19,8 @@ from ovsw_jax.nn import BatchNorm, BinaryConv, BinaryDense
 
 BF16 = jnp.bfloat16
 react_conv = partial(BinaryConv, scale=ovsw.nn.mean_magnitude)
-NETWORKS = {  # network -> image, binary layers
-    ovsw.models.SmallResNet: ((8, 8, 3), 4),
-    ovsw.models.CifarResNet20: ((32, 32, 3), 18),
-    ovsw.models.CifarResNet18: ((32, 32, 3), 19),
-    ovsw.models.VGGSmall: ((32, 32, 3), 5),
-    ovsw.models.ResNet18: ((64, 64, 3), 16),
-    ovsw.models.ResNet34: ((64, 64, 3), 32),
-    partial(ovsw.models.ResNet18, block=ReActBlock): ((64, 64, 3), 16),
-}
+NETWORKS = {network: row[:2] for network, row in test_models.NETWORKS.items()}
+NETWORKS[partial(ovsw.models.ResNet18, block=ReActBlock)] = NETWORKS[ovsw.models.ResNet18]
 NAMES = [getattr(n, "__name__", "ResNet18 of ReActBlocks") for n in NETWORKS]
 every_network = pytest.mark.parametrize(
     "network", long_but(NETWORKS, ovsw.models.SmallResNet, ovsw.models.ResNet18), ids=NAMES
@@ -142,15 +136,6 @@ def test_arithmetic_and_dtypes_of_every_network(network):
     assert dtypes(params) == {jnp.dtype("float32")}
 
 
-def step_of(tx):
-    @jax.jit
-    def step(gradients, state, params):
-        updates, state = tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
-
-    return step
-
-
 def example(image, size):
     rng = np.random.default_rng(1)
     # Exact in bfloat16, so that both precisions see the same images.
@@ -181,6 +166,11 @@ def test_a_training_step_without_loss_scaling(name):
 
         return jax.value_and_grad(scaled, has_aux=True)(params)
 
+    @jax.jit
+    def step(gradients, state, params):
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
     opt_state = jax.jit(tx.init)(params)
     (loss, (logits, after)), gradients = gradients_of(params, 1.0)
     leaves = [np.asarray(g) for g in jax.tree.leaves(gradients)]
@@ -192,7 +182,7 @@ def test_a_training_step_without_loss_scaling(name):
         for a, b in zip(jax.tree.leaves(scaled), leaves, strict=True):
             np.testing.assert_array_equal(a, b * np.float32(2.0**k))
 
-    new_params, new_state = step_of(tx)(gradients, opt_state, params)
+    new_params, new_state = step(gradients, opt_state, params)
     assert dtypes(new_params) == {jnp.dtype("float32")}
     assert jax.tree.map(dtype_of, new_state) == jax.tree.map(dtype_of, opt_state)
     assert dtypes(after) == dtypes(statistics) == {jnp.dtype("float32")}
