@@ -229,6 +229,7 @@ def test_alpha_changes_nothing(kind, e, spread, seed):
     assert largest_change(plain, other) < TOLERANCE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["conv", "dense"])
 def test_without_batch_norm_both_show(kind):
     """The tests above can fail; what needs no batch norm holds without it."""
@@ -262,6 +263,7 @@ def flips(signs):
     return int((signs[1:] != signs[:-1]).sum())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", long_but(NETWORKS, "conv"))
 @pytest.mark.parametrize("gamma", [1.7, 1e3])
 def test_ags_makes_flips_independent_of_gamma(kind, gamma):

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.run.checkpoint import Checkpoints
+from experiments.run.checkpoint import Checkpoints, _checksum
 
 CONFIG = {"config": {"network": "small", "flip_state": "packed"}}
 
@@ -197,3 +197,14 @@ def test_removed(folder):
     checkpoints.remove()
     assert not list(folder.parent.iterdir())
     checkpoints.remove()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.uint8])
+def test_each_changed_bit_of_a_word_changes_the_checksum(dtype):
+    words = np.arange(4, dtype=f"uint{8 * jnp.dtype(dtype).itemsize}")
+    bits = 8 * words.itemsize
+    changed = np.array(
+        [words ^ (np.eye(4, dtype=words.dtype)[i] << b) for i in range(4) for b in range(bits)]
+    )
+    sums = jax.vmap(_checksum)(jnp.asarray(changed).view(dtype))
+    assert not np.any(sums == _checksum(jnp.asarray(words).view(dtype)))

@@ -198,6 +198,7 @@ def test_training_goes_on_under_every_wrapper(name):
         chex.assert_trees_all_equal(mask(opt_state), mask(expected_state))
 
 
+@pytest.mark.long
 def test_the_state_of_an_nnx_optimizer():
     model = ovsw.nn.BinaryDense(6, 4, rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 6)), jnp.float32)
@@ -248,6 +249,7 @@ def test_members_of_a_vmap_are_converted_inside_it():
     chex.assert_trees_all_equal(jax.tree.map(lambda x: x[1], together), one)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("float64")
 def test_averages_of_float64_weights():
     params, gradients = params_and_gradients(3, np.float64)

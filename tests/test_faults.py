@@ -235,6 +235,7 @@ def put_back(folder):
     )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("split", long_but(["train", "test"], "train"))
 def test_an_image_that_is_cut_off(split, command, whole, images, tmp_path, capsys):

@@ -101,6 +101,7 @@ def test_gamma_convergence_skips_epochs_that_were_not_evaluated(gamma):
     assert np.all(np.diff(luminance) > 0)  # in order on a grey page
 
 
+@pytest.mark.long
 def test_gamma_flips_show_every_layer_from_dark_to_light_and_the_total_in_black(gamma):
     run = read_run(gamma)
     fig = gamma_flips.figure(run, "ovsw")
@@ -128,6 +129,7 @@ def test_gamma_flips_show_every_layer_from_dark_to_light_and_the_total_in_black(
     assert fig.axes[4].lines[2].get_ydata()[-1] == pytest.approx(statistics.mean(last))
 
 
+@pytest.mark.long
 def test_the_csv_of_gamma_holds_what_is_drawn(gamma):
     figures.draw(gamma)
     rows = read_csv(gamma / "figures" / "gamma_accuracy.csv")

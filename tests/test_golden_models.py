@@ -121,6 +121,7 @@ def run_a(data):
         return ResNet20Run(data, ovsw.ovsw_sgd(0.1, weight_decay=1e-4, lam=0.04, tau=9e-4))
 
 
+@pytest.mark.long
 def test_loss_and_logits_of_five_steps(run_a, data):
     np.testing.assert_allclose(run_a.losses, data["A/f64/loss_per_step"], atol=1e-10, rtol=0)
     np.testing.assert_allclose(run_a.logits, data["A/f64/logits_per_step"], atol=1e-10, rtol=0)
@@ -131,6 +132,7 @@ def test_gradients_of_the_first_step(run_a, data):
         assert relative_error(leaf(run_a.first_gradients, name), to_flax(expected)) < 1e-9, name
 
 
+@pytest.mark.long
 def test_gradients_after_the_rules(data):
     """AGS and SAD on the official raw gradients of the first step, of layers that are there."""
     expected = with_prefix(data, "A/f64/hooked_grad0/")
@@ -168,18 +170,21 @@ def test_statistics_behind_layers_that_get_the_official_signs(data, number, side
     np.testing.assert_allclose(var, expected["var"], atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.long
 def test_batch_statistics_after_the_first_forward(run_a, data):
     for name, expected in with_prefix(data, "A/f64/bn_after_first_forward/").items():
         actual = leaf(run_a.first_statistics, name)
         np.testing.assert_allclose(actual, expected, atol=1e-12, rtol=1e-12, err_msg=name)
 
 
+@pytest.mark.long
 def test_parameters_and_statistics_after_five_steps(run_a, data):
     for name, expected in with_prefix(data, "A/f64/after5/").items():
         actual = leaf(run_a.statistics if "running" in name else run_a.params, name)
         np.testing.assert_allclose(actual, to_flax(expected), atol=1e-8, rtol=0, err_msg=name)
 
 
+@pytest.mark.long
 def test_evaluation_after_five_steps(run_a, data):
     np.testing.assert_allclose(run_a.eval_logits, data["A/f64/eval_logits"], atol=1e-8, rtol=0)
 
@@ -195,6 +200,7 @@ def test_flips_and_silent_weights_of_every_layer(run_a, data, metric, key):
         assert counted == data[f"A/f64/{key}"][:, column].tolist(), layer
 
 
+@pytest.mark.long
 def test_training_with_batch_norm_decayed(data):
     """Run B: the recipe for CIFAR as shipped; the reference is stored as float32."""
     tx = ovsw.ovsw_sgd(0.1, weight_decay=5e-4, decay_1d=True)

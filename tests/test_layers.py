@@ -14,6 +14,7 @@ import ovsw_jax as ovsw
 from tests.layer_oracle import numpy_conv, numpy_sign
 
 
+@pytest.mark.long
 @settings(max_examples=12)  # each is compiled
 @given(
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
@@ -112,6 +113,7 @@ def test_gradient_of_dense_is_its_formula():
     np.testing.assert_allclose(dx, scaled @ numpy_sign(latent).T * window, rtol=1e-12)
 
 
+@pytest.mark.long
 def test_sample_of_one_element_is_not_divided():
     layer = ovsw.nn.BinaryDense(1, 2, scale=None, rngs=nnx.Rngs(0))
     gradient = jax.grad(lambda x: layer(x)[0, 0])(jnp.full((1, 1), 0.25))
@@ -197,6 +199,7 @@ def products_with_signs(training):
     return jax.jit(layer)
 
 
+@pytest.mark.long
 @given(data=st.data(), dtype=st.sampled_from(list(NUMBERS)))
 @settings(max_examples=100)
 def test_normalisation_changes_no_sign(data, dtype):

@@ -187,6 +187,7 @@ def test_before_the_first_update_every_weight_is_silent_and_has_never_flipped():
     assert all(jnp.all(mask) for mask in jax.tree.leaves(ovsw.never_flipped_mask(state)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mask", ["tree", "function"])
 def test_layers_that_the_caller_s_mask_selects(mask):
     def only_linear(params):

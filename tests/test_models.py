@@ -100,6 +100,7 @@ def test_skips_by_hand():
         np.testing.assert_allclose(conv(x), expected, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_evaluation_depends_on_no_other_image():
     model = ovsw.models.SmallResNet(10, rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 3)), jnp.float32)

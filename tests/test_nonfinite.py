@@ -227,6 +227,7 @@ def test_linen_layers_tell_likewise(bad):
     assert np.isnan(layer.apply(variables, x, train=True)).all()
 
 
+@pytest.mark.long
 def test_one_bad_pixel_is_in_the_loss():
     """Batch norm behind the first layer makes NaN of the whole batch."""
     model = ovsw.models.SmallResNet(3, in_channels=1, widths=(8,), rngs=nnx.Rngs(0))

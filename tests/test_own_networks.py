@@ -78,6 +78,7 @@ def sow(self, x):
 sows = pytest.mark.filterwarnings("ignore:(?s).*Module.(sow|perturb):DeprecationWarning")
 
 
+@pytest.mark.long
 @sows
 def test_what_a_call_leaves_to_be_looked_at_is_no_state():
     """It trains, and its state is that of the network that leaves nothing."""

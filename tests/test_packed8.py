@@ -123,6 +123,7 @@ def rules(draw):
     return momentum, float32(ovsw.threshold_for_horizon(momentum, horizon))
 
 
+@pytest.mark.long
 @given(rules(), seeds)
 def test_the_mask_agrees_with_the_average_up_to_its_grid(rule, seed):
     momentum, threshold = rule

@@ -57,6 +57,7 @@ def along(f, direction):
     return lambda x: jax.jvp(f, (x,), (direction,))[1]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("float64")
 def test_signs_in_all_modes():
     # At 0, where the triangle has its kink, and well inside and outside every window.

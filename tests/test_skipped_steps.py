@@ -169,6 +169,7 @@ RUN = ["--optimizers", "sgd", "--epochs", "3", "--batch-size", "32", "--train-im
 RUN += ["--network", "tiny_networks:Tiny"]
 
 
+@pytest.mark.long
 def test_the_only_training_stops_the_run(losing_seed, tmp_path, capsys):
     folder = tmp_path / "run"
     command = [*RUN, "--seeds", "4", "--max-skipped", "3", "--out", str(folder)]

@@ -148,6 +148,7 @@ def test_several_steps_a_call(network, one_device):
     assert_close(jax.device_get(sums), one_device[1][0])
 
 
+@pytest.mark.long
 def test_a_step_is_skipped_on_all_devices(network):
     """One bad image, which lies on one device only, and one member that it spoils."""
     steps = steps_on(network, divided("4x2"), Spoilt, of=dataset(IMAGES, bad=(5,)))
@@ -168,6 +169,7 @@ def test_a_step_is_skipped_on_all_devices(network):
     assert skipped == 1
 
 
+@pytest.mark.long
 def test_the_data_set_stays_where_it_is(network):
     """Of the images, a step sends no more than those of its batch."""
     steps = steps_on(network, divided("8"))

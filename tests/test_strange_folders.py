@@ -134,6 +134,7 @@ def test_a_pickle_in_latent_npz_that_is_to_be_drawn(finished, copy, trace):
     assert not trace.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["object array", "bare pickle"])
 def test_a_pickle_in_weights(kind, finished, copy, trace, tmp_path, refused):
     folder = copy(finished)

@@ -117,6 +117,7 @@ def whole(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_every_member_has_every_epoch(whole):
     assert [(r["optimizer"], r["point"], r["seed"], r["epoch"]) for r in rows(whole)] == [
         *(("ovsw", {"lam": lam}, s, e) for lam in (0.01, 0.08) for s in (0, 1) for e in (1, 2, 3)),

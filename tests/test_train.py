@@ -68,6 +68,7 @@ def test_metrics_have_a_row_for_every_epoch_and_seed(digits_run):
     assert by_seed[3] != by_seed[5]
 
 
+@pytest.mark.long
 def test_an_epoch_of_a_single_step_has_a_speed(tmp_path):
     command = ["--epochs", "1", "--seeds", "0", "--optimizers", "sgd", "--train-images", "64"]
     command += ["--network", "tiny_networks:Tiny"]

@@ -47,6 +47,7 @@ def arrays(folder, name):
         return dict(found)
 
 
+@pytest.mark.long
 def test_every_run_keeps_the_weights_of_all_its_trainings(runs):
     teacher, step1, step2 = runs
     for folder in (teacher, step1):
@@ -279,6 +280,7 @@ def test_networks_with_dropout_teach_and_are_started_from(tmp_path):
     assert load_trained(first, own=OWN).logits(digits.test_images[:4]).shape == (4, 10)
 
 
+@pytest.mark.long
 def test_a_training_that_is_done_by_its_rows_has_its_weights(tmp_path, monkeypatch):
     """Killed right behind the last row, where nothing would train it again."""
 
