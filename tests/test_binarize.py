@@ -150,6 +150,7 @@ def test_forward_is_that_of_a_network_made_by_hand(geometry, scale):
     np.testing.assert_array_equal(binary.layers[0](x), first(x))
 
 
+@pytest.mark.long
 def test_the_network_trains_with_ovsw_and_reports_flips_under_its_own_names():
     model = ovsw.binarize(ordinary())
     tx = ovsw.ovsw_sgd(0.5, lam=0.5)

@@ -127,12 +127,12 @@ def test_loss_and_logits_of_five_steps(run_a, data):
     np.testing.assert_allclose(run_a.logits, data["A/f64/logits_per_step"], atol=1e-10, rtol=0)
 
 
+@pytest.mark.long
 def test_gradients_of_the_first_step(run_a, data):
     for name, expected in with_prefix(data, "A/f64/grad0/").items():
         assert relative_error(leaf(run_a.first_gradients, name), to_flax(expected)) < 1e-9, name
 
 
-@pytest.mark.long
 def test_gradients_after_the_rules(data):
     """AGS and SAD on the official raw gradients of the first step, of layers that are there."""
     expected = with_prefix(data, "A/f64/hooked_grad0/")

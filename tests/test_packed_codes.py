@@ -70,6 +70,7 @@ def test_a_momentum_that_rounds_to_one_loses_no_flip(momentum):
 shapes = st.lists(st.integers(0, 5), max_size=5).map(tuple)
 
 
+@pytest.mark.long
 @given(shapes, st.integers(0, 2**32 - 1))
 def test_share_counts_what_holds(shape, seed):
     x, y = np.random.default_rng(seed).standard_normal((2, *shape)).astype(np.float32)

@@ -51,6 +51,7 @@ def taken(folder, monkeypatch, stop_before=None):
 EPOCH = [(0, 2), (2, 2), (4, 1)]
 
 
+@pytest.mark.long
 def test_every_batch_is_taken_once(tmp_path, monkeypatch):
     assert taken(tmp_path, monkeypatch) == 2 * EPOCH
 

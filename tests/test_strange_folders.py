@@ -171,6 +171,7 @@ def of_planted(finished, copy, planted):
     return folder
 
 
+@pytest.mark.long
 def test_a_network_that_only_a_folder_names_is_not_imported(of_planted, planted, tmp_path, refused):
     name = f"{planted}:Network"
     figures.draw(of_planted)
