@@ -189,6 +189,7 @@ def test_evaluation_after_five_steps(run_a, data):
     np.testing.assert_allclose(run_a.eval_logits, data["A/f64/eval_logits"], atol=1e-8, rtol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("metric", "key"), [("flip_ratio", "n_flip"), ("silent_ratio", "n_silent")]
 )

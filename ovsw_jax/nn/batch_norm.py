@@ -148,9 +148,8 @@ class BatchNorm(nnx.BatchNorm):
             # Flax sees wide operands alone, so it can't tell which dtype they promote to.
             return super().__call__(x, use_running_average, mask=mask).astype(dtype)
         statistics = self.mean[...], self.var[...]
-        operands = (x, *statistics, scale, bias)
-        *_, scale, bias = self.promote_dtype(operands, dtype=self.dtype)
-        y, mean, var = normalize_batch(x, scale, bias, self.epsilon, self.axis_name)
+        wide: Any = self.promote_dtype((x, *statistics, scale, bias), dtype=self.dtype)
+        y, mean, var = normalize_batch(x, wide[3], wide[4], self.epsilon, self.axis_name)
         for statistic, new in ((self.mean, mean), (self.var, var)):
             old = statistic[...]
             moved = self.momentum * old.astype(new.dtype) + (1 - self.momentum) * new
