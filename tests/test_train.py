@@ -184,6 +184,8 @@ def test_crops_shift_and_flip_whole_images():
             )
         )
     assert len(seen) > 40
+    rows, columns = ({place[axis] for place in seen} for axis in (0, 1))
+    assert rows == columns == set(range(2 * PADDING + 1))
     assert {step for _, _, step in seen} == {1, -1}
 
 
