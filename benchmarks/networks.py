@@ -12,6 +12,7 @@ NetworkName = Literal["resnet18", "resnet20", "small"]
 NETWORKS: dict[str, Callable[..., nnx.Module]] = {
     "resnet18": ovsw.models.CifarResNet18,
     "resnet20": ovsw.models.CifarResNet20,
+    "imagenet_resnet18": ovsw.models.ResNet18,  # for images of another size: compiled, not timed
     "small": ovsw.models.SmallResNet,
 }
 

@@ -13,6 +13,7 @@ from benchmarks import jax_step, literal_ovsw
 
 LABELS = np.arange(4) % 3
 IMAGES = np.random.default_rng(0).normal(size=(4, 16, 16, 3))
+LARGER = np.random.default_rng(0).normal(size=(4, 32, 32, 3))  # which ImageNet's ResNet18 halves
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -34,9 +35,10 @@ def float64_params(name):
 def backward_pass(name, code="ovsw_jax"):
     """A compiled function from parameters to logits and gradients."""
     apply, _, statistics = jax_step.make_network(name, code)
+    images = LARGER if name == "imagenet_resnet18" else IMAGES
 
     def loss(params):
-        logits, _ = apply(params, jax.tree.map(jnp.float64, statistics), IMAGES)
+        logits, _ = apply(params, jax.tree.map(jnp.float64, statistics), images)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS)
         return jnp.mean(losses), logits
 
@@ -56,9 +58,10 @@ def assert_close(actual, expected):
 
 
 @pytest.mark.long
-def test_plain_jax_agrees():
-    params, *expected = ours("small")
-    jax.tree.map(assert_close, list(backward_pass("small", "plain")(params)), expected)
+@pytest.mark.parametrize("name", ["small", "imagenet_resnet18"])
+def test_plain_jax_agrees(name):
+    params, *expected = ours(name)
+    jax.tree.map(assert_close, list(backward_pass(name, "plain")(params)), expected)
 
 
 def twin_of(name, params):
