@@ -21,7 +21,7 @@ from experiments.accelerators import Target, compile_for
 
 NetworkName = Literal["CifarResNet18", "ResNet20", "ResNet18", "small"]
 Code = Literal["ours", "plain"]
-OptimizerName = Literal["sgd", "adam", "ovsw"]
+OptimizerName = Literal["sgd", "adam", "ovsw", "none"]
 DtypeName = Literal["float32", "bfloat16"]
 Phase = Literal["training", "evaluation"]
 
@@ -66,7 +66,7 @@ class Program:
     Attributes:
       network: key of `NETWORKS`.
       code: the library's layers, or those of `plain_jax`.
-      optimizer: key of `OPTIMIZERS`; an evaluation has none, and compiles alike for all.
+      optimizer: key of `OPTIMIZERS`; "none" in an evaluation.
       dtype: of the arithmetic; parameters are float32.
       phase: a step of training, or of evaluation.
     """
@@ -97,10 +97,10 @@ def compile_program(program: Program, target: Target) -> jax.stages.Compiled:
     images = jax.ShapeDtypeStruct((count, network.size, network.size, 3), jnp.float32)
     labels = jax.ShapeDtypeStruct((count,), jnp.int32)
     batch = _placed((images, labels), split)
-    tx = OPTIMIZERS[program.optimizer]()
     if program.phase == "evaluation":
         step = jax.jit(partial(_evaluation_step, graph))
         return compile_for(target, step, *_placed((params, statistics), whole), *batch)
+    tx = OPTIMIZERS[program.optimizer]()
     state = jax.eval_shape(tx.init, params)
     step = jax.jit(
         partial(_training_step, graph, tx), donate_argnums=(0, 1, 2), out_shardings=whole

@@ -6,6 +6,9 @@ Run by the Python of the environment that has the target's compiler. With -v it 
 instead of JSON.
 """
 
+import contextlib
+import datetime
+import importlib.metadata
 import json
 import sys
 import time
@@ -24,26 +27,49 @@ def main(target_name: str, programs: list[list[str]], verbose: bool = False) -> 
     Args:
       target_name: as for `open_target`.
       programs: arguments of `Program`.
-      verbose: print tables.
+      verbose: print tables, and stop at an error.
     """
     target = open_target(target_name)
     for arguments in programs:
         program = Program(*arguments)  # type: ignore[arg-type]  # names from the command line
         started = time.perf_counter()
-        reading = read(compile_program(program, target))
-        seconds = time.perf_counter() - started
+        record: dict[str, Any] = {"name": program.name}
+        try:
+            reading = read(compile_program(program, target))
+            record |= {"devices": len(target.devices), "reading": asdict(reading)}
+        except Exception as error:
+            if verbose:
+                raise
+            record["error"] = f"{type(error).__name__}: {error}"
         jax.clear_caches()  # programs share nothing, and memory would grow
+        seconds = round(time.perf_counter() - started, 1)
         if verbose:
-            _print(f"{target_name} {program.name}, compiled in {seconds:.0f} s", reading)
-        else:
-            record: dict[str, Any] = {
-                "target": target_name,
-                "devices": len(target.devices),
-                "program": asdict(program),
-                "seconds_to_compile": round(seconds, 1),
-                "reading": asdict(reading),
-            }
-            print(json.dumps(record), flush=True)
+            _print(f"{target_name} {program.name}, compiled in {seconds} s", reading)
+            continue
+        record |= {"seconds_to_compile": seconds, "versions": _versions(), "date": _today()}
+        print(json.dumps(record), flush=True)
+
+
+def _versions() -> dict[str, str]:
+    """Of all that a reading depends on, where installed."""
+    names = (
+        "jax",
+        "jaxlib",
+        "libtpu",
+        "jax-cuda12-plugin",
+        "nvidia-cuda-nvcc-cu12",
+        "flax",
+        "optax",
+    )
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def _print(title: str, reading: Reading) -> None:

@@ -6,13 +6,14 @@ Nothing here runs on a device: every number is an estimate by a compiler.
 from experiments.accelerators.compiling import compile_for, for_platform
 from experiments.accelerators.kinds import KINDS
 from experiments.accelerators.reading import Collectives, Reading, Row, read
-from experiments.accelerators.targets import CHIPS, Chip, Target, open_target, platform_of
+from experiments.accelerators.targets import CHIPS, Chip, Platform, Target, open_target, platform_of
 
 __all__ = [
     "CHIPS",
     "KINDS",
     "Chip",
     "Collectives",
+    "Platform",
     "Reading",
     "Row",
     "Target",

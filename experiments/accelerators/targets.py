@@ -119,7 +119,7 @@ def open_target(name: str) -> Target:
     """
     chip, layout = _parse(name)
     _check_installed(name, chip.platform)
-    if not jax.config.read("jax_platforms"):
+    if not os.environ.get("JAX_PLATFORMS"):
         # Else JAX would look for the plugin's devices when it starts; has no effect after that.
         jax.config.update("jax_platforms", "cpu")
     devices = _open_tpu(name) if chip.platform == "tpu" else _open_h100(layout)

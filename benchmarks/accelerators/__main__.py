@@ -1,0 +1,96 @@
+"""What the compilers of TPUs and H100s say of training and evaluation steps; nothing runs.
+
+    python -m benchmarks.accelerators [--targets v5e:2x2 h100] [--networks ResNet20] [--fresh]
+
+Makes the compilers' environments if they are absent (`environments.sh`), compiles one program
+after another, and writes tables to results/accelerators. A program takes 1 to 5 minutes on two
+cores, and there are about a hundred. Each reading is kept as soon as it is there, in
+.accelerators/readings, so a second call resumes: it compiles what is missing, and what was read of
+other sources.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from benchmarks.accelerators import cells, environments, tables
+from benchmarks.accelerators.programs import Code, DtypeName, NetworkName, OptimizerName, Phase
+from benchmarks.accelerators.readings import Cell, Readings
+from experiments.accelerators import platform_of
+
+READINGS = environments.PROJECT / ".accelerators" / "readings"
+
+
+def main(
+    targets: tuple[str, ...] = cells.TARGETS,
+    networks: tuple[NetworkName, ...] = cells.PUBLISHED,
+    optimizers: tuple[OptimizerName, ...] = ("sgd", "adam", "ovsw"),
+    dtypes: tuple[DtypeName, ...] = cells.DTYPES,
+    codes: tuple[Code, ...] = cells.CODES,
+    phases: tuple[Phase, ...] = ("training", "evaluation"),
+    fresh: bool = False,
+    out: Path = Path("results/accelerators"),
+) -> list[str]:
+    """Compiles what is missing and writes the tables.
+
+    Args:
+      targets: TPU slices and H100s, such as v5e:16x16 or h100:8. v5e:2x2 and h100 get every
+        program, others only training by SGD.
+      networks: ImageNet's is ResNet18; "small" is for tries.
+      optimizers: of training steps.
+      dtypes: of the arithmetic.
+      codes: the library's, and plain JAX.
+      phases: kinds of steps.
+      fresh: compile all that is chosen, whatever was read before.
+      out: folder for tables.md and readings.json, which hold all readings of today's sources.
+
+    Returns:
+      The programs that did not compile.
+    """
+    readings = Readings(READINGS)
+    chosen = [
+        Cell(target, program)
+        for target in targets
+        for program in cells.programs_of(target, networks)
+        if program.dtype in dtypes and program.code in codes and program.phase in phases
+        if program.optimizer in (*optimizers, "none")
+    ]
+    missing = [cell for cell in chosen if fresh or readings.get(cell) is None]
+    print(f"{len(chosen)} programs, {len(missing)} of them to compile", flush=True)
+    environments.make(dict.fromkeys(platform_of(cell.target) for cell in missing))
+    failed: list[str] = []
+    for target in targets:
+        failed += _compile([cell for cell in missing if cell.target == target], readings)
+    tables.write(readings.all(), out)
+    return failed
+
+
+def _compile(missing: Sequence[Cell], readings: Readings) -> list[str]:
+    """Compiles programs for one target; returns the names of those that fail."""
+    if not missing:
+        return []
+    target, left = missing[0].target, {cell.program.name: cell for cell in missing}
+    asked = json.dumps([cell.arguments for cell in missing])
+    failed = []
+    try:
+        worker = ["-m", "benchmarks.accelerators.worker", target, asked]
+        for line in environments.lines_of(platform_of(target), worker):
+            record = json.loads(line)
+            cell = left.pop(record["name"])
+            if "error" in record:
+                failed.append(f"{target} {cell.program.name}: {record['error']}")
+            else:
+                readings.put(cell, record)
+            print(f"{target} {record['name']}: {record['seconds_to_compile']} s", flush=True)
+    except RuntimeError as error:
+        failed += [f"{target} {name}: {error}" for name in left]
+    return failed
+
+
+if __name__ == "__main__":
+    failed = tyro.cli(main)
+    if failed:
+        sys.exit("error: these did not compile\n" + "\n".join(failed))

@@ -1,0 +1,175 @@
+"""Tables of readings; what the columns mean is in results/accelerators/README.md."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.accelerators.cells import PUBLISHED, TARGETS
+from experiments.accelerators import CHIPS, KINDS, platform_of
+
+_ROWS = 15  # of a program that readings.json keeps
+_INTRODUCTION = """# What compilers say of training and evaluation steps
+
+Written by `python -m benchmarks.accelerators`. **These are estimates by the compilers: nothing
+ran.** [README.md](README.md) says what the columns mean.
+"""
+_ORDER: dict[str, Sequence[str]] = {
+    "network": PUBLISHED,
+    "dtype": ("bfloat16", "float32"),
+    "phase": ("training", "evaluation"),
+    "optimizer": ("sgd", "adam", "ovsw"),
+    "code": ("ours", "plain"),
+}
+
+
+class _Step(NamedTuple):
+    """What tells programs of one target apart, in the order of the tables."""
+
+    network: str
+    dtype: str
+    phase: str
+    optimizer: str
+    code: str
+
+
+_Readings = dict[_Step, dict[str, Any]]
+
+
+def write(records: Sequence[dict[str, Any]], out: Path) -> None:
+    """Writes tables.md and readings.json into the folder `out`.
+
+    Args:
+      records: as `Readings.all` gives them.
+      out: made if it is absent.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    targets = sorted({r["target"] for r in records}, key=lambda t: (_place(TARGETS, t), t))
+    text = [_INTRODUCTION]
+    for target in targets:
+        text += _section(target, [r for r in records if r["target"] == target])
+    (out / "tables.md").write_text("\n".join(text), encoding="utf-8")
+    shortened = [_shortened(record) for record in records]
+    (out / "readings.json").write_text(json.dumps(shortened, indent=1) + "\n", encoding="utf-8")
+
+
+def _place(known: Sequence[str], name: str) -> int:
+    return known.index(name) if name in known else len(known)
+
+
+def _section(target: str, records: Sequence[dict[str, Any]]) -> list[str]:
+    """All tables of one target."""
+    steps = {_Step(**{n: r["program"][n] for n in _Step._fields}): r["reading"] for r in records}
+    readings = {
+        step: steps[step]
+        for step in sorted(
+            steps, key=lambda step: [_place(_ORDER[n], getattr(step, n)) for n in _Step._fields]
+        )
+    }
+    versions = {f"{name} {v}" for record in records for name, v in record["versions"].items()}
+    dates = sorted({record["date"] for record in records})
+    devices = records[0]["devices"]
+    return [
+        f"## {target}\n",
+        f"{devices} device{'s' * (devices > 1)}; {', '.join(sorted(versions))}; "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}. Numbers are of one device.\n",
+        *_table(_steps(target, readings)),
+        "### Ours beside plain JAX\n",
+        *_table(_ratios(readings)),
+        "### The rules beside SGD\n",
+        *_table(_rules(readings)),
+        "### What it is for\n",
+        f"Training by SGD; {_unit(target)}.\n",
+        *_table(_kinds(target, readings)),
+    ]
+
+
+_Table = Iterator[Sequence[str]]
+
+
+def _table(rows: _Table) -> list[str]:
+    """Lines of Markdown; the first row is the head."""
+    head, *body = rows
+    lines = [f"| {' | '.join(cells)} |" for cells in body]
+    names = sum(name in (*_Step._fields, "kind") for name in head)
+    rule = "| --- " * names + "| ---: " * (len(head) - names) + "|"
+    return [f"| {' | '.join(head)} |", rule, *lines, ""] if body else ["Not compiled.\n"]
+
+
+def _steps(target: str, readings: _Readings) -> _Table:
+    tpu = platform_of(target) == "tpu"
+    estimates = ("million cycles", "ms", "Tflop") if tpu else ()
+    yield (
+        *_Step._fields, "arguments, MB", "temporaries, MB", "moved, GB", *estimates, "kernels",
+        "collectives", "collectives, MB",
+    )  # fmt: skip
+    clock = CHIPS[target.partition(":")[0]].clock
+    for step, r in readings.items():
+        cycles, counts = r["cycles"], r["collectives"].values()
+        of_tpu = (
+            f"{cycles / 1e6:.2f}",
+            f"{cycles / clock * 1e3:.2f}" if clock else "",
+            f"{r['flops'] / 1e12:.3f}",
+        )
+        yield (
+            *step,
+            f"{r['arguments'] / 1e6:.0f}",
+            f"{r['temporaries'] / 1e6:.0f}",
+            f"{r['moved'] / 1e9:.2f}",
+            *(of_tpu if tpu else ()),
+            f"{r['kernels']}",
+            f"{sum(c['count'] for c in counts)}",
+            f"{sum(c['bytes'] for c in counts) / 1e6:.1f}",
+        )
+
+
+def _ratios(readings: _Readings) -> _Table:
+    yield (*_Step._fields[:-1], "cycles", "temporaries", "moved", "kernels")
+    for step, ours in readings.items():
+        plain = readings.get(step._replace(code="plain"))
+        if step.code == "ours" and plain is not None:
+            names = ("cycles", "temporaries", "moved", "kernels")
+            yield (*step[:-1], *(_ratio(ours[name], plain[name]) for name in names))
+
+
+def _ratio(ours: int, plain: int) -> str:
+    return f"{ours / plain:.2f}" if plain else ""
+
+
+def _rules(readings: _Readings) -> _Table:
+    yield ("network", "dtype", "cycles, %", "moved, %", "temporaries, MB", "kernels")
+    for step, ovsw in readings.items():
+        sgd = readings.get(step._replace(optimizer="sgd"))
+        if step.optimizer != "ovsw" or sgd is None:
+            continue
+        more = [_percent(ovsw[name], sgd[name]) for name in ("cycles", "moved")]
+        temporaries = (ovsw["temporaries"] - sgd["temporaries"]) / 1e6
+        kernels = ovsw["kernels"] - sgd["kernels"]
+        yield (step.network, step.dtype, *more, f"{temporaries:+.1f}", f"{kernels:+d}")
+
+
+def _percent(more: int, base: int) -> str:
+    return f"{100 * (more / base - 1):+.1f}" if base else ""
+
+
+def _kinds(target: str, readings: _Readings) -> _Table:
+    measure, unit = ("cycles", 1e6) if platform_of(target) == "tpu" else ("bytes", 1e9)
+    steps = [s for s in readings if s.optimizer == "sgd" and s.phase == "training"]
+    columns = [Counter[str]() for _ in steps]
+    for step, column in zip(steps, columns, strict=True):
+        for row in readings[step]["where"]:
+            column[row["kind"]] += row[measure]
+    yield ("kind", *(f"{s.network}, {s.dtype}, {s.code}" for s in steps))
+    if steps:
+        for kind in KINDS:
+            yield (kind, *(f"{column[kind] / unit:.2f}" for column in columns))
+
+
+def _unit(target: str) -> str:
+    return "million cycles" if platform_of(target) == "tpu" else "GB of operands and results"
+
+
+def _shortened(record: dict[str, Any]) -> dict[str, Any]:
+    reading = record["reading"]
+    return record | {"reading": reading | {"where": reading["where"][:_ROWS]}}

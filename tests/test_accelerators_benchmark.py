@@ -1,0 +1,147 @@
+"""The benchmark of compilers, with a worker that answers at once."""
+
+import json
+import subprocess
+
+import pytest
+
+from benchmarks.accelerators import __main__ as benchmark
+from benchmarks.accelerators import cells, environments, readings
+from benchmarks.accelerators.programs import NETWORKS, Program
+from benchmarks.accelerators.readings import Cell, Readings
+
+CELL = Cell("h100", Program("small", "ours", "sgd", "bfloat16"))
+
+
+def answer(program, temporaries=30e6, kernels=60, error=None):
+    """What a worker says of a program."""
+    row = {"kind": "signs", "source": "ge in sign", "count": 2, "cycles": 0, "bytes": 7 * 10**9}
+    reading = {
+        "arguments": 10e6,
+        "temporaries": temporaries,
+        "output": 0,
+        "alias": 0,
+        "moved": 8 * 10**9,
+        "flops": 0,
+        "cycles": 0,
+        "kernels": kernels,
+        "collectives": {"all-reduce": {"count": 3, "bytes": 4e6}},
+        "where": [row] * 20,
+    }
+    common = {"name": "-".join(program), "seconds_to_compile": 1}
+    if error:
+        return common | {"error": error}
+    return common | {
+        "devices": 1,
+        "reading": reading,
+        "versions": {"jax": "0.10.2"},
+        "date": "2030-01-02",
+    }
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """What workers are asked for; ours are answered with half of plain's temporaries."""
+    found = []
+
+    def lines_of(platform, arguments):
+        target, programs = arguments[-2], json.loads(arguments[-1])
+        found.append((platform, target, programs))
+        for program in programs:
+            temporaries = 15e6 if program[1] == "ours" else 30e6
+            kernels = 70 if program[2] == "ovsw" else 60
+            yield json.dumps(answer(program, temporaries, kernels)) + "\n"
+
+    monkeypatch.setattr(environments, "lines_of", lines_of)
+    monkeypatch.setattr(environments, "make", lambda platforms: None)
+    monkeypatch.setattr(benchmark, "READINGS", tmp_path / "readings")
+    return found
+
+
+def run(tmp_path, **options):
+    chosen = {"targets": ("h100",), "networks": ("small",), "dtypes": ("bfloat16",)}
+    return benchmark.main(**chosen | options, out=tmp_path / "out")
+
+
+def test_tables(asked, tmp_path):
+    assert run(tmp_path) == []
+    text = (tmp_path / "out" / "tables.md").read_text()
+    assert "nothing\nran" in text
+    assert "1 device; jax 0.10.2; 2030-01-02." in text
+    steps = "| small | bfloat16 | training | ovsw | ours | 10 | 15 | 8.00 | 70 | 3 | 4.0 |"
+    assert steps in text
+    assert "| small | bfloat16 | training | adam |  | 0.50 | 1.00 | 1.00 |" in text
+    assert "| small | bfloat16 |  | +0.0 | +0.0 | +10 |" in text
+    assert "| signs | 140.00 | 140.00 |" in text
+    (first, *_) = json.loads((tmp_path / "out" / "readings.json").read_text())
+    assert len(first["reading"]["where"]) == 15
+
+
+def test_a_second_call_compiles_what_is_missing(asked, tmp_path):
+    run(tmp_path, codes=("plain",))
+    run(tmp_path)
+    run(tmp_path)
+    run(tmp_path, codes=("plain",), optimizers=("adam",), phases=("training",), fresh=True)
+    by_code = [{program[1] for program in programs} for _, _, programs in asked]
+    assert by_code == [{"plain"}, {"ours"}, {"plain"}]
+    assert asked[-1] == ("cuda", "h100", [["small", "plain", "adam", "bfloat16", "training"]])
+
+
+def test_what_was_read_of_other_sources_is_missing(monkeypatch, tmp_path):
+    kept = Readings(tmp_path)
+    kept.put(CELL, answer(CELL.arguments))
+    assert kept.get(CELL)["reading"]["kernels"] == 60
+    assert len(kept.all()) == 1
+    monkeypatch.setattr(readings, "source_hash", lambda code: "another")
+    assert kept.get(CELL) is None
+    assert kept.all() == []
+
+
+def test_the_hash_of_plain_is_not_of_the_library():
+    assert cells.source_hash("ours") != cells.source_hash("plain")
+    library = {f.name for pattern in cells._SOURCES["ours"] for f in cells.PROJECT.glob(pattern)}
+    assert {"batch_norm.py", "ags.py"} < library
+
+
+def test_failures_are_named_and_the_others_kept(monkeypatch, asked, tmp_path):
+    def lines_of(platform, arguments):
+        for program in json.loads(arguments[-1])[:2]:
+            error = "ValueError: no" if program[2] == "adam" else None
+            yield json.dumps(answer(program, error=error))
+        raise RuntimeError("it ended")
+
+    monkeypatch.setattr(environments, "lines_of", lines_of)
+    failed = run(tmp_path, codes=("plain",))
+    assert failed == [
+        "h100 small-plain-adam-bfloat16-training: ValueError: no",
+        "h100 small-plain-none-bfloat16-evaluation: it ended",
+    ]
+    assert len(Readings(tmp_path / "readings").all()) == 1
+
+
+def test_programs():
+    full, some = (list(cells.programs_of(t)) for t in ("h100", "v5p:4x4x4"))
+    assert len(full) == len(set(full)) == 3 * 2 * (3 + 2 + 2)
+    assert len(some) == 3 * 2 * 2
+    assert {p.optimizer for p in some} == {"sgd"}
+    assert not [p for p in full if p.code == "plain" and p.optimizer == "ovsw"]
+    assert {p.network for p in full} == NETWORKS.keys() - {"small"}
+
+
+def test_a_failing_command_is_an_error(monkeypatch, tmp_path):
+    program = tmp_path / "cuda" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho $JAX_PLATFORMS $1\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("OVSW_ACCELERATORS", str(tmp_path))
+    lines = environments.lines_of("cuda", ["program.py"])
+    assert next(lines) == "cpu program.py\n"
+    with pytest.raises(RuntimeError, match=r"python program\.py ended with exit code 3"):
+        next(lines)
+
+
+def test_the_script_refuses_another_name(tmp_path):
+    script = environments.PROJECT / "benchmarks" / "accelerators" / "environments.sh"
+    done = subprocess.run([script, "rocm"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "environment 'rocm' is unknown: name tpu, cuda or both." in done.stderr
