@@ -1,9 +1,9 @@
 """Small programs for compilers of accelerators: every rule, kind of flip state, layer and block.
 
-    python tests/accelerator_programs.py v5e:2x2
+    python tests/accelerator_programs.py v5e:2x2 [layers ...]
 
-prints what the target's compiler says of each, a line of JSON. As few programs as hold them all:
-each one takes the TPU's compiler half a minute or more.
+prints what the target's compiler says of each, or of those named, a line of JSON. As few programs
+as hold them all: each one takes the TPU's compiler up to half a minute.
 """
 
 import functools
@@ -33,7 +33,11 @@ RULES = {
     "bop": ovsw.bop,
     "clip_latent": ovsw.clip_latent,
 }
-BATCH, SIZE, FEATURES = 2048, 16, 16  # more than a TPU's fast memory holds
+FEATURES = 16
+SMALL = (256, 8, 8, FEATURES)
+# An activation of 67 MB in bfloat16. A TPU keeps what is small in its fast memory, where it is no
+# temporary; this is what shows how much the backward pass keeps.
+LARGE = (8192, 16, 16, FEATURES)
 
 
 class Layers(nnx.Module):
@@ -87,7 +91,7 @@ class Blocks(nnx.Module):
         return x.mean((1, 2))
 
 
-def training(make):
+def training(make, images):
     """A step that trains a network by SGD, and its arguments."""
 
     def network():
@@ -95,7 +99,6 @@ def training(make):
 
     graph, *states = nnx.split(nnx.eval_shape(network), nnx.Param, ...)
     params, rest = map(nnx.to_pure_dict, states)
-    images = jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, FEATURES), jnp.bfloat16)
 
     def step(params, rest, images):
         def loss(params):
@@ -106,7 +109,7 @@ def training(make):
         gradients, moved = jax.grad(loss, has_aux=True)(params)
         return jax.tree.map(lambda p, g: p - 0.1 * g, params, gradients), moved
 
-    return step, (params, rest, images)
+    return step, (params, rest, jax.ShapeDtypeStruct(images, jnp.bfloat16))
 
 
 def rules():
@@ -128,16 +131,19 @@ def rules():
 
 PROGRAMS = {
     "rules": rules,
-    "layers": functools.partial(training, Layers),
-    "blocks": functools.partial(training, Blocks),
+    "layers": functools.partial(training, Layers, SMALL),
+    "blocks": functools.partial(training, Blocks, SMALL),
+    "large": functools.partial(
+        training, functools.partial(ovsw.models.BiRealBlock, FEATURES, FEATURES), LARGE
+    ),
 }
 
 
-def main(target_name):
+def main(target_name, *names):
     target = open_target(target_name)
     sharding = SingleDeviceSharding(target.devices[0])
-    for name, make in PROGRAMS.items():
-        step, arguments = make()
+    for name in names or PROGRAMS:
+        step, arguments = PROGRAMS[name]()
         placed = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments
         )
@@ -147,4 +153,4 @@ def main(target_name):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,11 +1,18 @@
 """What is read of compiled programs, on texts small enough to count by hand."""
 # ruff: noqa: E501  # an instruction is a line
 
+import ast
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
+import flax
+import optax
 import pytest
 
-from experiments.accelerators import CHIPS, Collectives, Row, open_target, platform_of, read
+import benchmarks
+import ovsw_jax
+from experiments.accelerators import CHIPS, Collectives, Row, kinds, open_target, platform_of, read
 from experiments.accelerators.program_text import parse, shape_bytes
 from experiments.accelerators.reading import read_text
 
@@ -191,10 +198,51 @@ def test_gradients_by_their_labels(labels, kind):
 def test_frames_are_innermost_first():
     program = parse(TPU)
     (frames,) = {program.frames(i) for i in program.computations["sum"].values()} - {()}
-    assert frames == (
-        "ovsw_jax/nn/batch_norm.py:_forward",
-        "ovsw_jax/nn/batch_norm.py:BatchNorm.__call__",
+    file = "/home/someone/ovsw_jax/nn/batch_norm.py"
+    assert frames == (f"{file}:_forward", f"{file}:BatchNorm.__call__")
+
+
+def functions():
+    """All functions of the sources that have a place, as a frame names them."""
+    library, plain, of_flax, of_optax = (
+        Path(package.__file__).parent for package in (ovsw_jax, benchmarks, flax, optax)
     )
+    others = (
+        plain / "plain_jax.py",
+        of_flax / "nnx" / "nn" / "normalization.py",
+        of_optax / "transforms" / "_adding.py",
+        of_optax / "_src" / "update.py",
+    )
+    for file in (*library.rglob("*.py"), *others):
+        for node in ast.walk(tree := ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                classes = (n for n in tree.body if isinstance(n, ast.ClassDef) and node in n.body)
+                owner = next((f"{found.name}." for found in classes), "")
+                yield f"{file}:{owner}{node.name}"
+
+
+def test_every_pattern_of_a_place_fits_a_function():
+    found = [kinds._PACKAGE.sub("", function) for function in functions()]
+    for patterns in kinds._PLACES.values():
+        for pattern in patterns:
+            assert any(re.search(pattern, function) for function in found), pattern
+
+
+@pytest.mark.parametrize(
+    ("function", "place"),
+    [
+        ("/signs/ovsw_jax/nn/batch_norm.py:_forward", "batch norm"),
+        ("/signs/ovsw_jax/ags.py:scale_by_ags.<locals>.update_fn", "rules"),
+        ("/signs/ovsw_jax/nn/_kernels/arithmetic.py:normalize_sample", "sample statistics"),
+        ("/signs/ovsw_jax/nn/_kernels/arithmetic.py:_affine", None),
+        ("/signs/ovsw_jax/nn/_kernels/words.py:pack", "signs"),
+        ("/signs/benchmarks/plain_jax.py:_hardtanh", None),
+        ("/site-packages/flax/nnx/nn/normalization.py:_normalize", "batch norm"),
+        ("/site-packages/optax/_src/transform.py:scale", "optimizer"),
+    ],
+)
+def test_places(function, place):
+    assert kinds.place_of(function) == place
 
 
 @pytest.mark.parametrize(

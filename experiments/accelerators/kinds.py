@@ -6,16 +6,24 @@ from experiments.accelerators.program_text import Instruction, ProgramText
 
 PRODUCTS = ("forward products", "input gradients", "kernel gradients")
 
-# The first that fits, from the innermost frame of the stack outwards. Files as "folder/file.py",
-# the library's beside those of plain JAX (Flax's batch norm and benchmarks/plain_jax.py).
+# The first that fits, from the innermost frame of the stack outwards: functions of the library, of
+# what plain JAX is made of, and of Optax. Paths begin with the package.
 _PLACES = {
-    "batch norm": r"batch_norm\.py|flax/.*normalization\.py|nnx/nn/normalization\.py",
-    "sample statistics": r":(normalize_sample|_BinaryConv\.__call__)|sample_\w*\.py|finite\.py",
-    "factors": r"scale\.py|:_factor",
-    "rules": r"ovsw_jax/(?!nn|models|linen|graph)\w+\.py|ovsw_jax/flip_state/",
-    "optimizer": r"optax/(transforms|_src|contrib)/",
-    "signs": r"sign|words\.py|taps\.py|plain_jax\.py:_$|threshold\.py",
+    "batch norm": ("^ovsw_jax/nn/batch_norm.py", "^flax/nnx/nn/normalization.py"),
+    "sample statistics": (
+        ":normalize_sample$",
+        "^ovsw_jax/nn/_kernels/finite.py",
+        "plain_jax.py:_BinaryConv.__call__$",
+    ),
+    "factors": ("^ovsw_jax/nn/scale.py", "plain_jax.py:_factor$"),
+    "rules": (r"^ovsw_jax/\w+\.py", "^ovsw_jax/flip_state/"),
+    "optimizer": ("^optax/transforms/", "^optax/_src/"),
+    "signs": (
+        "^ovsw_jax/nn/.*(sign|threshold|words|taps)",
+        "plain_jax.py:(_input_sign|_kernel_sign|_)$",
+    ),
 }
+_PACKAGE = re.compile(r".*/(?=(?:ovsw_jax|benchmarks|flax|optax)/)")
 KINDS = (*PRODUCTS, *_PLACES, "collectives", "else")
 
 _REDUCTIONS = ("reduce", "reduce-window", "all-reduce")
@@ -68,8 +76,14 @@ def _product_by_labels(part: Instruction) -> str:
 
 
 def _place(program: ProgramText, part: Instruction) -> str | None:
-    for frame in program.frames(part):
-        for kind, pattern in _PLACES.items():
-            if re.search(pattern, frame):
-                return kind
+    places = (place_of(frame) for frame in program.frames(part))
+    return next((place for place in places if place), None)
+
+
+def place_of(frame: str) -> str | None:
+    """The kind of what a function does by itself, as "path/file.py:function"; None if unknown."""
+    frame = _PACKAGE.sub("", frame)
+    for kind, patterns in _PLACES.items():
+        if any(re.search(pattern, frame) for pattern in patterns):
+            return kind
     return None

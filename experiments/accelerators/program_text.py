@@ -118,7 +118,7 @@ class ProgramText:
         return sum(known[name].result_bytes for name in instruction.operands if name in known)
 
     def frames(self, instruction: Instruction) -> tuple[str, ...]:
-        """Where in the source it comes from, as "folder/file.py:function", innermost first."""
+        """Where in the source it comes from, as "path/file.py:function", innermost first."""
         frame = instruction.attribute(r"stack_frame_id=(\d+)")
         return self._frames.get(int(frame), ()) if frame else ()
 
@@ -131,7 +131,7 @@ class ProgramText:
             file = self.tables["FileNames"][_number("file_name_id", location)]
             function = self.tables["FunctionNames"][_number("function_name_id", location)]
             outer = found.get(_number("parent_frame_id", row) - 1, ())  # 1 has none
-            found[frame] = ("/".join(file.split("/")[-3:]) + f":{function}", *outer)
+            found[frame] = (f"{file}:{function}", *outer)
         return found
 
 
