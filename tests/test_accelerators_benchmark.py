@@ -3,12 +3,15 @@
 import json
 import subprocess
 
+import jax
 import pytest
+from longer import long_but
 
 from benchmarks.accelerators import __main__ as benchmark
-from benchmarks.accelerators import cells, environments, readings
+from benchmarks.accelerators import cells, environments, programs, readings
 from benchmarks.accelerators.programs import NETWORKS, Program
 from benchmarks.accelerators.readings import Cell, Readings
+from experiments.accelerators import Target
 
 CELL = Cell("h100", Program("small", "ours", "sgd", "bfloat16"))
 
@@ -126,6 +129,22 @@ def test_programs():
     assert {p.optimizer for p in some} == {"sgd"}
     assert not [p for p in full if p.code == "plain" and p.optimizer == "ovsw"]
     assert {p.network for p in full} == NETWORKS.keys() - {"small"}
+
+
+@pytest.mark.parametrize("network", long_but(list(NETWORKS), "small"))
+def test_programs_are_traced_alike_in_both_codes(network, monkeypatch):
+    """Same parameters, same results; the layers themselves are compared in another test."""
+    monkeypatch.setattr(programs, "compile_for", lambda target, step, *shapes: step.trace(*shapes))
+    target = Target("here", "tpu", tuple(jax.devices()[:2]), memory=0, clock=None)
+    for optimizer, phase in (("sgd", "training"), ("adam", "training"), ("none", "evaluation")):
+        traced = [
+            programs.compile_program(Program(network, code, optimizer, dtype, phase), target)
+            for code, dtype in (("ours", "bfloat16"), ("plain", "float32"))
+        ]
+        ours, plain = (jax.tree.map(lambda x: (x.shape, x.dtype), t.out_info) for t in traced)
+        assert ours == plain
+        images = 2 * NETWORKS[network].images
+        assert [jax.tree.leaves(t.in_avals)[-1].shape for t in traced] == [(images,)] * 2
 
 
 def test_a_failing_command_is_an_error(monkeypatch, tmp_path):

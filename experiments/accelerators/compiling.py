@@ -25,6 +25,7 @@ def compile_for(target: Target, function: Any, *arguments: Any) -> jax.stages.Co
 
 def for_platform(platform: Platform) -> contextlib.AbstractContextManager[None]:
     """Layers traced within compute as on this platform, not as on the one that JAX runs on."""
-    if hasattr(ovsw.nn, "compute_for"):
-        return ovsw.nn.compute_for({"tpu": "tpu", "cuda": "gpu"}[platform])
-    return contextlib.nullcontext()
+    compute_for = getattr(ovsw.nn, "compute_for", None)
+    if compute_for is None:
+        return contextlib.nullcontext()
+    return compute_for({"tpu": "tpu", "cuda": "gpu"}[platform])
