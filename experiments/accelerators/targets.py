@@ -149,7 +149,8 @@ def _check_installed(name: str, platform: Platform) -> None:
     if not found:
         raise ModuleNotFoundError(
             f"target {name!r} needs its compiler, the package {package}, which is not installed "
-            f"here: {command}. It needs no device."
+            f"here: {command}. It needs no device. benchmarks/accelerators/environments.sh makes "
+            "environments that have it."
         )
 
 
