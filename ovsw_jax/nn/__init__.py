@@ -5,6 +5,7 @@ from ovsw_jax.nn.batch_norm import BatchNorm
 from ovsw_jax.nn.filter_signs import magnitude_aware_sign, standardized_sign
 from ovsw_jax.nn.hardtanh import hardtanh
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
+from ovsw_jax.nn.platforms import compute_for
 from ovsw_jax.nn.scale import mean_magnitude, standardize_kernel, standardized_scale
 from ovsw_jax.nn.sharpening import SharpeningSign
 from ovsw_jax.nn.signs import (
@@ -28,6 +29,7 @@ __all__ = [
     "SharpeningSign",
     "approx_sign",
     "clipped_ste_sign",
+    "compute_for",
     "hardtanh",
     "magnitude_aware_sign",
     "mean_magnitude",

@@ -12,6 +12,8 @@ from ovsw_jax.hyperparams import check_flag, known_number
 from ovsw_jax.nn._checks import check_counts, check_floating_dtype, real_array
 from ovsw_jax.nn._kernels.features import along_features, sharded_as_features
 from ovsw_jax.nn._kernels.shard_map_types import varying_alike
+from ovsw_jax.nn._kernels.sums import sum_pair
+from ovsw_jax.nn.platforms import platform
 from ovsw_jax.precision import accurate_dtype
 
 AxisName = str | tuple[str, ...] | None
@@ -149,7 +151,9 @@ class BatchNorm(nnx.BatchNorm):
             return super().__call__(x, use_running_average, mask=mask).astype(dtype)
         statistics = self.mean[...], self.var[...]
         wide: Any = self.promote_dtype((x, *statistics, scale, bias), dtype=self.dtype)
-        y, mean, var = normalize_batch(x, wide[3], wide[4], self.epsilon, self.axis_name)
+        y, mean, var = normalize_batch(
+            x, wide[3], wide[4], self.epsilon, self.axis_name, shift=wide[1]
+        )
         for statistic, new in ((self.mean, mean), (self.var, var)):
             old = statistic[...]
             moved = self.momentum * old.astype(new.dtype) + (1 - self.momentum) * new
@@ -215,6 +219,8 @@ def normalize_batch(
     bias: jax.Array,
     epsilon: jax.typing.ArrayLike,
     axis_name: AxisName = None,
+    *,
+    shift: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Batch norm in training.
 
@@ -225,44 +231,76 @@ def normalize_batch(
       epsilon: added to the variance; has no gradient.
       axis_name: axis of `pmap` or `shard_map` over which the batch is spread; None: all of it is
         here.
+      shift: (features,), subtracted before sums are taken in one pass, as they are on a GPU and a
+        TPU; has no gradient. The nearer to the mean, the less rounding: running means.
 
     Returns:
       The result, and mean and biased variance over all but the last axis, all in the dtype of
       `scale`. Mean and variance have no gradient.
     """
     epsilon = jnp.asarray(epsilon, scale.dtype)
-    scale, bias = sharded_as_features(x, scale, bias)
-    return _normalize(*varying_alike(x, scale, bias, epsilon), axis_name)
+    scale, bias, shift = sharded_as_features(x, scale, bias, lax.stop_gradient(shift))
+    return _normalize(*varying_alike(x, scale, bias, epsilon, shift), axis_name)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _normalize(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: jax.Array, axis_name: AxisName
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: jax.Array,
+    shift: jax.Array,
+    axis_name: AxisName,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return _forward(x, scale, bias, epsilon, axis_name)[0]
+    return _forward(x, scale, bias, epsilon, shift, axis_name)[0]
 
 
 def _forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: jax.Array, axis_name: AxisName
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: jax.Array,
+    shift: jax.Array,
+    axis_name: AxisName,
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], _Kept]:
-    wide, axes = x.astype(scale.dtype), tuple(range(x.ndim - 1))
-    mean = _over_devices(jnp.mean(wide, axes), axis_name)
+    wide = x.astype(scale.dtype)
+    if platform() == "cpu":
+        mean, var = _two_pass_statistics(wide, axis_name)
+    else:
+        mean, var = _one_pass_statistics(wide, shift, axis_name)
     centered = wide - along_features(mean, wide)
-    var = _over_devices(jnp.mean(jnp.square(centered), axes), axis_name)
     inverse = lax.rsqrt(var + epsilon)
     y = centered * along_features(inverse * scale, wide) + along_features(bias, wide)
     return (y, mean, var), _Kept(x, mean, inverse, scale, epsilon)
 
 
+def _two_pass_statistics(x: jax.Array, axis_name: AxisName) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance per feature."""
+    axes = tuple(range(x.ndim - 1))
+    mean = _over_devices(jnp.mean(x, axes), axis_name)
+    centered = x - along_features(mean, x)
+    return mean, _over_devices(jnp.mean(jnp.square(centered), axes), axis_name)
+
+
+def _one_pass_statistics(
+    x: jax.Array, shift: jax.Array, axis_name: AxisName
+) -> tuple[jax.Array, jax.Array]:
+    """The same, reading `x` once."""
+    moved = x - along_features(shift, x)
+    axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    total, squares = sum_pair(moved, jnp.square(moved), axes)
+    mean, square = (_over_devices(s / count, axis_name) for s in (total, squares))
+    return shift + mean, jnp.maximum(square - jnp.square(mean), 0)
+
+
 def _backward(
     axis_name: AxisName, kept: _Kept, cotangents: tuple[jax.Array, jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, ...]:
     dy, x = cotangents[0], kept.x
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
     centered = x.astype(dy.dtype) - along_features(kept.mean, dy)
     normalized = centered * along_features(kept.inverse, dy)
-    to_bias = jnp.sum(dy, axes)
-    to_scale = jnp.sum(dy * normalized, axes)
+    to_bias, to_scale = sum_pair(dy, dy * normalized, axes)
     # Each device gives the gradients of its own parameters; the caller sums them. The mean is
     # shared, so its part of the gradient is summed here.
     along_one = _over_devices(to_bias / count, axis_name)
@@ -271,7 +309,8 @@ def _backward(
         along_features(a, dy) for a in (along_one, along_x, kept.inverse * kept.scale)
     )
     to_x = slope * (dy - along_one - normalized * along_x)
-    return to_x.astype(x.dtype), to_scale, to_bias, jnp.zeros_like(kept.epsilon)
+    to_epsilon, to_shift = jnp.zeros_like(kept.epsilon), jnp.zeros_like(kept.mean)
+    return to_x.astype(x.dtype), to_scale, to_bias, to_epsilon, to_shift
 
 
 _normalize.defvjp(_forward, _backward)

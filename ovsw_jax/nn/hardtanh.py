@@ -1,9 +1,10 @@
-"""Hardtanh, whose backward pass keeps one bit per element."""
+"""Hardtanh, whose backward pass keeps a bit per element, or what is kept anyway."""
 
 import jax
 import jax.numpy as jnp
 
 from ovsw_jax.nn._checks import floating_array
+from ovsw_jax.nn.platforms import platform
 
 
 def hardtanh(x: jax.Array) -> jax.Array:
@@ -33,8 +34,10 @@ def _hardtanh(x: jax.Array) -> jax.Array:
     return _clip(x)
 
 
-def _keep_mask(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _clip(x), jnp.abs(x) < 1
+def _forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = _clip(x)
+    # On a GPU and a TPU the binary layer behind keeps the result, which is inside where x is.
+    return y, jnp.abs(x) < 1 if platform() == "cpu" else y
 
 
 @jax.custom_jvp
@@ -50,8 +53,9 @@ def _tangent_inside(
     return _clip(*primals), jnp.where(jnp.abs(*primals) < 1, *tangents, 0)
 
 
-def _pass_inside(inside: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+def _pass_inside(kept: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    inside = kept if kept.dtype == bool else jnp.abs(kept) < 1
     return (jnp.where(inside, cotangent, 0),)
 
 
-_hardtanh.defvjp(_keep_mask, _pass_inside)
+_hardtanh.defvjp(_forward, _pass_inside)

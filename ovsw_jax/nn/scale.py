@@ -10,6 +10,8 @@ from jax import lax
 from ovsw_jax.nn._checks import floating_array
 from ovsw_jax.nn._kernels.arithmetic import EPSILON
 from ovsw_jax.nn._kernels.finite import nan_unless_finite
+from ovsw_jax.nn._kernels.sums import mean_and_variance
+from ovsw_jax.nn.platforms import platform
 from ovsw_jax.precision import accurate_dtype
 
 Scale = Literal["standardized", "learned"] | Callable[[jax.Array], jax.Array] | None
@@ -163,6 +165,12 @@ def standardized_scale(latent: jax.Array) -> jax.Array:
 def _standardize(kernel: jax.Array) -> jax.Array:
     axes = tuple(range(kernel.ndim - 1))
     wide = kernel.astype(accurate_dtype(kernel))
+    if platform() != "cpu":
+        # A weight of the filter as the shift: so a constant filter has a variance of exactly 0.
+        first = wide[(slice(0, 1),) * len(axes)]
+        mean, variance = mean_and_variance(wide, lax.stop_gradient(first), axes)
+        unbiased = variance * (wide.size / (wide.size - wide.shape[-1]))
+        return (wide - mean) / jnp.sqrt(unbiased + EPSILON)
     centered = wide - jnp.mean(wide, axis=axes, keepdims=True)
     # Twice: a rounding error of the mean is no deviation of a constant filter from it.
     centered = centered - jnp.mean(centered, axis=axes, keepdims=True)

@@ -71,6 +71,20 @@ def is_two_valued(sign: object) -> bool:
     return type(function) in _DELEGATING and is_two_valued(getattr(function, "sign", None))
 
 
+def is_scale_free(sign: object) -> bool:
+    """Whether a sign is known to give the same for x and for x / c, whatever the positive c.
+
+    >>> from ovsw_jax.nn import tanh_sign
+    >>> is_scale_free(tanh_sign), is_scale_free(lambda x: tanh_sign(x - 1))
+    (True, False)
+    """
+    if isinstance(sign, functools.partial):
+        return is_scale_free(sign.func)
+    if isinstance(sign, types.FunctionType):
+        return sign in _TWO_VALUED
+    return type(sign) in _KEEPING_FLIPS and is_scale_free(getattr(sign, "sign", None))
+
+
 def carries_factor(kernel_sign: object) -> bool:
     """Whether a sign of kernels multiplies each filter by a factor, which inference must store."""
     if isinstance(kernel_sign, functools.partial):

@@ -5,18 +5,25 @@ y = (conv(sign(x), sign(W)) + bias) * alpha
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen
 from jax import lax
 
 from ovsw_jax.nn._checks import as_dtype, real_array
-from ovsw_jax.nn._kernels.convolution import Window, convolve
+from ovsw_jax.nn._kernels.convolution import Window, convolve, multiply, pad
 from ovsw_jax.nn._kernels.explicit_axes import without_explicit_axes
 from ovsw_jax.nn._kernels.features import along_features
 from ovsw_jax.nn._kernels.finite import nan_unless_finite, parameters_of
+from ovsw_jax.nn._kernels.recomputed_signs import Multiply, multiply_signs_of
 from ovsw_jax.nn._kernels.sign_convolution import convolve_signs
+from ovsw_jax.nn._kernels.sums import mean_and_variance
+from ovsw_jax.nn.platforms import platform
 from ovsw_jax.nn.sign_kinds import Sign, is_two_valued
 from ovsw_jax.precision import accurate_dtype
 
@@ -58,8 +65,8 @@ def result_dtype(
     return chosen
 
 
-def normalize_sample(x: jax.Array, sample_axes: int) -> tuple[jax.Array, jax.Array]:
-    """Divides every sample by its standard deviation; the divisor has no gradient.
+def sample_deviation(x: jax.Array, sample_axes: int) -> tuple[jax.Array | None, jax.Array]:
+    """What every sample is divided by, without gradient.
 
     Signs don't notice. The gradient of the sign does: it is non-zero in a window around 0, and
     the division moves the window.
@@ -69,29 +76,47 @@ def normalize_sample(x: jax.Array, sample_axes: int) -> tuple[jax.Array, jax.Arr
       sample_axes: number of axes of one sample.
 
     Returns:
-      x / sqrt(var + 1e-5), var the unbiased variance over the sample, with the signs of `x`
-      whatever its numbers; integers give floating-point numbers. A sample of one element, whose
-      unbiased variance is undefined, comes back as it is. And for each sample 1 if it is finite,
-      else NaN.
+      sqrt(var + 1e-5) in the dtype of `x`, var the unbiased variance over the sample. None for
+      samples of one element, whose unbiased variance is undefined: they stay as they are. And for
+      each sample 1 if it is finite, else NaN. On a GPU and a TPU, where mean and variance take one
+      pass, a sample whose sum of squares is beyond float32 doesn't count as finite.
     """
     axes = tuple(range(x.ndim - sample_axes, x.ndim))
     sizes = [x.shape[a] for a in axes]
     if 0 in sizes or all(n == 1 for n in sizes):
-        return x, nan_unless_finite(x, axes, keepdims=True)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        x = x.astype(accurate_dtype(x))
+        return None, nan_unless_finite(x, axes, keepdims=True)
+    x = _floating(x)
     wide = lax.stop_gradient(x).astype(accurate_dtype(x))
-    mean = jnp.mean(wide, axes, keepdims=True)
-    # The sums of huge numbers may be inf - inf. With an infinite mean instead, the variance is NaN
-    # if one of them is infinite or NaN, else infinite.
-    mean = jnp.where(jnp.isnan(mean), jnp.inf, mean)
-    variance = jnp.var(wide, axes, ddof=1, keepdims=True, mean=mean)  # type: ignore[call-arg]
-    deviation = jnp.sqrt(variance + EPSILON)
+    variance = _two_pass_variance if platform() == "cpu" else _one_pass_variance
+    deviation = jnp.sqrt(variance(wide, axes) + EPSILON)
     # One beyond the range of the dtype, or whose square is, counts as the greatest number: so it
     # is NaN only for a sample that isn't finite.
     deviation = jnp.minimum(deviation, float(jnp.finfo(x.dtype).max))
-    finite = nan_unless_finite(deviation, axes, keepdims=True)
-    return _divide(x, deviation.astype(x.dtype)), finite
+    return deviation.astype(x.dtype), nan_unless_finite(deviation, axes, keepdims=True)
+
+
+def _floating(x: jax.Array) -> jax.Array:
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(accurate_dtype(x))
+
+
+def _two_pass_variance(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Unbiased."""
+    mean = jnp.mean(x, axes, keepdims=True)
+    # The sums of huge numbers may be inf - inf. With an infinite mean instead, the variance is NaN
+    # if one of them is infinite or NaN, else infinite.
+    mean = jnp.where(jnp.isnan(mean), jnp.inf, mean)
+    return jnp.var(x, axes, ddof=1, keepdims=True, mean=mean)  # type: ignore[call-arg]
+
+
+def _one_pass_variance(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Unbiased; NaN if the sum of squares is not finite.
+
+    It may lose digits where the mean is large beside the deviation. But then hardly an element lies
+    within the window that the deviation is for.
+    """
+    count = math.prod(x.shape[a] for a in axes)
+    variance = mean_and_variance(x, 0, axes)[1] * (count / (count - 1))
+    return jnp.where(variance == jnp.inf, jnp.nan, variance)
 
 
 def _divide(x: jax.Array, divisor: jax.Array) -> jax.Array:
@@ -134,18 +159,24 @@ def binary_conv(
     """
     sample_axes = len(window.kernel_size) + 1
     batch = x.shape[: x.ndim - sample_axes]
-    signs, samples = _signs_of_samples(x, input_sign, sample_axes if training else 0, normalize)
     kernel = latent if kernel_sign is None else _signs_of("kernel_sign", kernel_sign, latent)
-    signs = _one_batch_axis(signs, len(batch))
-    samples = None if samples is None else _one_batch_axis(samples, len(batch))
-    known = is_two_valued(input_sign) and is_two_valued(kernel_sign)
-    multiply = convolve_signs if known else convolve
-
-    def layer(signs: jax.Array, kernel: jax.Array, *affine: jax.Array | None) -> jax.Array:
-        return _affine(multiply(signs, kernel, window), *affine).astype(dtype)
-
-    signs, kernel = signs.astype(dtype), kernel.astype(dtype)
-    y = without_explicit_axes(layer, signs, kernel, bias, scale, samples, batch_axes=1)
+    operand = _operand(x, input_sign, kernel_sign, sample_axes if training else 0, normalize)
+    operand = jax.tree.map(lambda a: _one_batch_axis(a, len(batch)), operand)
+    y = _layer(
+        operand,
+        kernel,
+        bias,
+        scale,
+        products=_Products(
+            of_signs=partial(convolve_signs, window=window),
+            of_any=partial(convolve, window=window),
+            linear=partial(_convolve, window),
+        ),
+        input_sign=input_sign,
+        kernel_sign=kernel_sign,
+        dtype=dtype,
+        batch_axes=1,
+    )
     return y.reshape((*batch, *y.shape[1:]))
 
 
@@ -177,15 +208,102 @@ def binary_dense(
     Returns:
       (..., out_features) array of `dtype`.
     """
-    signs, samples = _signs_of_samples(x, input_sign, int(training), normalize)
     kernel = latent if kernel_sign is None else _signs_of("kernel_sign", kernel_sign, latent)
+    return _layer(
+        _operand(x, input_sign, kernel_sign, int(training), normalize),
+        kernel,
+        bias,
+        scale,
+        products=_Products(of_signs=_multiply, of_any=_multiply, linear=_dot),
+        input_sign=input_sign,
+        kernel_sign=kernel_sign,
+        dtype=dtype,
+        batch_axes=x.ndim - 1,
+    )
 
-    def layer(signs: jax.Array, kernel: jax.Array, *affine: jax.Array | None) -> jax.Array:
-        return _affine(_multiply(signs, kernel), *affine).astype(dtype)
 
-    signs, kernel = signs.astype(dtype), kernel.astype(dtype)
-    operands = (signs, kernel, bias, scale, samples)
-    return without_explicit_axes(layer, *operands, batch_axes=x.ndim - 1)
+class _Operand(NamedTuple):
+    """What a layer multiplies its kernel by.
+
+    Attributes:
+      x: (*batch, ..., in_features), signs, or activations whose signs the product computes.
+      deviation: (*batch, 1...), by which it divides those; None: they are as they are.
+      samples: (*batch, 1...), 1, or NaN where signs hide a NaN; None: that is not looked for.
+    """
+
+    x: jax.Array
+    deviation: jax.Array | None
+    samples: jax.Array | None
+
+
+class _Products(NamedTuple):
+    """The ways to multiply: signs with signs, anything, and in a dtype that is asked for."""
+
+    of_signs: Callable[[jax.Array, jax.Array], jax.Array]
+    of_any: Callable[[jax.Array, jax.Array], jax.Array]
+    linear: Multiply
+
+
+def _layer(
+    operand: _Operand,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    scale: jax.Array | None,
+    *,
+    products: _Products,
+    input_sign: Sign | None,
+    kernel_sign: Sign | None,
+    dtype: jax.typing.DTypeLike,
+    batch_axes: int,
+) -> jax.Array:
+    """The product and what follows it; arguments as for `binary_conv`."""
+    x, deviation, samples = operand
+    recomputes = _recomputes_signs(input_sign, kernel_sign)
+    multiply = products.of_signs if _are_signs(input_sign, kernel_sign) else products.of_any
+
+    def layer(
+        x: jax.Array, kernel: jax.Array, deviation: jax.Array | None, *affine: jax.Array | None
+    ) -> jax.Array:
+        if recomputes and input_sign is not None:
+            y = multiply_signs_of(
+                x, kernel, deviation, sign=input_sign, divide=_divide, multiply=products.linear
+            )
+        else:
+            y = multiply(x, kernel)
+        return _affine(y, *affine).astype(dtype)
+
+    operands = (x if recomputes else x.astype(dtype), kernel.astype(dtype), deviation)
+    return without_explicit_axes(layer, *operands, bias, scale, samples, batch_axes=batch_axes)
+
+
+def _are_signs(input_sign: Sign | None, kernel_sign: Sign | None) -> bool:
+    """Whether both operands are known to be +1 and -1 alone."""
+    return is_two_valued(input_sign) and is_two_valued(kernel_sign)
+
+
+def _recomputes_signs(input_sign: Sign | None, kernel_sign: Sign | None) -> bool:
+    """Whether the product computes the signs of its input itself, to compute them again later."""
+    # A linen module can't be called within the gradient of a function.
+    callable_there = not isinstance(input_sign, linen.Module)
+    return platform() != "cpu" and _are_signs(input_sign, kernel_sign) and callable_there
+
+
+def _operand(
+    x: jax.Array,
+    input_sign: Sign | None,
+    kernel_sign: Sign | None,
+    sample_axes: int,
+    normalize: bool,
+) -> _Operand:
+    """`sample_axes` is 0 in evaluation, as in `_signs_of_samples`."""
+    if input_sign is None or not _recomputes_signs(input_sign, kernel_sign):
+        signs, samples = _signs_of_samples(x, input_sign, sample_axes, normalize)
+        return _Operand(signs, None, samples)
+    x = _floating(x)
+    if not sample_axes:
+        return _Operand(x, None, None)
+    deviation, finite = _samples(x, input_sign, sample_axes, normalize)
+    return _Operand(x, deviation, finite)
 
 
 def _signs_of_samples(
@@ -200,14 +318,23 @@ def _signs_of_samples(
         return x, None
     if not sample_axes:
         return _signs_of("input_sign", sign, x), None
+    deviation, finite = _samples(x, sign, sample_axes, normalize)
+    x = x if deviation is None else _divide(_floating(x), deviation)
+    return _signs_of("input_sign", sign, x), finite
+
+
+def _samples(
+    x: jax.Array, sign: Sign, sample_axes: int, normalize: bool
+) -> tuple[jax.Array | None, jax.Array]:
+    """By what to divide each sample, None for nothing; and 1, or NaN if its signs hide a NaN."""
     if normalize:
-        x, finite = normalize_sample(x, sample_axes)
+        deviation, finite = sample_deviation(x, sample_axes)
     else:
-        finite = nan_unless_finite(x, range(x.ndim - sample_axes, x.ndim), keepdims=True)
-    signs = _signs_of("input_sign", sign, x)
+        axes = range(x.ndim - sample_axes, x.ndim)
+        deviation, finite = None, nan_unless_finite(x, axes, keepdims=True)
     for parameter in parameters_of(sign):
         finite = finite * nan_unless_finite(parameter)
-    return signs, finite
+    return deviation, finite
 
 
 def _signs_of(name: str, sign: Sign, x: jax.Array) -> jax.Array:
@@ -241,5 +368,16 @@ def _affine(
     return y if scale is None else y * along_features(scale.astype(y.dtype), y)
 
 
+def _convolve(
+    window: Window, signs: jax.Array, kernel: jax.Array, sum_dtype: jax.typing.DTypeLike
+) -> jax.Array:
+    signs, window = pad(signs, window)
+    return multiply(signs, kernel, window, sum_dtype)
+
+
 def _multiply(signs: jax.Array, kernel: jax.Array) -> jax.Array:
-    return jnp.dot(signs, kernel, preferred_element_type=accurate_dtype(signs))
+    return _dot(signs, kernel, accurate_dtype(signs))
+
+
+def _dot(signs: jax.Array, kernel: jax.Array, sum_dtype: jax.typing.DTypeLike) -> jax.Array:
+    return jnp.dot(signs, kernel, preferred_element_type=sum_dtype)
