@@ -233,7 +233,7 @@ def test_every_pattern_of_a_place_fits_a_function():
     [
         ("/signs/ovsw_jax/nn/batch_norm.py:_forward", "batch norm"),
         ("/signs/ovsw_jax/ags.py:scale_by_ags.<locals>.update_fn", "rules"),
-        ("/signs/ovsw_jax/nn/_kernels/arithmetic.py:normalize_sample", "sample statistics"),
+        ("/signs/ovsw_jax/nn/_kernels/arithmetic.py:sample_deviation", "sample statistics"),
         ("/signs/ovsw_jax/nn/_kernels/arithmetic.py:_affine", None),
         ("/signs/ovsw_jax/nn/_kernels/words.py:pack", "signs"),
         ("/signs/benchmarks/plain_jax.py:_hardtanh", None),

@@ -25,7 +25,4 @@ def compile_for(target: Target, function: Any, *arguments: Any) -> jax.stages.Co
 
 def for_platform(platform: Platform) -> contextlib.AbstractContextManager[None]:
     """Layers traced within compute as on this platform, not as on the one that JAX runs on."""
-    compute_for = getattr(ovsw.nn, "compute_for", None)
-    if compute_for is None:
-        return contextlib.nullcontext()
-    return compute_for({"tpu": "tpu", "cuda": "gpu"}[platform])
+    return ovsw.nn.compute_for("gpu" if platform == "cuda" else "tpu")

@@ -11,7 +11,7 @@ PRODUCTS = ("forward products", "input gradients", "kernel gradients")
 _PLACES = {
     "batch norm": ("^ovsw_jax/nn/batch_norm.py", "^flax/nnx/nn/normalization.py"),
     "sample statistics": (
-        ":normalize_sample$",
+        ":sample_deviation$",
         "^ovsw_jax/nn/_kernels/finite.py",
         "plain_jax.py:_BinaryConv.__call__$",
     ),

@@ -27,6 +27,9 @@ def compute_for(platform: Platform) -> AbstractContextManager[None]:
     Args:
       platform: `"cpu"`, `"gpu"` or `"tpu"`.
 
+    Returns:
+      A context manager.
+
     Raises:
       ValueError: if the platform has another name.
 
