@@ -38,6 +38,8 @@ def compute_for(platform: Platform) -> AbstractContextManager[None]:
     >>> layer = ovsw.nn.BinaryDense(4, 2, rngs=nnx.Rngs(0))
     >>> with ovsw.nn.compute_for("tpu"):
     ...     program = jax.jit(layer).trace(jnp.ones((8, 4))).lower(lowering_platforms=("tpu",))
+
+    Source: ours.
     """
     if platform not in get_args(Platform):
         raise ValueError(
