@@ -9,6 +9,7 @@ from ovsw_jax.models.blocks import BasicBlock, BiRealBlock
 from ovsw_jax.models.common import (
     Activation,
     ConvFactory,
+    apply_stages,
     check_images,
     global_average_pool,
     stem,
@@ -27,6 +28,10 @@ class CifarResNet18(nnx.Module):
     """ResNet18 for 32x32 images: 64-128-256-512 channels, two blocks per stage.
 
     19 binary convolutions with 11.16 million latent weights, the skips' 1x1 included.
+
+    Attributes:
+      remat_stages: how many of the first stages, whose maps are the largest, are computed again in
+        the backward pass instead of kept: less memory, more time. 0 at first; set it at any time.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
@@ -65,7 +70,7 @@ class CifarResNet18(nnx.Module):
         check_counts(num_classes=num_classes, in_channels=in_channels)
         self.conv1 = stem(in_channels, 64, kernel_init=torch_uniform, dtype=dtype, rngs=rngs)
         self.bn1 = BatchNorm(64, dtype=dtype, rngs=rngs)
-        self.in_channels = in_channels
+        self.stages, self.remat_stages, self.in_channels = 4, 0, in_channels
         features = 64
         for number, width in enumerate((64, 128, 256, 512), start=1):
             layers = []
@@ -101,9 +106,7 @@ class CifarResNet18(nnx.Module):
         """
         check_images(x, self.in_channels)
         x = self.bn1(self.conv1(x))
-        for number in range(1, 5):
-            for block in getattr(self, f"layer{number}"):
-                x = block(x)
+        x = apply_stages(self, x)
         x = self.bn2(global_average_pool(x))
         return self.fc(x[:, None, None, :])[:, 0, 0, :]
 
@@ -143,7 +146,7 @@ class _CifarResNet(nnx.Module):
             rngs=rngs,
         )
         self.bn1 = BatchNorm(widths[0], dtype=dtype, rngs=rngs)
-        self.stages, self.in_channels = len(widths), in_channels
+        self.stages, self.remat_stages, self.in_channels = len(widths), 0, in_channels
         self.multiple = stem_strides * 2 ** (len(widths) - 1)
         self.activation = activation
         features = widths[0]
@@ -175,14 +178,16 @@ class _CifarResNet(nnx.Module):
         """
         check_images(x, self.in_channels, multiple=self.multiple)
         x = self.activation(self.bn1(self.conv1(x)))
-        for number in range(1, self.stages + 1):
-            for block in getattr(self, f"layer{number}"):
-                x = block(x)
+        x = apply_stages(self, x)
         return self.linear(self.bn2(global_average_pool(x)))
 
 
 class CifarResNet20(_CifarResNet):
     """ResNet20 for 32x32 images: 16-32-64 channels, three blocks per stage, 18 binary convolutions.
+
+    Attributes:
+      remat_stages: how many of the first stages, whose maps are the largest, are computed again in
+        the backward pass instead of kept: less memory, more time. 0 at first; set it at any time.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
@@ -235,6 +240,10 @@ class CifarResNet20(_CifarResNet):
 
 class SmallResNet(_CifarResNet):
     """A small relative of ResNet20, one block per stage.
+
+    Attributes:
+      remat_stages: how many of the first stages, whose maps are the largest, are computed again in
+        the backward pass instead of kept: less memory, more time. 0 at first; set it at any time.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw

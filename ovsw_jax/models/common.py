@@ -102,6 +102,33 @@ def check_maps(x: jax.Array, in_features: int) -> jax.Array:
     return x
 
 
+@nnx.remat
+def _computed_again(block: Any, x: jax.Array) -> jax.Array:
+    """A block of which the backward pass keeps only the input."""
+    y: jax.Array = block(x)
+    return y
+
+
+def apply_stages(network: Any, x: jax.Array) -> jax.Array:
+    """Applies the blocks of a network, `layer1` to the one of its last stage.
+
+    Those of its first `remat_stages` stages are computed again in the backward pass.
+
+    Raises:
+      ValueError: if `remat_stages` is no number of its stages.
+    """
+    first, stages = network.remat_stages, network.stages
+    if isinstance(first, bool) or not isinstance(first, int) or not 0 <= first <= stages:
+        raise ValueError(
+            f"remat_stages={first!r} must be an integer from 0 to {stages}: how many of the "
+            "network's first stages are computed again in the backward pass."
+        )
+    for number in range(1, stages + 1):
+        for block in getattr(network, f"layer{number}"):
+            x = _computed_again(block, x) if number <= first else block(x)
+    return x
+
+
 def widen(x: jax.Array) -> jax.Array:
     """`x` in float32 at least: the last layers compute in it, so that logits are not rounded."""
     return x.astype(accurate_dtype(x))

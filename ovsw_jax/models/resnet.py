@@ -11,6 +11,7 @@ from ovsw_jax.models.blocks import BiRealBlock
 from ovsw_jax.models.common import (
     Activation,
     ConvFactory,
+    apply_stages,
     check_images,
     global_average_pool,
     name_of,
@@ -33,6 +34,10 @@ class ResNet(nnx.Module):
     """Stages of blocks behind a 7x7 convolution and a max-pool that each halve the resolution.
 
     `ResNet18` and `ResNet34` name its depths.
+
+    Attributes:
+      remat_stages: how many of the first stages, whose maps are the largest, are computed again in
+        the backward pass instead of kept: less memory, more time. 0 at first; set it at any time.
     """
 
     def __init__(
@@ -89,7 +94,7 @@ class ResNet(nnx.Module):
             rngs=rngs,
         )
         self.bn1 = BatchNorm(widths[0], dtype=dtype, rngs=rngs)
-        self.stages, self.in_channels = len(widths), in_channels
+        self.stages, self.remat_stages, self.in_channels = len(widths), 0, in_channels
         self.multiple = 4 * 2 ** (self.stages - 1)
         self.activation = hardtanh if activation is None else activation
         features = widths[0]
@@ -115,9 +120,7 @@ class ResNet(nnx.Module):
         check_images(x, self.in_channels, multiple=self.multiple)
         x = self.activation(self.bn1(self.conv1(x)))
         x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        for number in range(1, self.stages + 1):
-            for block in getattr(self, f"layer{number}"):
-                x = block(x)
+        x = apply_stages(self, x)
         return self.fc(self.bn2(global_average_pool(x)))
 
 
@@ -139,6 +142,10 @@ class ResNet18(ResNet):
     """ResNet18 for 224x224 images: 64-128-256-512 channels, two blocks per stage.
 
     16 binary convolutions with 10.99 million latent weights.
+
+    Attributes:
+      remat_stages: how many of the first stages, whose maps are the largest, are computed again in
+        the backward pass instead of kept: less memory, more time. 0 at first; set it at any time.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw
@@ -180,6 +187,10 @@ class ResNet34(ResNet):
     """ResNet34 for 224x224 images: 64-128-256-512 channels, 3-4-6-3 blocks.
 
     32 binary convolutions with 21.09 million latent weights.
+
+    Attributes:
+      remat_stages: how many of the first stages, whose maps are the largest, are computed again in
+        the backward pass instead of kept: less memory, more time. 0 at first; set it at any time.
 
     Example:
       >>> import jax.numpy as jnp, ovsw_jax as ovsw

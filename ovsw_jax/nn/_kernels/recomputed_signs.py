@@ -5,7 +5,7 @@ activation. That is kept anyway, or the compiler computes it again in its turn; 
 is a part of the kernel that makes the activation, or of the product itself.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -16,6 +16,8 @@ from ovsw_jax.nn._kernels.shard_map_types import varying_alike
 from ovsw_jax.nn.platforms import platform
 from ovsw_jax.nn.sign_kinds import Sign, is_scale_free
 from ovsw_jax.precision import accurate_dtype
+
+_Arrays = tuple[jax.Array, ...]
 
 
 class Multiply(Protocol):
@@ -48,37 +50,41 @@ def multiply_signs_of(
     Returns:
       (batch, ..., out_features) float32, or float64 for a float64 kernel.
     """
-    # A sign's own parameters become arguments: a function with a custom gradient has no others.
+    # What a sign holds becomes an argument, as the deviation is: a function with a custom gradient
+    # may not refer to arrays around it.
     closed, constants = jax.closure_convert(sign, x)
+    divisor = () if deviation is None else (lax.stop_gradient(deviation),)
     operands, sums = _exact_dtypes(kernel)
     wide = accurate_dtype(kernel)
 
-    def signs_of_quotient(x: jax.Array, *constants: jax.Array) -> jax.Array:
-        return closed(x if deviation is None else divide(x, deviation), *constants)
+    def signs_of_quotient(x: jax.Array, divisor: _Arrays, constants: _Arrays) -> jax.Array:
+        return closed(divide(x, *divisor) if divisor else x, *constants)
 
-    # The deviation moves the window of a gradient. If it moves no sign, none has to wait for it.
-    signs_of = closed if is_scale_free(sign) else signs_of_quotient
+    def signs_of(x: jax.Array, divisor: _Arrays, constants: _Arrays) -> jax.Array:
+        # The deviation moves the window of a gradient. If it moves no sign, none waits for it.
+        return signs_of_quotient(x, () if is_scale_free(sign) else divisor, constants)
 
     @jax.custom_vjp
-    def product(x: jax.Array, kernel: jax.Array, *constants: jax.Array) -> jax.Array:
-        signs = signs_of(x, *constants)
+    def product(x: jax.Array, kernel: jax.Array, divisor: _Arrays, constants: _Arrays) -> jax.Array:
+        signs = signs_of(x, divisor, constants)
         return multiply(signs.astype(operands), kernel.astype(operands), sums).astype(wide)
 
-    def forward(*primals: jax.Array) -> tuple[jax.Array, Sequence[jax.Array]]:
+    def forward(*primals: Any) -> tuple[jax.Array, Any]:
         return product(*primals), primals
 
-    def backward(kept: Sequence[jax.Array], cotangent: jax.Array) -> tuple[jax.Array, ...]:
-        x, kernel, *constants = kept
+    def backward(kept: Any, cotangent: jax.Array) -> tuple[Any, ...]:
+        x, kernel, divisor, constants = kept
         zero, cotangent = _zero_known_later(x.dtype, cotangent.astype(kernel.dtype))
-        signs = signs_of(x + zero, *constants).astype(kernel.dtype)
+        signs = signs_of(x + zero, divisor, constants).astype(kernel.dtype)
         _, transpose = jax.vjp(lambda s, k: multiply(s, k, kernel.dtype), signs, kernel)
         to_signs, to_kernel = transpose(cotangent)
-        _, pull_back = jax.vjp(signs_of_quotient, x, *constants)
-        to_x, *to_constants = pull_back(to_signs.astype(x.dtype))
-        return to_x, to_kernel, *to_constants
+        _, pull_back = jax.vjp(lambda x, c: signs_of_quotient(x, divisor, c), x, constants)
+        to_x, to_constants = pull_back(to_signs.astype(x.dtype))
+        return to_x, to_kernel, jax.tree.map(jnp.zeros_like, divisor), to_constants
 
     product.defvjp(forward, backward)
-    return product(*varying_alike(x, kernel, *constants))
+    x, kernel, *others = varying_alike(x, kernel, *divisor, *constants)
+    return product(x, kernel, tuple(others[: len(divisor)]), tuple(others[len(divisor) :]))
 
 
 def _zero_known_later(dtype: Any, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
