@@ -13,12 +13,13 @@ from benchmarks.accelerators.programs import Code, DtypeName, NetworkName, Optim
 TARGETS = ("v5e:2x2", "v5p:2x2x1", "v6e:2x2", "h100")
 # Two targets get every program; the others, training by SGD: what the library costs or saves there.
 IN_FULL = ("v5e:2x2", "h100")
-CODES: tuple[Code, ...] = ("ours", "plain")
+CODES: tuple[Code, ...] = ("ours", "remat", "plain")
 DTYPES: tuple[DtypeName, ...] = ("bfloat16", "float32")
 PUBLISHED: tuple[NetworkName, ...] = ("CifarResNet18", "ResNet20", "ResNet18")
 # OvSW is the library's, so plain JAX has none.
 _OPTIMIZERS: dict[Code, tuple[OptimizerName, ...]] = {
     "ours": ("sgd", "adam", "ovsw"),
+    "remat": ("sgd",),
     "plain": ("sgd", "adam"),
 }
 
@@ -29,7 +30,7 @@ def programs_of(target: str, networks: Sequence[NetworkName] = PUBLISHED) -> Ite
     for network, dtype, code in product(networks, DTYPES, CODES):
         for optimizer in _OPTIMIZERS[code] if full else _OPTIMIZERS[code][:1]:
             yield Program(network, code, optimizer, dtype, "training")
-        if full:
+        if full and code != "remat":
             yield Program(network, code, "none", dtype, "evaluation")
 
 
@@ -50,6 +51,7 @@ def pod_programs_of(target: str) -> Iterator[PodProgram]:
 # What a program, and what is read of it, is made from.
 _SOURCES = {
     "ours": ("ovsw_jax/**/*.py",),
+    "remat": ("ovsw_jax/**/*.py",),
     "plain": ("benchmarks/plain_jax.py",),
     "pods": (
         "ovsw_jax/**/*.py",

@@ -20,7 +20,7 @@ from benchmarks import jax_step, plain_jax
 from experiments.accelerators import Target, compile_for
 
 NetworkName = Literal["CifarResNet18", "ResNet20", "ResNet18", "small"]
-Code = Literal["ours", "plain"]
+Code = Literal["ours", "remat", "plain"]
 OptimizerName = Literal["sgd", "adam", "ovsw", "none"]
 DtypeName = Literal["float32", "bfloat16"]
 Phase = Literal["training", "evaluation"]
@@ -65,7 +65,8 @@ class Program:
 
     Attributes:
       network: key of `NETWORKS`.
-      code: the library's layers, or those of `plain_jax`.
+      code: the library's layers, the same with the first stage computed again in the backward
+        pass, or those of `plain_jax`.
       optimizer: key of `OPTIMIZERS`; "none" in an evaluation.
       dtype: of the arithmetic; parameters are float32.
       phase: a step of training, or of evaluation.
@@ -111,10 +112,12 @@ def compile_program(program: Program, target: Target) -> jax.stages.Compiled:
 def _abstract_model(network: Network, program: Program) -> tuple[Any, Any, Any]:
     """Graph, parameters and statistics of batch norm."""
     dtype = None if program.dtype == "float32" else jnp.dtype(program.dtype)
-    make = network.ours if program.code == "ours" else network.plain
+    make = network.plain if program.code == "plain" else network.ours
 
     def model() -> Any:
-        made = make(network.classes, dtype=dtype, rngs=nnx.Rngs(0))
+        made: Any = make(network.classes, dtype=dtype, rngs=nnx.Rngs(0))
+        if program.code == "remat":
+            made.remat_stages = 1
         made.train() if program.phase == "training" else made.eval()
         return made
 

@@ -22,7 +22,7 @@ _ORDER: dict[str, Sequence[str]] = {
     "dtype": ("bfloat16", "float32"),
     "phase": ("training", "evaluation"),
     "optimizer": ("sgd", "adam", "ovsw"),
-    "code": ("ours", "plain"),
+    "code": ("ours", "remat", "plain"),
 }
 
 
@@ -114,12 +114,12 @@ def _steps(target: str, readings: _Readings) -> Table:
 
 
 def _ratios(readings: _Readings) -> Table:
-    yield (*_Step._fields[:-1], "cycles", "temporaries", "moved", "kernels")
+    yield (*_Step._fields, "cycles", "temporaries", "moved", "kernels")
     for step, ours in readings.items():
         plain = readings.get(step._replace(code="plain"))
-        if step.code == "ours" and plain is not None:
+        if step.code != "plain" and plain is not None:
             names = ("cycles", "temporaries", "moved", "kernels")
-            yield (*step[:-1], *(_ratio(ours[name], plain[name]) for name in names))
+            yield (*step, *(_ratio(ours[name], plain[name]) for name in names))
 
 
 def _ratio(ours: int, plain: int) -> str:
