@@ -105,6 +105,9 @@ def test_anything_unusual_is_left_to_flax():
         ({"param_dtype": "complex64"}, TypeError, "param_dtype='complex64' can't hold"),
         ({"axis_name": ["data"]}, TypeError, r"axis_name=\['data'\] names no axis.*\"data\""),
         ({"axis_name": ()}, TypeError, r"axis_name=\(\) names no axis"),
+        ({"batch_groups": 0}, ValueError, "batch_groups=0 must be a positive integer"),
+        ({"batch_groups": 2.0}, ValueError, "batch_groups=2.0 must be a positive integer"),
+        ({"batch_groups": 2, "axis_name": "i"}, ValueError, "=2 divides a .*'i' makes one of: leav"),
         ({"use_running_average": None}, TypeError, "use_running_average=None is no bool"),
     ],
 )
@@ -206,6 +209,66 @@ def test_the_batch_of_a_vmap_is_spread_over_its_axis():
     chex.assert_trees_all_close(y, right, rtol=1e-5, atol=1e-6)
     chex.assert_trees_all_close(gradient, transpose(dy)[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(mean, np.tile(0.1 * x.mean(0), (6, 1)), rtol=1e-5)
+
+
+def test_parts_of_a_batch_are_batches_of_their_own():
+    """Results and gradients are those of a loop over the parts; statistics are their means."""
+    rng = np.random.default_rng(0)
+    scale, bias, x, dy = (rng.normal(2, 1, size) for size in (3, 3, (6, 2, 3), (6, 2, 3)))
+    with jax.enable_x64(True):
+        arrays = [jnp.asarray(a, jnp.float64) for a in (x, dy, scale, bias)]
+        norm = BatchNorm(3, batch_groups=3, rngs=nnx.Rngs(0))
+        y, statistics, to_params, to_x = run(norm, *arrays)
+        parts = [
+            run(BatchNorm(3, rngs=nnx.Rngs(0)), part, d, *arrays[2:])
+            for part, d in zip(jnp.split(arrays[0], 3), jnp.split(arrays[1], 3), strict=True)
+        ]
+        ys, all_statistics, all_to_params, all_to_x = zip(*parts, strict=True)
+        expected = (
+            jnp.concatenate(ys),
+            jax.tree.map(lambda *s: sum(s) / 3, *all_statistics),
+            jax.tree.map(lambda *g: sum(g), *all_to_params),
+            jnp.concatenate(all_to_x),
+        )
+        chex.assert_trees_all_close((y, statistics, to_params, to_x), expected, rtol=1e-12)
+        whole = run(BatchNorm(3, rngs=nnx.Rngs(0)), *arrays)
+        assert not np.allclose(y, whole[0], rtol=0.01)
+
+
+def test_parts_of_a_batch_in_a_whole_network():
+    x = np.random.default_rng(0).normal(size=(6, 8, 8, 3)).astype(np.float32)
+
+    def trained(x, groups):
+        model = ovsw.models.SmallResNet(4, widths=(8,), rngs=nnx.Rngs(0))
+        model.set_attributes(nnx.BatchNorm, batch_groups=groups)
+        model.train()
+        return model(x), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    y, statistics = trained(x, 2)
+    halves = [trained(half, 1) for half in np.split(x, 2)]
+    expected = jnp.concatenate([h[0] for h in halves])
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+    means = jax.tree.map(lambda a, b: (a + b) / 2, *(h[1] for h in halves))
+    chex.assert_trees_all_close(statistics, means, rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_divided_into_parts():
+    norm = BatchNorm(3, batch_groups=4, rngs=nnx.Rngs(0))
+    x = np.ones((6, 3), np.float32)
+    with pytest.raises(ValueError, match=r"\(6, 3\) can't be divided by batch_groups=4.*multiple"):
+        norm(x)
+    with pytest.raises(ValueError, match=r"\(3,\) can't be divided by batch_groups=4"):
+        norm(x[0])
+    with pytest.raises(ValueError, match="batch_groups=4 does not go with mask=.*batch_groups=1"):
+        norm(np.ones((8, 3), np.float32), mask=np.ones((8, 1), bool))
+    norm.set_attributes(nnx.BatchNorm, axis_name="data")
+    with pytest.raises(ValueError, match="batch_groups=4 divides a batch that axis_name='data'"):
+        norm(np.ones((8, 3), np.float32))
+    norm.set_attributes(batch_groups=0)
+    with pytest.raises(ValueError, match="batch_groups=0 must be a positive integer"):
+        norm(x)
+    norm.eval()
+    assert norm(x).shape == x.shape  # evaluation divides nothing
 
 
 def kept_for_backward(model, x):

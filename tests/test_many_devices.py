@@ -256,6 +256,22 @@ def test_batch_norm_in_a_shard_map():
     assert_close(actual, jax.jit(partial(run, None))(params, x, dy), 1e-12)
 
 
+@pytest.mark.usefixtures("float64")
+def test_batch_norm_of_each_device_s_own_images(mesh):
+    """Nothing is sent for results and gradient, and they are those of one device."""
+    x, dy = np.random.default_rng(0).standard_normal((2, 16, 3, 6))
+    graph, state = nnx.split(BatchNorm(6, batch_groups=4, rngs=nnx.Rngs(0)))
+
+    def run(x, dy):
+        y, transpose = jax.vjp(lambda x: nnx.merge(graph, state, copy=True)(x), x)
+        return y, transpose(dy)[0]
+
+    placed = jax.device_put((x, dy), NamedSharding(mesh, P("data")))
+    compiled = jax.jit(run).lower(*placed).compile()
+    assert not re.findall(r"(all-\w+|collective-permute|reduce-scatter)\(", compiled.as_text())
+    assert_close(compiled(*placed), jax.jit(run)(x, dy), 1e-12)
+
+
 # Whole training steps
 
 

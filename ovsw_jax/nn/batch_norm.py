@@ -1,5 +1,6 @@
 """Batch norm that keeps nothing but its input for the backward pass."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -53,6 +54,12 @@ class BatchNorm(nnx.BatchNorm):
     `vmap`, take gradients inside the function that is mapped: outside of it JAX no longer knows
     the axis, and raises a NameError.
 
+    `batch_groups` divides a batch into equal, consecutive parts that are normalised each by its
+    own mean and variance, known as ghost batch norm. The running statistics then move towards the
+    means over the parts. Where each device holds whole parts, no device waits for another:
+    `model.set_attributes(ovsw.nn.BatchNorm, batch_groups=jax.device_count())` is a batch norm over
+    each device's own images under `jit`. Results depend on the number of parts, not of devices.
+
     Attributes:
       scale: `nnx.Param`, (features,), the :math:`\gamma`; 1 at first.
       bias: `nnx.Param`, (features,), the :math:`\beta`; 0 at first.
@@ -69,7 +76,7 @@ class BatchNorm(nnx.BatchNorm):
       >>> f"{norm.mean[0]:.2f}"
       '0.20'
 
-    Source: Ioffe and Szegedy 2015.
+    Source: Ioffe and Szegedy 2015; parts of a batch: Hoffer et al. 2017.
     """
 
     def __init__(
@@ -80,6 +87,7 @@ class BatchNorm(nnx.BatchNorm):
         epsilon: float = 1e-5,
         use_running_average: bool = False,
         axis_name: AxisName = None,
+        batch_groups: int = 1,
         dtype: jax.typing.DTypeLike | None = None,
         param_dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -94,14 +102,16 @@ class BatchNorm(nnx.BatchNorm):
           use_running_average: whether it begins in evaluation mode.
           axis_name: axis, or tuple of axes, of `pmap`, `shard_map` or `vmap` over which the batch
             is spread; None: all of it is here.
+          batch_groups: parts of a batch with statistics of their own; must divide the batch. Only
+            without `axis_name`.
           dtype: of the result; None: the one that input, scale and bias promote to.
           param_dtype: of scale and bias.
           rngs: random state, for `params`. Nothing starts at random, but two keys are drawn as
             Flax does, so that swapping the two kinds of layers changes no other layer's start.
 
         Raises:
-          ValueError: if `features` is no positive integer, or `momentum` or `epsilon` is out of
-            range.
+          ValueError: if `features` or `batch_groups` is no positive integer, `momentum` or
+            `epsilon` is out of range, or both `batch_groups` and `axis_name` are given.
           TypeError: if `momentum` or `epsilon` is no number, `use_running_average` no bool,
             `axis_name` no name, or a dtype not real floating-point.
         """
@@ -121,6 +131,8 @@ class BatchNorm(nnx.BatchNorm):
             promote_dtype=_widen,
             rngs=rngs,
         )
+        self.batch_groups = batch_groups
+        self._check_groups()
 
     def __call__(
         self, x: Any, use_running_average: bool | None = None, *, mask: jax.Array | None = None
@@ -137,7 +149,7 @@ class BatchNorm(nnx.BatchNorm):
 
         Raises:
           ValueError: if the last axis of `x` is not `features` long, if a batch to train on is
-            empty, or if nothing says whether it trains.
+            empty or can't be divided into `batch_groups`, or if nothing says whether it trains.
           TypeError: if `x` is not real.
         """
         evaluates = self.use_running_average if use_running_average is None else use_running_average
@@ -146,19 +158,44 @@ class BatchNorm(nnx.BatchNorm):
         kept = [p for p in (scale, bias) if p is not None]
         dtype = jnp.result_type(x, *kept) if self.dtype is None else self.dtype
         usual = len(kept) == 2 and self.axis == -1 and self.axis_index_groups is None
+        if not evaluates:
+            self._check_groups(x, flax_computes=mask is not None or not usual)
         if evaluates or evaluates is None or mask is not None or not usual:
             # Flax sees wide operands alone, so it can't tell which dtype they promote to.
             return super().__call__(x, use_running_average, mask=mask).astype(dtype)
         statistics = self.mean[...], self.var[...]
         wide: Any = self.promote_dtype((x, *statistics, scale, bias), dtype=self.dtype)
-        y, mean, var = normalize_batch(
-            x, wide[3], wide[4], self.epsilon, self.axis_name, shift=wide[1]
-        )
+        normalize = partial(normalize_batch, axis_name=self.axis_name, shift=wide[1])
+        y, mean, var = _by_groups(self.batch_groups, normalize, x, wide[3], wide[4], self.epsilon)
         for statistic, new in ((self.mean, mean), (self.var, var)):
             old = statistic[...]
             moved = self.momentum * old.astype(new.dtype) + (1 - self.momentum) * new
             statistic[...] = moved.astype(old.dtype)
         return y.astype(dtype)
+
+    def _check_groups(self, x: jax.Array | None = None, *, flax_computes: bool = False) -> None:
+        """Anew in each call, as attributes are set after a layer is made."""
+        check_counts(batch_groups=self.batch_groups)
+        if self.batch_groups == 1:
+            return
+        given = f"batch_groups={self.batch_groups}"
+        if self.axis_name is not None:
+            raise ValueError(
+                f"{given} divides a batch that axis_name={self.axis_name!r} makes one of: leave "
+                "axis_name=None for statistics of each part, or batch_groups=1 for those of all."
+            )
+        if flax_computes:
+            raise ValueError(
+                f"{given} does not go with mask=, nor with a layer whose scale, bias, axis or "
+                "axis_index_groups was changed: Flax computes those, for whole batches. Use "
+                "batch_groups=1."
+            )
+        if x is not None and (x.ndim < 2 or len(x) % self.batch_groups):
+            raise ValueError(
+                f"input of shape {x.shape} can't be divided by {given}: the batch, its first axis, "
+                "must be a multiple of it. Change the size of the batch, or "
+                "model.set_attributes(ovsw.nn.BatchNorm, batch_groups=...)."
+            )
 
     def _checked_input(self, x: Any, *, trains: bool) -> jax.Array:
         x = real_array("input", x)
@@ -203,6 +240,17 @@ def _check_axis_name(axis_name: Any) -> None:
             f"axis_name={axis_name!r} names no axis: give the name of an axis of pmap, shard_map "
             'or vmap, such as "data", a tuple of names, or None.'
         )
+
+
+def _by_groups(
+    groups: int, normalize: Callable[..., Any], x: jax.Array, *shared: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What `normalize` gives for each of so many parts of a batch: results, means of statistics."""
+    if groups == 1:
+        return normalize(x, *shared)
+    parts = x.reshape(groups, -1, *x.shape[1:])
+    y, mean, var = jax.vmap(normalize, (0, *(None for _ in shared)))(parts, *shared)
+    return y.reshape(x.shape), jnp.mean(mean, 0), jnp.mean(var, 0)
 
 
 class _Kept(NamedTuple):
