@@ -133,7 +133,14 @@ def _prepare(config: Config) -> _Prepared:
     layout_for(config, 1)  # refuses a batch that its devices can't share
     classes, shape = len(dataset.classes), dataset.image_shape
     networks = {
-        name: Network(name, classes, shape, binary=config.binary, dtype=config.dtype)
+        name: Network(
+            name,
+            classes,
+            shape,
+            binary=config.binary,
+            dtype=config.dtype,
+            batch_norm_groups=config.batch_norm_groups,
+        )
         for name in dict.fromkeys(p.config.network for p in planned)
     }
     data = weights.data_for(dataset)

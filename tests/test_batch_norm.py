@@ -107,7 +107,11 @@ def test_anything_unusual_is_left_to_flax():
         ({"axis_name": ()}, TypeError, r"axis_name=\(\) names no axis"),
         ({"batch_groups": 0}, ValueError, "batch_groups=0 must be a positive integer"),
         ({"batch_groups": 2.0}, ValueError, "batch_groups=2.0 must be a positive integer"),
-        ({"batch_groups": 2, "axis_name": "i"}, ValueError, "=2 divides a .*'i' makes one of: leav"),
+        (
+            {"batch_groups": 2, "axis_name": "i"},
+            ValueError,
+            "=2 divides a .*'i' makes one of: leav",
+        ),
         ({"use_running_average": None}, TypeError, "use_running_average=None is no bool"),
     ],
 )
@@ -259,7 +263,7 @@ def test_what_cannot_be_divided_into_parts():
         norm(x)
     with pytest.raises(ValueError, match=r"\(3,\) can't be divided by batch_groups=4"):
         norm(x[0])
-    with pytest.raises(ValueError, match="batch_groups=4 does not go with mask=.*batch_groups=1"):
+    with pytest.raises(ValueError, match=r"batch_groups=4 does not go with mask=.*batch_groups=1"):
         norm(np.ones((8, 3), np.float32), mask=np.ones((8, 1), bool))
     norm.set_attributes(nnx.BatchNorm, axis_name="data")
     with pytest.raises(ValueError, match="batch_groups=4 divides a batch that axis_name='data'"):

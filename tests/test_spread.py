@@ -1,5 +1,6 @@
 """A training whose batches, and large kernels, are divided among devices is that of one device."""
 
+import math
 import re
 from functools import partial
 
@@ -24,7 +25,14 @@ pytestmark = pytest.mark.usefixtures("small_is_large")
 BATCH, STEPS, IMAGES, TEST_IMAGES = 16, 4, 67, 24
 SHAPE = (8, 8, 1)
 KERNEL = 3 * 3 * 8 * 8
-LAYOUTS = {"1": (1, 1), "2": (2, 1), "8": (8, 1), "4x2": (8, 2)}  # devices, model_devices
+LAYOUTS = {  # devices, model_devices, fsdp
+    "1": (1, 1, False),
+    "2": (2, 1, False),
+    "8": (8, 1, False),
+    "4x2": (8, 2, False),
+    "fsdp": (8, 1, True),
+    "2x2 fsdp": (4, 2, True),
+}
 VALUES = {"learning_rate": [0.1, 0.02]}
 SEEDS = [3, 4]
 
@@ -43,8 +51,8 @@ def network():
 
 
 def divided(name):
-    count, model_devices = LAYOUTS[name]
-    return BatchApart(jax.devices()[:count], model_devices, BATCH)
+    count, model_devices, fsdp = LAYOUTS[name]
+    return BatchApart(jax.devices()[:count], model_devices, BATCH, fsdp)
 
 
 def steps_on(network, where, kind=Steps, of=None, **fields):
@@ -101,7 +109,7 @@ def assert_close(actual, expected, tolerance=1e-9):
     jax.tree.map(compare, actual, expected)
 
 
-@pytest.fixture(params=long_but(LAYOUTS, "4x2"), scope="module")
+@pytest.fixture(params=long_but(LAYOUTS, "4x2", "fsdp"), scope="module")
 def run(request, network):
     """Steps on some devices, and where an epoch of them leads to."""
     with jax.enable_x64(True):
@@ -117,16 +125,17 @@ def test_an_epoch_is_that_of_one_device(run, one_device):
 
 @pytest.mark.usefixtures("float64")
 def test_where_arrays_lie(run):
-    """Kernel, momentum and flip codes on `model`; all else whole on every device."""
+    """Kernel, momentum and flip codes in parts; all else whole on every device."""
     name, steps, state, sums = run
-    count, model_devices = LAYOUTS[name]
-    split = model_devices > 1
+    count, model_devices, fsdp = LAYOUTS[name]
+    expected = count if fsdp else model_devices
+    split = expected > 1
     flips = next(s for s in state.opt_state if hasattr(s, "history"))
     kernels, codes = latent_weights(state.params), latent_weights(flips.history)
     for layer, kernel in kernels.items():
         assert codes[layer].sharding.is_equivalent_to(kernel.sharding, kernel.ndim)
         parts = {str(part.index) for part in codes[layer].addressable_shards}
-        assert len(parts) == model_devices
+        assert len(parts) == expected
     large = [x for x in jax.tree.leaves(state) if x.size // len(x) >= KERNEL]
     assert len(large) == 3 * len(kernels) > 0  # weight, momentum, code
     assert all(x.sharding.is_fully_replicated != split for x in large)
@@ -186,11 +195,50 @@ def test_the_data_set_stays_where_it_is(network):
     assert all(np.prod([int(n) for n in shape.split(",")]) <= of_batch for shape in sent)
 
 
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_a_step_gathers_kernels_and_no_activations(network, fsdp):
+    """Of one training: XLA does not divide the grouped convolutions of several by the batch."""
+    steps = steps_on(network, BatchApart(jax.devices(), 2, BATCH, fsdp))
+    state, batches = steps.batches(steps.init([3]), [3], 1)
+    lowered = steps._training(1).lower(
+        state, steps.no_metrics(state), *next(batches), {}, steps._shared
+    )
+    text = lowered.compile().as_text()
+    assert not re.findall(r"(all-to-all|collective-permute)\(", text)
+    gathered = re.findall(r"= f32\[([\d,]+)\]\S* all-gather\(", text)
+    sizes = {math.prod(map(int, shape.split(","))) for shape in gathered}
+    assert sizes == {KERNEL}
+
+
+@pytest.mark.parametrize(
+    ("shape", "model", "fsdp", "spec"),
+    [
+        ((3, 3, 64, 128), 4, False, (None, None, None, "model")),
+        ((3, 3, 64, 126), 4, False, (None,) * 4),
+        ((3, 3, 64, 128), 1, True, (None, None, None, ("model", "data"))),
+        ((3, 3, 64, 126), 1, True, (None, None, "data", None)),
+        ((3, 3, 63, 126), 1, True, (None,) * 4),
+        ((3, 3, 64, 4), 4, True, (None, None, "data", "model")),
+        ((64, 128), 4, False, (None, "model")),
+        ((8, 8), 4, True, (None, None)),
+        ((2**16,), 4, True, (None,)),
+    ],
+)
+def test_where_kernels_are_kept(shape, model, fsdp, spec):
+    grid = sharding.Grid.of(jax.devices(), model, fsdp)
+    wanted = jax.sharding.NamedSharding(grid.mesh, jax.sharding.PartitionSpec(*spec))
+    assert grid.kept(shape).is_equivalent_to(wanted, len(shape))
+    assert grid.kept((3, *shape), leading=1).shard_shape((3, *shape)) == (
+        3,
+        *wanted.shard_shape(shape),
+    )
+
+
 @pytest.mark.parametrize(
     ("count", "model_devices", "batch", "message"),
     [
         (8, 3, 16, "model_devices=3 does not divide the 8 devices of a process: give another"),
-        (8, 2, 14, r"batch_size=14 can't be divided over 4 devices \(8, model_devices=2\)"),
+        (8, 2, 12, "batch_size=12 can't be divided over 8 devices: .* a multiple of 8"),
     ],
 )
 def test_what_cannot_be_divided(count, model_devices, batch, message):
@@ -205,6 +253,33 @@ def test_what_a_config_must_say():
         Config(spread="images")
     with pytest.raises(ValueError, match="model_devices=0 is out of range: it must be at least 1"):
         Config(spread="batch", model_devices=0)
+    with pytest.raises(ValueError, match="fsdp=True has no effect with spread=members: give"):
+        Config(fsdp=True)
+    with pytest.raises(
+        ValueError, match=r"=64 can't be divided into batch_norm_groups=3 equal par"
+    ):
+        Config(batch_norm_groups=3)
+    with pytest.raises(ValueError, match="batch_norm_groups=0 is out of range"):
+        Config(batch_norm_groups=0)
+
+
+# Batch norm of parts of a batch
+
+
+@pytest.mark.usefixtures("float64")
+def test_batch_norm_of_parts_is_the_same_on_any_devices():
+    parts = Network("tiny_networks:OneStage", 3, SHAPE, batch_norm_groups=4)
+    steps = [steps_on(parts, where) for where in (MembersApart(jax.devices()[:1]), divided("4x2"))]
+    one, several = (host(trained(s, calls=(1, 1))[0]) for s in steps)
+    assert_close(several, one)
+    whole = Network("tiny_networks:OneStage", 3, SHAPE)
+    other = host(trained(steps_on(whole, divided("1")), calls=(1, 1))[0])
+    assert not all(jax.tree.leaves(jax.tree.map(np.allclose, other.statistics, one.statistics)))
+
+
+def test_parts_need_batch_norms_that_know_them():
+    with pytest.raises(ValueError, match=r"batch_norm_groups=2 needs batch norms .* some are not"):
+        Network("tiny_networks:Tiny", 3, SHAPE, batch_norm_groups=2)
 
 
 # Streamed images

@@ -66,6 +66,11 @@ class Config:
     always divide each batch"""
     model_devices: int = 1
     """with spread=batch: devices that divide large kernels and their optimizer state by filters"""
+    fsdp: bool = False
+    """with spread=batch: divide large kernels and their optimizer state over all devices"""
+    batch_norm_groups: int = 1
+    """equal parts of a batch, each normalised by its own statistics; as many as devices, or a
+    multiple, and no device waits for another's. The results depend on it, not on the devices"""
     steps_per_call: int = 1
     """steps per compiled call, for images in memory: saves small networks the time between steps on
     an accelerator; on a CPU it makes convolutions slower"""
@@ -154,6 +159,17 @@ class Config:
                 f"model_devices={self.model_devices} has no effect with spread={self.spread}: give "
                 "--spread batch, or omit --model-devices."
             )
+        if self.fsdp and self.spread == "members":
+            raise ValueError(
+                f"fsdp={self.fsdp} has no effect with spread={self.spread}: give --spread batch, "
+                "or omit --fsdp."
+            )
+        if self.batch_size % self.batch_norm_groups:
+            raise ValueError(
+                f"batch_size={self.batch_size} can't be divided into batch_norm_groups="
+                f"{self.batch_norm_groups} equal parts: give a --batch-size that is a multiple of "
+                "it, or another --batch-norm-groups."
+            )
         if self.steps_per_call > 1 and self.image_size is not None:
             raise ValueError(
                 f"steps_per_call={self.steps_per_call} needs images in memory, and with "
@@ -206,6 +222,7 @@ _RULES: dict[str, _Rule] = {
     "evaluate_every": _at_least(1),
     "steps_per_call": _at_least(1),
     "model_devices": _at_least(1),
+    "batch_norm_groups": _at_least(1),
     "max_skipped": _at_least(1),
     "members_at_once": _at_least(1),
     "train_images": _at_least(1),

@@ -15,6 +15,7 @@ PLACE = (
     "members_at_once",
     "spread",
     "model_devices",
+    "fsdp",
     "steps_per_call",
     "workers",
     "checkpoint_seconds",
@@ -25,6 +26,15 @@ def settings(config: Config) -> dict[str, Any]:
     """The fields that determine a run's results, as JSON."""
     fields = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     return {name: value for name, value in fields.items() if name not in PLACE}
+
+
+# Fields that version 0.1 had not, with the values that say what it did.
+_NEWER = {"batch_norm_groups": 1}
+
+
+def settings_in_checkpoint(config: Config) -> dict[str, Any]:
+    """As `settings`; without newer fields that change nothing, so that older checkpoints fit."""
+    return {n: v for n, v in settings(config).items() if n not in _NEWER or v != _NEWER[n]}
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -44,7 +44,7 @@ def layout_for(config: Config, members: int) -> Layout:
       ValueError: if the devices can't be divided as the config says.
     """
     if config.spread == "batch":
-        return BatchApart(jax.devices(), config.model_devices, config.batch_size)
+        return BatchApart(jax.devices(), config.model_devices, config.batch_size, fsdp=config.fsdp)
     return MembersApart(devices_for(members, jax.devices()))
 
 

@@ -123,6 +123,7 @@ class Network:
         *,
         binary: str = "both",
         dtype: str = "float32",
+        batch_norm_groups: int = 1,
     ):
         """Describes the network; nothing is computed yet.
 
@@ -133,15 +134,17 @@ class Network:
           binary: "both" activations and weights, "activations" only, or "none": then the
             network's constructor is given `conv` and `activation`.
           dtype: of the forward pass, as the constructor's `dtype`; parameters stay float32.
+          batch_norm_groups: `batch_groups` of every `ovsw.nn.BatchNorm`.
 
         Raises:
           ValueError: if there is no such network, it can't be made or called, gives no
-            (batch, classes) logits, has no latent weights where it should, or does not keep the
-            structure, shapes and dtypes of its state.
+            (batch, classes) logits, has no latent weights where it should, does not keep the
+            structure, shapes and dtypes of its state, or has a batch norm that knows no parts.
         """
         row = find_network(name)
         options = row.options(binary, dtype)
-        self._make = partial(row.make, classes, in_channels=image_shape[-1], **options)
+        make = partial(row.make, classes, in_channels=image_shape[-1], **options)
+        self._make = make if batch_norm_groups == 1 else _in_groups(make, batch_norm_groups)
         takes = "".join(f", {option}=..." for option in ("in_channels", *options, "rngs"))
         try:
             model = abstract(lambda rngs: self._make(rngs=rngs))
@@ -154,7 +157,10 @@ class Network:
             self.axes = _kernel_axes(model) if binary == "both" else None
             # A network of one's own may fit one size of a batch only, and the last one is smaller.
             counts = (2, 3) if ":" in name else (2,)
-            given = {count: self._logits(count, image_shape) for count in counts}
+            given = {
+                count: self._logits(count, image_shape)
+                for count in (batch_norm_groups * n for n in counts)
+            }
         except Exception as error:  # of the user's code: of any kind
             raise ValueError(
                 f"network {name!r} can't be trained on images of {image_shape}: "
@@ -207,6 +213,23 @@ class Network:
         model = nnx.merge(self._graph, params, statistics)
         model.eval()
         return as_logits(model(images, **modes(model, training=False)))
+
+
+def _in_groups(make: Callable[..., nnx.Module], groups: int) -> Callable[..., nnx.Module]:
+    """Makes a network whose batch norms take the statistics of so many parts of a batch."""
+
+    def made(*, rngs: nnx.Rngs) -> nnx.Module:
+        model = make(rngs=rngs)
+        norms = [m for _, m in nnx.iter_modules(model) if isinstance(m, nnx.BatchNorm)]
+        if not norms or not all(isinstance(m, ovsw.nn.BatchNorm) for m in norms):
+            raise ValueError(
+                f"batch_norm_groups={groups} needs batch norms that are ovsw.nn.BatchNorm, and "
+                f"{'some are not' if norms else 'it has none'}. Use those, or omit it"
+            )
+        model.set_attributes(ovsw.nn.BatchNorm, batch_groups=groups)
+        return model
+
+    return made
 
 
 def _kernel_axes(model: nnx.Module) -> KernelAxes:

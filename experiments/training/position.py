@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.config import Config
-from experiments.config.config_diff import settings
+from experiments.config.config_diff import settings_in_checkpoint
 from experiments.data.batches import Batch
 from experiments.run.checkpoint import Checkpoints
 from experiments.training.step import StepMetrics, TrainState, latent_weights
@@ -74,7 +74,7 @@ def save(
       WriteError: if this one or the one before can't be written.
     """
     position = {name: getattr(epoch, name) for name in _POSITION}
-    about = {"config": settings(config), "members": group.keys, "position": position}
+    about = {"config": settings_in_checkpoint(config), "members": group.keys, "position": position}
     number = (epoch.number - 1) * (group.steps.steps_per_epoch + 1) + epoch.steps
     checkpoints.save(number, _Kept(state, epoch.sums, epoch.order_key, epoch.signs), about)
 
@@ -95,7 +95,8 @@ def restore(
       ValueError: if it is of another config, network or flip state.
     """
     like = _Kept(initial, group.steps.no_metrics(initial), initial.key, signs_of(initial))
-    found = checkpoints.restore(like, {"config": settings(config)}, report)
+    expected = {"config": settings_in_checkpoint(config)}
+    found = checkpoints.restore(like, expected, report)
     if found is None:
         return None
     (state, sums, order_key, signs), about = found

@@ -4,7 +4,9 @@ Both give the same trainings, except for rounding. If batches are divided, the d
 several processes; every process then runs the same program.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
@@ -48,6 +50,10 @@ class MembersApart:
         """Divides the images of a batch, inside a compiled function: here not."""
         return tree
 
+    def gathered(self, tree: Tree) -> Tree:
+        """Parameters to compute with, inside a compiled function: here all are on each device."""
+        return tree
+
     def compiled(
         self, function: Callable[..., Any], axes: str, donate: tuple[int, ...] = ()
     ) -> Any:
@@ -69,65 +75,131 @@ class MembersApart:
         return jax.device_get(tree)
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Where arrays lie on devices that divide a batch, and large kernels.
+
+    Every device computes with images of its own and with whole kernels: those that are kept in
+    parts are gathered for it. Kernels are small beside activations, which never move.
+
+    Attributes:
+      mesh: of the devices, with the axes `data` and `model`.
+      fsdp: whether kernels are kept in parts over `data`, too.
+    """
+
+    mesh: Mesh
+    fsdp: bool = False
+
+    @classmethod
+    def of(cls, devices: Sequence[jax.Device], model_devices: int, fsdp: bool = False) -> "Grid":
+        """Neighbours divide kernels among them, in groups of `model_devices`."""
+        mesh = Mesh(
+            np.array(devices).reshape(-1, model_devices),
+            ("data", "model"),
+            axis_types=(AxisType.Auto,) * 2,
+        )
+        return cls(mesh, fsdp)
+
+    @property
+    def whole(self) -> NamedSharding:
+        """On every device."""
+        return NamedSharding(self.mesh, P())
+
+    @property
+    def batch(self) -> NamedSharding:
+        """Of images and labels: divided over all devices."""
+        return NamedSharding(self.mesh, P(("data", "model")))
+
+    def kept(self, shape: tuple[int, ...], leading: int = 0) -> NamedSharding:
+        """Of an array between steps, by shape alone: flip state lies as its weight does.
+
+        A kernel of `LARGE` or more weights is divided by filters over `model`, if evenly. With
+        `fsdp` also over `data`: by filters, where rules need no sums over devices, else by inputs.
+
+        Args:
+          shape: (..., inputs, filters) of a kernel.
+          leading: axes before those that are never divided.
+        """
+        inner = shape[leading:]
+        entries: list[Any] = [None] * len(shape)
+        if len(inner) > 1 and math.prod(inner) >= LARGE:
+            data, model = self.mesh.shape["data"], self.mesh.shape["model"]
+            inputs, filters = inner[-2:]
+            if filters % model == 0:
+                entries[-1] = "model"
+            if self.fsdp and filters % (data * model) == 0:
+                entries[-1] = ("model", "data")
+            elif self.fsdp and inputs % data == 0:
+                entries[-2] = "data"
+        return NamedSharding(self.mesh, P(*entries))
+
+    def gathered(self, tree: Tree) -> Tree:
+        """Parameters to compute with, inside a compiled function: whole on every device."""
+        return jax.lax.with_sharding_constraint(tree, self.whole)
+
+
 class BatchApart:
     """Images of a batch on different devices, of any number of processes.
 
-    The mesh axes are `data` and `model`. Kernels of `LARGE` or more weights whose filters can be
-    divided evenly, and optimizer state of the same shape, are divided by filters over
-    `model_devices`; all else is whole on every device. Batch norm is that of the whole batch.
+    Large kernels, and optimizer state of the same shape, are kept in parts: by filters over
+    `model_devices` devices, with `fsdp` over all. All else is whole on every device. Batch norm is
+    that of the whole batch.
 
     Raises:
       ValueError: if the devices or the batch can't be divided so.
     """
 
-    def __init__(self, devices: Sequence[jax.Device], model_devices: int, batch: int):
+    def __init__(
+        self, devices: Sequence[jax.Device], model_devices: int, batch: int, fsdp: bool = False
+    ):
         count, local = len(devices), len(devices) // jax.process_count()
         if local % model_devices:
             raise ValueError(
                 f"model_devices={model_devices} does not divide the {local} devices of a process: "
                 "give another --model-devices."
             )
-        if batch % (count // model_devices):
+        if batch % count:
             raise ValueError(
-                f"batch_size={batch} can't be divided over {count // model_devices} devices "
-                f"({count}, model_devices={model_devices}): give another --batch-size."
+                f"batch_size={batch} can't be divided over {count} devices: give a --batch-size "
+                f"that is a multiple of {count}."
             )
-        grid = np.array(devices).reshape(-1, model_devices)
-        self._mesh = Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
-        self._whole = NamedSharding(self._mesh, P())
-        self._replicate = jax.jit(lambda tree: tree, out_shardings=self._whole)
+        self._grid = Grid.of(devices, model_devices, fsdp)
+        self._replicate = jax.jit(lambda tree: tree, out_shardings=self._grid.whole)
 
     def members(self, tree: Tree) -> Tree:
-        return jax.tree.map(lambda x: _put(x, self._sharding(x)), tree)
+        return jax.tree.map(lambda x: _put(x, self._grid.kept(x.shape, leading=1)), tree)
 
     def shared(self, tree: Tree) -> Tree:
-        return jax.tree.map(lambda x: _put(x, self._whole), tree)
+        return jax.tree.map(lambda x: _put(x, self._grid.whole), tree)
 
     def images(self, tree: Tree) -> Tree:
         """Divides them over all devices; zeros fill up the last one."""
 
         def put(x: np.ndarray) -> jax.Array:
-            fill = -len(x) % self._mesh.size
+            fill = -len(x) % self._grid.mesh.size
             padded = np.concatenate([x, np.zeros((fill, *x.shape[1:]), x.dtype)]) if fill else x
-            return _put(padded, NamedSharding(self._mesh, P(("data", "model"))))
+            return _put(padded, self._grid.batch)
 
         return jax.tree.map(put, tree)
 
     def batch(self, tree: Tree) -> Tree:
-        sharding = NamedSharding(self._mesh, P("data"))
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
+        place = jax.make_array_from_process_local_data
+        return jax.tree.map(lambda x: place(self._grid.batch, x), tree)
 
     def rows(self, batch: int) -> slice:
         size = batch // jax.process_count()
         return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
 
     def spread(self, tree: Tree) -> Tree:
-        """Divides them over `data` if they can be divided evenly."""
-        data = self._mesh.shape["data"]
-        sharding = NamedSharding(self._mesh, P("data"))
+        """Divides them over all devices if they can be divided evenly."""
+        constrain, grid = jax.lax.with_sharding_constraint, self._grid
         return jax.tree.map(
-            lambda x: x if len(x) % data else jax.lax.with_sharding_constraint(x, sharding), tree
+            lambda x: x if len(x) % grid.mesh.size else constrain(x, grid.batch), tree
         )
+
+    def gathered(self, tree: Tree) -> Tree:
+        """Parameters to compute with, inside a compiled function: whole on every device."""
+        return self._grid.gathered(tree)
 
     def compiled(
         self, function: Callable[..., Any], axes: str, donate: tuple[int, ...] = ()
@@ -136,7 +208,7 @@ class BatchApart:
 
         def placed(*arguments: Any) -> Any:
             return jax.tree.map(
-                lambda x: jax.lax.with_sharding_constraint(x, self._sharding(x)),
+                lambda x: jax.lax.with_sharding_constraint(x, self._grid.kept(x.shape, leading=1)),
                 together(*arguments),
             )
 
@@ -144,13 +216,6 @@ class BatchApart:
 
     def on_host(self, tree: Tree) -> Tree:
         return jax.device_get(self._replicate(tree))
-
-    def _sharding(self, x: jax.Array) -> NamedSharding:
-        """By shape alone, (members, ..., inputs, filters): flip state is placed like its weight."""
-        divided = x.ndim > 2 and x.size // len(x) >= LARGE
-        if divided and x.shape[-1] % self._mesh.shape["model"] == 0:
-            return NamedSharding(self._mesh, P(*[None] * (x.ndim - 1), "model"))
-        return self._whole
 
 
 Layout = MembersApart | BatchApart

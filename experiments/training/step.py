@@ -274,6 +274,7 @@ class Steps:
         )
 
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+            params = self._layout.gathered(params)
             logits, statistics = self._network.train(params, state.statistics, images)
             return self._loss(logits, labels, images, taught, values), (logits, statistics)
 
@@ -349,7 +350,8 @@ class Steps:
     ) -> dict[str, jax.Array]:
         images, labels = self._layout.spread((images, labels))
         images = standardise(images, self._feed.mean, self._feed.std)
-        logits = self._network.evaluate(state.params, state.statistics, images)
+        params = self._layout.gathered(state.params)
+        logits = self._network.evaluate(params, state.statistics, images)
         answered = ~jnp.any(jnp.isnan(logits), -1)  # else argmax gives the first NaN
         answer = {
             "label": labels,
