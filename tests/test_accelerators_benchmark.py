@@ -62,7 +62,7 @@ def asked(monkeypatch, tmp_path):
 
 
 def run(tmp_path, **options):
-    chosen = {"targets": ("h100",), "networks": ("small",), "dtypes": ("bfloat16",)}
+    chosen = {"targets": ("h100",), "networks": ("small",), "dtypes": ("bfloat16",), "pods": ()}
     return benchmark.main(**chosen | options, out=tmp_path / "out")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import tyro
 
 from benchmarks.accelerators import cells, environments, tables
+from benchmarks.accelerators.pods import WAYS, Way
 from benchmarks.accelerators.programs import Code, DtypeName, NetworkName, OptimizerName, Phase
 from benchmarks.accelerators.readings import Cell, Readings
 from experiments.accelerators import platform_of
@@ -31,6 +32,8 @@ def main(
     dtypes: tuple[DtypeName, ...] = cells.DTYPES,
     codes: tuple[Code, ...] = cells.CODES,
     phases: tuple[Phase, ...] = ("training", "evaluation"),
+    pods: tuple[str, ...] = (*cells.PODS, cells.SLICE),
+    ways: tuple[Way, ...] = WAYS,
     fresh: bool = False,
     out: Path = Path("results/accelerators"),
 ) -> list[str]:
@@ -44,6 +47,9 @@ def main(
       dtypes: of the arithmetic.
       codes: the library's, and plain JAX.
       phases: kinds of steps.
+      pods: slices over which a step by OvSW is divided: v5e:16x16, v5p:4x4x4, and v5e:2x2 for a
+        small network.
+      ways: to divide it.
       fresh: compile all that is chosen, whatever was read before.
       out: folder for tables.md and readings.json, which hold all readings of today's sources.
 
@@ -58,11 +64,17 @@ def main(
         if program.dtype in dtypes and program.code in codes and program.phase in phases
         if program.optimizer in (*optimizers, "none")
     ]
+    chosen += [
+        Cell(pod, program)
+        for pod in pods
+        for program in cells.pod_programs_of(pod)
+        if program.way in ways
+    ]
     missing = [cell for cell in chosen if fresh or readings.get(cell) is None]
     print(f"{len(chosen)} programs, {len(missing)} of them to compile", flush=True)
     environments.make(dict.fromkeys(platform_of(cell.target) for cell in missing))
     failed: list[str] = []
-    for target in targets:
+    for target in dict.fromkeys((*targets, *pods)):
         failed += _compile([cell for cell in missing if cell.target == target], readings)
     tables.write(readings.all(), out)
     return failed

@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import product
+from typing import Literal
 
 from benchmarks.accelerators.environments import PROJECT
+from benchmarks.accelerators.pods import WAYS, PodProgram
 from benchmarks.accelerators.programs import Code, DtypeName, NetworkName, OptimizerName, Program
 
 TARGETS = ("v5e:2x2", "v5p:2x2x1", "v6e:2x2", "h100")
@@ -31,10 +33,30 @@ def programs_of(target: str, networks: Sequence[NetworkName] = PUBLISHED) -> Ite
             yield Program(network, code, "none", dtype, "evaluation")
 
 
+PODS = ("v5e:16x16", "v5p:4x4x4")
+SLICE = "v5e:2x2"  # for what is only to compile
+_IN_SLICE = ("pmap", "shard_map", "scan")
+
+
+def pod_programs_of(target: str) -> Iterator[PodProgram]:
+    """The steps that are divided over a whole pod, or over a small slice."""
+    for way in WAYS:
+        if target in PODS and way not in _IN_SLICE:
+            yield PodProgram("ResNet18", way)
+        if target == SLICE and way in ("data", *_IN_SLICE):
+            yield PodProgram("small", way)
+
+
 # What a program, and what is read of it, is made from.
 _SOURCES = {
     "ours": ("ovsw_jax/**/*.py",),
     "plain": ("benchmarks/plain_jax.py",),
+    "pods": (
+        "ovsw_jax/**/*.py",
+        "experiments/training/sharding.py",
+        "benchmarks/accelerators/pods.py",
+        "benchmarks/accelerators/sent.py",
+    ),
 }
 _ALL = (
     "experiments/accelerators/*",
@@ -45,7 +67,7 @@ _ALL = (
 
 
 @cache
-def source_hash(code: Code) -> str:
+def source_hash(code: Code | Literal["pods"]) -> str:
     """Of the files that programs of this code come from: a reading of other files is stale."""
     files = {f for pattern in (*_SOURCES[code], *_ALL) for f in PROJECT.glob(pattern)}
     found = hashlib.sha256()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accelerators.cells import source_hash
+from benchmarks.accelerators.pods import PodProgram
 from benchmarks.accelerators.programs import Program
 
 
@@ -14,7 +15,7 @@ class Cell:
     """A program for a target."""
 
     target: str
-    program: Program
+    program: Program | PodProgram
 
     @property
     def arguments(self) -> list[str]:

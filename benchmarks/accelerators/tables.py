@@ -2,11 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.accelerators import pod_tables as pods
 from benchmarks.accelerators.cells import PUBLISHED, TARGETS
+from benchmarks.accelerators.markdown import Table, made_with, table
 from experiments.accelerators import CHIPS, KINDS, platform_of
 
 _ROWS = 15  # of a program that readings.json keeps
@@ -45,10 +47,11 @@ def write(records: Sequence[dict[str, Any]], out: Path) -> None:
       out: made if it is absent.
     """
     out.mkdir(parents=True, exist_ok=True)
-    targets = sorted({r["target"] for r in records}, key=lambda t: (_place(TARGETS, t), t))
     text = [_INTRODUCTION]
-    for target in targets:
-        text += _section(target, [r for r in records if r["target"] == target])
+    steps = [r for r in records if r["program"]["code"] != "pods"]
+    for target in sorted({r["target"] for r in steps}, key=lambda t: (_place(TARGETS, t), t)):
+        text += _section(target, [r for r in steps if r["target"] == target])
+    text += pods.section([r for r in records if r["program"]["code"] == "pods"])
     (out / "tables.md").write_text("\n".join(text), encoding="utf-8")
     shortened = [_shortened(record) for record in records]
     (out / "readings.json").write_text(json.dumps(shortened, indent=1) + "\n", encoding="utf-8")
@@ -67,37 +70,23 @@ def _section(target: str, records: Sequence[dict[str, Any]]) -> list[str]:
             steps, key=lambda step: [_place(_ORDER[n], getattr(step, n)) for n in _Step._fields]
         )
     }
-    versions = {f"{name} {v}" for record in records for name, v in record["versions"].items()}
-    dates = sorted({record["date"] for record in records})
     devices = records[0]["devices"]
     return [
         f"## {target}\n",
-        f"{devices} device{'s' * (devices > 1)}; {', '.join(sorted(versions))}; "
-        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}. Numbers are of one device.\n",
-        *_table(_steps(target, readings)),
+        f"{devices} device{'s' * (devices > 1)}; {made_with(records)}. "
+        "Numbers are of one device.\n",
+        *table(_steps(target, readings)),
         "### Ours beside plain JAX\n",
-        *_table(_ratios(readings)),
+        *table(_ratios(readings)),
         "### The rules beside SGD\n",
-        *_table(_rules(readings)),
+        *table(_rules(readings)),
         "### What it is for\n",
         f"Training by SGD; {_unit(target)}.\n",
-        *_table(_kinds(target, readings)),
+        *table(_kinds(target, readings)),
     ]
 
 
-_Table = Iterator[Sequence[str]]
-
-
-def _table(rows: _Table) -> list[str]:
-    """Lines of Markdown; the first row is the head."""
-    head, *body = rows
-    lines = [f"| {' | '.join(cells)} |" for cells in body]
-    names = sum(name in (*_Step._fields, "kind") for name in head)
-    rule = "| --- " * names + "| ---: " * (len(head) - names) + "|"
-    return [f"| {' | '.join(head)} |", rule, *lines, ""] if body else ["Not compiled.\n"]
-
-
-def _steps(target: str, readings: _Readings) -> _Table:
+def _steps(target: str, readings: _Readings) -> Table:
     tpu = platform_of(target) == "tpu"
     estimates = ("million cycles", "ms", "Tflop") if tpu else ()
     yield (
@@ -124,7 +113,7 @@ def _steps(target: str, readings: _Readings) -> _Table:
         )
 
 
-def _ratios(readings: _Readings) -> _Table:
+def _ratios(readings: _Readings) -> Table:
     yield (*_Step._fields[:-1], "cycles", "temporaries", "moved", "kernels")
     for step, ours in readings.items():
         plain = readings.get(step._replace(code="plain"))
@@ -137,7 +126,7 @@ def _ratio(ours: int, plain: int) -> str:
     return f"{ours / plain:.2f}" if plain else ""
 
 
-def _rules(readings: _Readings) -> _Table:
+def _rules(readings: _Readings) -> Table:
     yield ("network", "dtype", "cycles, %", "moved, %", "temporaries, MB", "kernels")
     for step, ovsw in readings.items():
         sgd = readings.get(step._replace(optimizer="sgd"))
@@ -153,7 +142,7 @@ def _percent(more: int, base: int) -> str:
     return f"{100 * (more / base - 1):+.1f}" if base else ""
 
 
-def _kinds(target: str, readings: _Readings) -> _Table:
+def _kinds(target: str, readings: _Readings) -> Table:
     measure, unit = ("cycles", 1e6) if platform_of(target) == "tpu" else ("bytes", 1e9)
     steps = [s for s in readings if s.optimizer == "sgd" and s.phase == "training"]
     columns = [Counter[str]() for _ in steps]

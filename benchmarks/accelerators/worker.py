@@ -17,8 +17,10 @@ from typing import Any
 
 import jax
 
+from benchmarks.accelerators.pods import PodProgram, compile_pod
 from benchmarks.accelerators.programs import Program, compile_program
-from experiments.accelerators import Reading, open_target, read
+from benchmarks.accelerators.sent import sent
+from experiments.accelerators import Reading, Target, open_target, read
 
 
 def main(target_name: str, programs: list[list[str]], verbose: bool = False) -> None:
@@ -26,17 +28,20 @@ def main(target_name: str, programs: list[list[str]], verbose: bool = False) -> 
 
     Args:
       target_name: as for `open_target`.
-      programs: arguments of `Program`.
+      programs: arguments of `Program`, or of `PodProgram`, which end with "pods".
       verbose: print tables, and stop at an error.
     """
     target = open_target(target_name)
     for arguments in programs:
-        program = Program(*arguments)  # type: ignore[arg-type]  # names from the command line
+        program = (PodProgram if arguments[-1] == "pods" else Program)(*arguments)  # type: ignore
         started = time.perf_counter()
         record: dict[str, Any] = {"name": program.name}
         try:
-            reading = read(compile_program(program, target))
+            compiled = _compile(program, target)
+            reading = read(compiled)
             record |= {"devices": len(target.devices), "reading": asdict(reading)}
+            if isinstance(program, PodProgram):
+                record["sent"] = [asdict(row) for row in sent(compiled.as_text() or "")]
         except Exception as error:
             if verbose:
                 raise
@@ -48,6 +53,12 @@ def main(target_name: str, programs: list[list[str]], verbose: bool = False) -> 
             continue
         record |= {"seconds_to_compile": seconds, "versions": _versions(), "date": _today()}
         print(json.dumps(record), flush=True)
+
+
+def _compile(program: Program | PodProgram, target: Target) -> jax.stages.Compiled:
+    if isinstance(program, PodProgram):
+        return compile_pod(program, target)
+    return compile_program(program, target)
 
 
 def _versions() -> dict[str, str]:
