@@ -33,7 +33,8 @@ def main(target_name: str, programs: list[list[str]], verbose: bool = False) -> 
     """
     target = open_target(target_name)
     for arguments in programs:
-        program = (PodProgram if arguments[-1] == "pods" else Program)(*arguments)  # type: ignore
+        made = PodProgram if arguments[-1] == "pods" else Program
+        program = made(*arguments)  # type: ignore[arg-type]  # names from the command line
         started = time.perf_counter()
         record: dict[str, Any] = {"name": program.name}
         try:
