@@ -8,10 +8,10 @@ import pytest
 from longer import long_but
 
 from benchmarks.accelerators import __main__ as benchmark
-from benchmarks.accelerators import cells, environments, programs, readings
+from benchmarks.accelerators import cells, programs, readings
 from benchmarks.accelerators.programs import NETWORKS, Program
 from benchmarks.accelerators.readings import Cell, Readings
-from experiments.accelerators import Target
+from experiments.accelerators import Target, environments
 
 CELL = Cell("h100", Program("small", "ours", "sgd", "bfloat16"))
 
