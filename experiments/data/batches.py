@@ -65,6 +65,10 @@ class Resident:
         """
         yield from ((order, step) for step in range(start, self.steps_per_epoch))
 
+    def batch_of(self, order: Any) -> Batch:
+        """A batch as `batches` gives it, from an order or its shape; nothing is read from disk."""
+        return order, 0
+
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
         """Augmented and standardised images and their labels, for one member; pure."""
         order, step = batch
@@ -101,6 +105,14 @@ class Streamed:
     ) -> Generator[Batch]:
         """uint8 crops and labels, in an order drawn from the first seed and the epoch."""
         return self._dataset.train_batches(seeds[0], epoch, self._batch_size, start, rows)
+
+    def batch_of(self, order: Any) -> Batch:
+        """The shape of a batch of all processes."""
+        images = (self._batch_size, *self._dataset.image_shape)
+        return (
+            jax.ShapeDtypeStruct(images, np.uint8),
+            jax.ShapeDtypeStruct(images[:1], np.int32),
+        )
 
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
         pixels = flip_and_light(key, batch[0].astype(jnp.float32) / 255)
