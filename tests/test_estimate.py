@@ -356,7 +356,7 @@ def test_the_environment_is_asked_where_this_one_has_no_compiler(tmp_path, monke
     monkeypatch.setenv("OVSW_ACCELERATORS", str(tmp_path))
     asked = []
 
-    def lines_by(python, arguments, folder):
+    def lines_by(python, arguments, folder, stderr):
         asked.append(python)
         if python == made:
             answers = [SLICE, step(found=reading()), Tried("SGD", {128: 10**9}, 1, 50_000)]
@@ -373,8 +373,18 @@ def test_the_environment_is_asked_where_this_one_has_no_compiler(tmp_path, monke
     assert "Fits: it needs 1.20 GB of 16 GB a device" in screen.getvalue()
 
 
+def test_what_a_failing_compiler_says_is_shown(tmp_path, monkeypatch, capsys):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho out of luck >&2\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(ValueError, match=r"compiling for h100 failed: .* exit code 3"):
+        command.estimate("h100", Config(), SIZES, Console(file=io.StringIO()))
+    assert capsys.readouterr().err == "out of luck\n"
+
+
 def test_this_python_says_what_it_lacks(monkeypatch):
-    """The worker itself, which finds no compiler among this project's own packages."""
+    """The worker's answer without a compiler."""
     monkeypatch.setattr(worker, "open_target", _lacking)
     (answer,) = worker.records("h100", Config(), SIZES)
     assert answer == Failed("no compiler", no_compiler=True)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from experiments.accelerators.targets import Platform
 
@@ -36,11 +37,22 @@ def lines_of(platform: Platform, arguments: Sequence[str]) -> Iterator[str]:
     yield from lines_by(python_of(platform), arguments)
 
 
-def lines_by(python: Path, arguments: Sequence[str], folder: Path = PROJECT) -> Iterator[str]:
-    """The same of any Python; `folder` is where it runs. It ends when this does.
+def lines_by(
+    python: Path,
+    arguments: Sequence[str],
+    folder: Path = PROJECT,
+    stderr: IO[bytes] | None = None,
+) -> Iterator[str]:
+    """The same of any Python, which ends when this does.
+
+    Args:
+      python: the program.
+      arguments: of it.
+      folder: where it runs.
+      stderr: a file for what it says there; None is this process's stderr.
 
     Raises:
-      RuntimeError: if it fails; what it said has gone to stderr.
+      RuntimeError: if it fails.
     """
     kept = {name: v for name, v in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
     path = os.pathsep.join(filter(None, (str(PROJECT), kept.get("PYTHONPATH"))))
@@ -51,6 +63,7 @@ def lines_by(python: Path, arguments: Sequence[str], folder: Path = PROJECT) -> 
         env=kept | settings,
         cwd=folder,
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     ) as process:
         assert process.stdout is not None

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -72,19 +73,26 @@ def _records(target: str, config: Config, sizes: Sizes) -> Iterator[Record]:
     request = {"target": target, "config": asdict(config), "sizes": asdict(sizes)}
     worker = ["-m", "experiments.estimate.worker", json.dumps(request, default=os.fspath)]
     made = environments.python_of(platform)
-    try:
-        for python in (Path(sys.executable), made):
-            for line in environments.lines_by(python, worker, folder=Path.cwd()):
-                record = from_json(line)
-                if isinstance(record, Failed) and record.no_compiler:
-                    if python == made or not made.exists():
-                        raise ValueError(_without_compiler(record.text, platform))
-                    break
-                yield record
-            else:
-                return
-    except RuntimeError as error:
-        raise ValueError(f"compiling for {target} failed: {error}") from error
+    for python in (Path(sys.executable), made):
+        for record in _answers(target, python, worker):
+            if isinstance(record, Failed) and record.no_compiler:
+                if python == made or not made.exists():
+                    raise ValueError(_without_compiler(record.text, platform))
+                break
+            yield record
+        else:
+            return
+
+
+def _answers(target: str, python: Path, worker: Sequence[str]) -> Iterator[Record]:
+    """What compilers say of themselves, which is much, is shown only if one fails."""
+    with tempfile.TemporaryFile() as said:
+        try:
+            yield from map(from_json, environments.lines_by(python, worker, Path.cwd(), said))
+        except RuntimeError as error:
+            said.seek(0)
+            sys.stderr.write(said.read().decode(errors="replace"))
+            raise ValueError(f"compiling for {target} failed: {error}") from error
 
 
 def _without_compiler(text: str, platform: str) -> str:
