@@ -45,7 +45,7 @@ from experiments.sweep.members import Member, Program, chunks, programs
 from experiments.training.devices import layout_for, members_that_fit, one_device_a_core
 from experiments.training.loop import Training
 from experiments.training.make_optimizer import make_optimizer
-from experiments.training.networks import Network
+from experiments.training.networks import Network, networks_of
 from experiments.training.resume import Unfinished
 from experiments.training.sharding import Layout, MembersApart
 from experiments.training.step import Steps
@@ -136,18 +136,8 @@ def _prepare(config: Config) -> _Prepared:
     dataset = _load(config)
     _check_batch(config, dataset)
     layout_for(config, 1)  # refuses a batch that its devices can't share
-    classes, shape = len(dataset.classes), dataset.image_shape
-    networks = {
-        name: Network(
-            name,
-            classes,
-            shape,
-            binary=config.binary,
-            dtype=config.dtype,
-            batch_norm_groups=config.batch_norm_groups,
-        )
-        for name in dict.fromkeys(p.config.network for p in planned)
-    }
+    names = (program.config.network for program in planned)
+    networks = networks_of(config, names, len(dataset.classes), dataset.image_shape)
     data = weights.data_for(dataset)
     teacher = None
     if config.teacher is not None:

@@ -14,7 +14,7 @@ from experiments.estimate.records import Step
 from experiments.optimizers import OPTIMIZERS, display_name
 from experiments.sweep.members import Program, programs
 from experiments.training.devices import devices_for, layout_for, members_in
-from experiments.training.networks import Network
+from experiments.training.networks import networks_of
 from experiments.training.sharding import Layout, MembersApart, processes_of
 from experiments.training.step import Steps
 from experiments.training.trained import Trained, load_trained
@@ -44,21 +44,15 @@ class Trainings:
             choose("optimizer", program.optimizer, OPTIMIZERS)
         self._sizes, self._target = sizes, target
         layout_for(self.config, 1, target.devices)  # refuses a batch that can't be divided
-        self._networks = {
-            name: Network(
-                name, sizes.classes, sizes.image_shape, binary=config.binary, dtype=config.dtype
-            )
-            for name in dict.fromkeys(p.config.network for p in self.programs)
-        }
+        names = (program.config.network for program in self.programs)
+        self._networks = networks_of(config, names, sizes.classes, sizes.image_shape)
         self._teacher = None if config.teacher is None else self._teacher_of_shapes()
         self._size = 1 if sizes.streamed else config.members_at_once or self._fitting()
 
     @property
     def data_devices(self) -> int:
         """Devices that a batch is divided over."""
-        if self.config.spread == "members":
-            return 1
-        return len(self._target.devices) // self.config.model_devices
+        return 1 if self.config.spread == "members" else len(self._target.devices)
 
     def step(self, program: Program, batch_size: int | None = None) -> Step:
         """Compiles a program's step, with another batch if one is given."""

@@ -8,6 +8,7 @@ Run by a Python that has the target's compiler; beside it, only the library need
 import contextlib
 import importlib.metadata
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,7 +56,7 @@ def _steps(trainings: Trainings, target: Target, sizes: Sizes) -> Iterator[Recor
         _needed(step),
         lambda batch_size: _needed(trainings.step(program, batch_size)),
         usable=int(USABLE * target.memory),
-        multiple=trainings.data_devices,
+        multiple=math.lcm(trainings.data_devices, trainings.config.batch_norm_groups),
         most=sizes.train_count,
     )
     yield Tried(step.name, found, trainings.data_devices, sizes.train_count)

@@ -175,7 +175,6 @@ class BatchApart:
 
     def images(self, tree: Tree) -> Tree:
         """Divides them over all devices; zeros fill up the last one."""
-
         size, sharding = self._grid.mesh.size, self._grid.batch
         return jax.tree.map(lambda x: _put(_padded(x, -len(x) % size), sharding), tree)
 
