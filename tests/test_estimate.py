@@ -396,13 +396,14 @@ def _lacking(name):
 
 @pytest.mark.long
 @pytest.mark.parametrize("target", ["v5e:2x2", "h100"])
-def test_a_small_training_is_estimated(target, tmp_path):
-    """Every part, with the compiler itself."""
+def test_a_small_training_is_estimated(target, tmp_path, monkeypatch):
+    """Every part with the compiler itself: no images on disk, and a network of one's own."""
     platform = "cuda" if target == "h100" else "tpu"
     if not environments.python_of(platform).exists():
         pytest.skip("no compiler: benchmarks/accelerators/environments.sh makes it available")
-    options = ["--network", "tiny", "--optimizers", "ovsw", "--seeds", "0", "1", "--epochs", "2"]
-    words = ["cifar10-resnet20", *options, "--members-at-once", "2", "--data-dir", str(tmp_path)]
+    monkeypatch.chdir(Path(__file__).parent)  # where the network is
+    options = "--network tiny_networks:Tiny --optimizers ovsw --seeds 0 1 --members-at-once 2"
+    words = ["cifar10-resnet20", *options.split(), "--data-dir", str(tmp_path)]
     config = train.read(words)
     screen = io.StringIO()
     found = command.estimate(target, config, train._sizes(config), Console(file=screen, width=80))
@@ -410,7 +411,7 @@ def test_a_small_training_is_estimated(target, tmp_path):
     assert (rows[""], rows["trainings"], rows["in a step"]) == ("OvSW", "2", "2")
     assert rows["devices"] == ("1" if target == "h100" else "2")
     # The data set's 154 MB, whole on every device, and next to nothing else.
-    assert 154 < float(rows["arguments"].removesuffix(" MB")) < 165
-    assert float(rows["temporaries"].removesuffix(" MB")) < 100
+    assert 154 <= float(rows["arguments"].removesuffix(" MB")) < 165
+    assert float(rows["temporaries"].removesuffix(" MB")) < 150
     assert found.verdict.startswith("Fits: ")
     assert "--batch-size " in screen.getvalue()

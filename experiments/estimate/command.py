@@ -39,7 +39,7 @@ def estimate(target: str, config: Config, sizes: Sizes, console: Console) -> Rep
                 case Tried():
                     tried = record
                 case Doing(text):
-                    status.update(f"compiling: {text}; minutes each")
+                    status.update(f"{text}; a compilation takes minutes")
                 case Failed(text):
                     raise ValueError(text)
     assert machine is not None

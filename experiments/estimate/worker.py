@@ -36,7 +36,7 @@ def records(target_name: str, config: Config, sizes: Sizes) -> Iterator[Record]:
         return
     yield _machine(target)
     try:
-        yield Doing("how many trainings fit in a step")
+        yield Doing("looking how many trainings share a step")
         yield from _steps(Trainings(config, sizes, target), target, sizes)
     except ValueError as error:
         yield Failed(str(error))
@@ -45,12 +45,12 @@ def records(target_name: str, config: Config, sizes: Sizes) -> Iterator[Record]:
 def _steps(trainings: Trainings, target: Target, sizes: Sizes) -> Iterator[Record]:
     steps: list[Step] = []
     for number, program in enumerate(trainings.programs, 1):
-        yield Doing(f"step {number} of {len(trainings.programs)}")
+        yield Doing(f"compiling step {number} of {len(trainings.programs)}")
         steps.append(trainings.step(program))
         yield steps[-1]
     largest = max(range(len(steps)), key=lambda i: _needed(steps[i]) or sys.maxsize)
     program, step = trainings.programs[largest], steps[largest]
-    yield Doing("other batches, to find one that fits")
+    yield Doing("compiling other batches, to find one that fits")
     found = try_batches(
         step.batch_size,
         _needed(step),
