@@ -4,6 +4,7 @@ python -m experiments.train                              # digits, under a minut
 python -m experiments.train cifar10-resnet20-short       # a recipe of experiments/recipes
 python -m experiments.train gamma --out DIR              # a study; the same command resumes it
 python -m experiments.train digits --grids "optimizer=sgd learning_rate=0.03,0.1,0.3"
+python -m experiments.train cifar10-resnet20 --compile-for v5e:2x2   # what it needs; runs nothing
 python -m experiments.train --help
 """
 
@@ -12,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -20,10 +22,13 @@ import tyro
 from rich.console import Console
 
 from experiments import figures
+from experiments.accelerators import platform_of
 from experiments.config import Config
 from experiments.config.choices import choose
 from experiments.data import Dataset, StreamedDataset, load, load_streamed
 from experiments.data.batches import feed_of
+from experiments.data.sizes import Sizes, sizes_of
+from experiments.estimate.command import estimate
 from experiments.optimizers import OPTIMIZERS
 from experiments.process import distributed
 from experiments.process.allocator import keep_freed_memory
@@ -40,7 +45,7 @@ from experiments.sweep.members import Member, Program, chunks, programs
 from experiments.training.devices import layout_for, members_that_fit, one_device_a_core
 from experiments.training.loop import Training
 from experiments.training.make_optimizer import make_optimizer
-from experiments.training.networks import Network
+from experiments.training.networks import Network, networks_of
 from experiments.training.resume import Unfinished
 from experiments.training.sharding import Layout, MembersApart
 from experiments.training.step import Steps
@@ -131,18 +136,8 @@ def _prepare(config: Config) -> _Prepared:
     dataset = _load(config)
     _check_batch(config, dataset)
     layout_for(config, 1)  # refuses a batch that its devices can't share
-    classes, shape = len(dataset.classes), dataset.image_shape
-    networks = {
-        name: Network(
-            name,
-            classes,
-            shape,
-            binary=config.binary,
-            dtype=config.dtype,
-            batch_norm_groups=config.batch_norm_groups,
-        )
-        for name in dict.fromkeys(p.config.network for p in planned)
-    }
+    names = (program.config.network for program in planned)
+    networks = networks_of(config, names, len(dataset.classes), dataset.image_shape)
     data = weights.data_for(dataset)
     teacher = None
     if config.teacher is not None:
@@ -214,8 +209,7 @@ class _Run:
             return 1
         program = self.planned[0]
         steps = self._steps(program, MembersApart(jax.devices()[:1]))
-        values = steps.place({name: [0.0] for name in program.varying})
-        return members_that_fit(steps, values, jax.devices())
+        return members_that_fit(steps, program.varying, jax.devices())
 
 
 def _described(dataset: Dataset | StreamedDataset) -> dict[str, Any]:
@@ -233,7 +227,14 @@ def _load(config: Config) -> Dataset | StreamedDataset:
     return load_streamed(config.data, **{name: getattr(config, name) for name in names})
 
 
-def _check_batch(config: Config, dataset: Dataset | StreamedDataset) -> None:
+def _sizes(config: Config) -> Sizes:
+    names = ("data_dir", "train_images", "held_out", "image_size")
+    sizes = sizes_of(config.data, **{name: getattr(config, name) for name in names})
+    _check_batch(config, sizes)
+    return sizes
+
+
+def _check_batch(config: Config, dataset: Dataset | StreamedDataset | Sizes) -> None:
     images = dataset.train_count
     if images < config.batch_size:
         raise ValueError(
@@ -248,6 +249,18 @@ def _check_batch(config: Config, dataset: Dataset | StreamedDataset) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Command:
+    """What a command line asks for."""
+
+    config: tyro.conf.OmitArgPrefixes[Config]
+    """of the run"""
+    compile_for: str | None = None
+    """train nothing, but say what it would need on a TPU slice such as v5e:2x2 or v5p:4x4x4, or on
+    GPUs, h100 or h100:8: memory, time, the batch that fits, as their compilers estimate it. No such
+    device is needed, and no images of CIFAR and ImageNet: docs/guides/accelerators.md"""
+
+
 def read(arguments: Sequence[str], several: bool = False) -> Config:
     """The config of a command line, for one process or for several that divide batches.
 
@@ -255,14 +268,19 @@ def read(arguments: Sequence[str], several: bool = False) -> Config:
       ValueError: if it can't be run by so many.
       SystemExit: if it can't be parsed, after a message, or asks for help.
     """
+    return read_command(arguments, several).config
+
+
+def read_command(arguments: Sequence[str], several: bool = False) -> Command:
+    """The same, with what is to be done with it."""
     left = list(arguments)
     named = bool(left) and not left[0].startswith("-")
     name = left.pop(0) if named else "digits"
     recipe = choose("recipe", name, RECIPES)
-    config = tyro.cli(
-        Config,
+    command = tyro.cli(
+        Command,
         args=left,
-        default=recipe.at({"spread": "batch"}) if several else recipe,
+        default=Command(recipe.at({"spread": "batch"}) if several else recipe),
         prog="python -m experiments.train [RECIPE]",
         description=(
             "Trains a binary network with several optimizers and compares them, or sweeps "
@@ -272,11 +290,19 @@ def read(arguments: Sequence[str], several: bool = False) -> Config:
             f"changed. This is {name}:\n\n{ABOUT[name]}"
         ),
     )
+    config = command.config
+    if command.compile_for is not None:
+        platform_of(command.compile_for)  # refuses what is no target
+        if several:
+            raise ValueError(
+                f"--compile-for {command.compile_for} starts no processes: give it to "
+                "experiments.train, which compiles for all hosts of a slice."
+            )
     if several and config.spread != "batch":
         raise ValueError(f"spread={config.spread} divides nothing: omit --spread.")
     if several and config.out is None:
         raise ValueError("--out is missing: several processes need one run folder.")
-    return config
+    return command
 
 
 def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None = None) -> int:
@@ -286,7 +312,12 @@ def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        config = read(arguments, several=join is not None)
+        asked = read_command(arguments, several=join is not None)
+        config = asked.config
+        if asked.compile_for is not None:
+            with Signals().handled():
+                estimate(asked.compile_for, config, _sizes(config), Console(highlight=False))
+            return 0
         module = "experiments.train" if join is None else "experiments.launch"
         command = shlex.join(["python", "-m", module, *arguments])
         if join is not None:

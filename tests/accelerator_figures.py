@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.accelerators import environments
+from experiments.accelerators import environments
 
 FILE = Path(__file__).parent / "reference" / "accelerators.json"
 WRITE = ".venv/bin/python tests/accelerator_figures.py"

@@ -8,7 +8,7 @@ from accelerator_figures import TARGETS, committed, measured, worse
 from flax import nnx
 
 import ovsw_jax as ovsw
-from benchmarks.accelerators import environments
+from experiments.accelerators import environments
 from ovsw_jax.flip_state import KINDS
 
 KNOWN = {"a": {"cycles": 1000, "temporaries": 10_000_000, "moved": 0, "kernels": 40}}

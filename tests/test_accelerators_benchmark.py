@@ -1,6 +1,7 @@
 """The benchmark of compilers, with a worker that answers at once."""
 
 import json
+import os
 import subprocess
 
 import jax
@@ -8,10 +9,10 @@ import pytest
 from longer import long_but
 
 from benchmarks.accelerators import __main__ as benchmark
-from benchmarks.accelerators import cells, environments, programs, readings
+from benchmarks.accelerators import cells, programs, readings
 from benchmarks.accelerators.programs import NETWORKS, Program
 from benchmarks.accelerators.readings import Cell, Readings
-from experiments.accelerators import Target
+from experiments.accelerators import Target, environments
 
 CELL = Cell("h100", Program("small", "ours", "sgd", "bfloat16"))
 
@@ -157,6 +158,17 @@ def test_a_failing_command_is_an_error(monkeypatch, tmp_path):
     assert next(lines) == "cpu program.py\n"
     with pytest.raises(RuntimeError, match=r"python program\.py ended with exit code 3"):
         next(lines)
+
+
+def test_a_compiler_ends_with_who_asked_for_it(monkeypatch, tmp_path):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho $$\nexec sleep 600\n")
+    program.chmod(0o755)
+    lines = environments.lines_by(program, [], folder=tmp_path)
+    number = int(next(lines))
+    lines.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
 
 
 def test_the_script_refuses_another_name(tmp_path):

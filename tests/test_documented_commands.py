@@ -115,6 +115,8 @@ def test_a_command_is_understood(command):
         ("experiments.train digit", ValueError),
         ("experiments.train digits --grids optimizer=sgd lamb=1", ValueError),
         ("experiments.train digits --optimizers sdg", ValueError),
+        ("experiments.train digits --compile-for v7:2x2", ValueError),
+        ("experiments.launch digits --out DIR --compile-for v5e:4x4", ValueError),
         ("experiments.launch --local 2 digits", ValueError),
         ("experiments.launch --process 1 digits --out DIR", ValueError),
         ("experiments.prepare cifar10", SystemExit),
@@ -130,7 +132,8 @@ def test_a_wrong_command_is_found(command, error):
 
 @functools.cache
 def known_options():
-    fields = [field for kind in (Config, prepare.Options) for field in dataclasses.fields(kind)]
+    kinds = (Config, train.Command, prepare.Options)
+    fields = [field for kind in kinds for field in dataclasses.fields(kind)]
     names = [field.name for field in fields]
     names += [f"no-{field.name}" for field in fields if isinstance(field.default, bool)]
     launched = {text for action in launch._parser()._actions for text in action.option_strings}

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.accelerators import cells, environments, tables
+from benchmarks.accelerators import cells, tables
 from benchmarks.accelerators.pods import WAYS, Way
 from benchmarks.accelerators.programs import Code, DtypeName, NetworkName, OptimizerName, Phase
 from benchmarks.accelerators.readings import Cell, Readings
-from experiments.accelerators import platform_of
+from experiments.accelerators import environments, platform_of
 
 READINGS = environments.PROJECT / ".accelerators" / "readings"
 

@@ -6,9 +6,9 @@ from functools import cache
 from itertools import product
 from typing import Literal
 
-from benchmarks.accelerators.environments import PROJECT
 from benchmarks.accelerators.pods import WAYS, PodProgram
 from benchmarks.accelerators.programs import Code, DtypeName, NetworkName, OptimizerName, Program
+from experiments.accelerators.environments import PROJECT
 
 TARGETS = ("v5e:2x2", "v5p:2x2x1", "v6e:2x2", "h100")
 # Two targets get every program; the others, training by SGD: what the library costs or saves there.
@@ -61,7 +61,11 @@ _SOURCES = {
     ),
 }
 _ALL = (
-    "experiments/accelerators/*",
+    "experiments/accelerators/h100.txtpb",
+    *(
+        f"experiments/accelerators/{name}.py"
+        for name in ("__init__", "compiling", "kinds", "program_text", "reading", "targets")
+    ),
     "benchmarks/accelerators/programs.py",
     "benchmarks/accelerators/environments.sh",
     "benchmarks/jax_step.py",

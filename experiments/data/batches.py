@@ -39,7 +39,11 @@ class Resident:
 
     def __init__(self, dataset: Dataset, config: Config):
         # Data goes into compiled functions as an argument: a constant would be compiled in.
-        self.resident = (dataset.train_images, dataset.train_labels)
+        # An image is a row: a TPU would lay the whole data set out anew in every step to pick from
+        # an array whose last axis is as short as that of channels.
+        images = dataset.train_images
+        self._image_shape, rows = images.shape[1:], (len(images), images[0].size)
+        self.resident = (images.reshape(rows), dataset.train_labels)
         self.mean, self.std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
         self.steps_per_epoch = len(dataset.train_labels) // config.batch_size
         self._batch_size, self._augment = config.batch_size, config.augment
@@ -61,11 +65,16 @@ class Resident:
         """
         yield from ((order, step) for step in range(start, self.steps_per_epoch))
 
+    def batch_of(self, order: Any) -> Batch:
+        """A batch as `batches` gives it, from an order or its shape; nothing is read from disk."""
+        return order, 0
+
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
         """Augmented and standardised images and their labels, for one member; pure."""
         order, step = batch
         picked = order[step]
-        images = standardise(resident[0][picked], self.mean, self.std)
+        images = resident[0][picked].reshape(-1, *self._image_shape)
+        images = standardise(images, self.mean, self.std)
         if self._augment:
             images = crop_and_flip(key, images)
         return images, resident[1][picked]
@@ -96,6 +105,14 @@ class Streamed:
     ) -> Generator[Batch]:
         """uint8 crops and labels, in an order drawn from the first seed and the epoch."""
         return self._dataset.train_batches(seeds[0], epoch, self._batch_size, start, rows)
+
+    def batch_of(self, order: Any) -> Batch:
+        """The shape of a batch of all processes."""
+        images = (self._batch_size, *self._dataset.image_shape)
+        return (
+            jax.ShapeDtypeStruct(images, np.uint8),
+            jax.ShapeDtypeStruct(images[:1], np.int32),
+        )
 
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
         pixels = flip_and_light(key, batch[0].astype(jnp.float32) / 255)

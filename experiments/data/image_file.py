@@ -7,10 +7,13 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+if TYPE_CHECKING:  # else imported where it is used: a step is compiled without it
+    from PIL import Image
 
 # Pillow knows many more, some of which start other programs (EPS runs Ghostscript).
 _SUFFIXES = {
@@ -108,13 +111,17 @@ def silence_pillow() -> None:
 
     It acts on the whole process, since warnings can only be caught for all threads together.
     """
+    from PIL import Image
+
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 @contextlib.contextmanager
-def _opened(file: Path | bytes, name: str | None) -> Iterator[Image.Image]:
+def _opened(file: Path | bytes, name: str | None) -> Iterator["Image.Image"]:
     """The opened image; errors of opening and decoding name the file."""
+    from PIL import Image
+
     name = name if name is not None else str(file)
     handle = io.BytesIO(file) if isinstance(file, bytes) else os.fspath(file)
     try:
@@ -160,7 +167,7 @@ class _SeveralError(Exception):
     """A file that is not one image."""
 
 
-def _is_turned(image: Image.Image) -> bool:
+def _is_turned(image: "Image.Image") -> bool:
     if "exif" not in image.info:
         return False
     with contextlib.suppress(Exception):  # what is wrong with metadata is no fault of the pixels
@@ -168,19 +175,19 @@ def _is_turned(image: Image.Image) -> bool:
     return False
 
 
-def _to_array(image: Image.Image) -> NDArray[np.uint8]:
+def _to_array(image: "Image.Image") -> NDArray[np.uint8]:
     if image.mode in _GRAY:
         return np.asarray(image.convert("L"))[..., None]
     return np.asarray(_to_rgb(image))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: "Image.Image") -> "Image.Image":
     if image.mode in ("P", "PA"):  # straight to RGB warns where the palette has transparency
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
-def _resizable(image: Image.Image) -> Image.Image:
+def _resizable(image: "Image.Image") -> "Image.Image":
     """Gray or RGB: in other modes a mean of two pixels is not the colour between them."""
     if image.mode in _GRAY:
         return image.convert("L")
@@ -188,8 +195,10 @@ def _resizable(image: Image.Image) -> Image.Image:
 
 
 def _resized(
-    image: Image.Image, box: tuple[float, float, float, float], size: int
+    image: "Image.Image", box: tuple[float, float, float, float], size: int
 ) -> NDArray[np.uint8]:
+    from PIL import Image
+
     left, upper, right, lower = box
     width, height = image.size
     least = _DRAFT_GAP * size

@@ -15,6 +15,7 @@ from experiments.data.streamed_source import Encoded, Source, Split
 from experiments.data.tfds_source import NotReadableError, data_folder, opened, set_folder
 
 NAME = "imagenet2012"
+CLASSES, TRAINING_IMAGES = 1_000, 1_281_167  # of ILSVRC 2012
 _TEST = "validation"  # TFDS's `test` has no labels
 
 

@@ -1,15 +1,15 @@
 """Where the members of a sweep train, and how many at once."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 
 from experiments.config import Config
 from experiments.training.sharding import BatchApart, Layout, MembersApart
-from experiments.training.step import Steps, Values
+from experiments.training.step import Steps
 
-_USABLE = 0.8  # of a device's memory: the rest is for evaluation and fragmentation
+USABLE = 0.8  # of a device's memory: the rest is for evaluation and fragmentation
 
 
 def one_device_a_core() -> None:
@@ -29,23 +29,29 @@ def one_device_a_core() -> None:
     os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
 
 
-def members_that_fit(steps: Steps, values: Values, devices: Sequence[jax.Device]) -> int:
+def members_that_fit(steps: Steps, varying: Iterable[str], devices: Sequence[jax.Device]) -> int:
     """Members to train in one step: one a device on CPU, as many as memory holds elsewhere."""
     if devices[0].platform == "cpu":
         return len(devices)
     limit = (devices[0].memory_stats() or {}).get("bytes_limit", 0)
-    return len(devices) * max(1, int(_USABLE * limit / steps.bytes_a_member(values)))
+    return len(devices) * members_in(limit, steps.bytes_a_member(varying))
 
 
-def layout_for(config: Config, members: int) -> Layout:
-    """How `members` that train together lie on the devices.
+def members_in(memory: int, bytes_a_member: int) -> int:
+    """Members that a device with so many bytes of memory holds; at least one."""
+    return max(1, int(USABLE * memory / bytes_a_member))
+
+
+def layout_for(config: Config, members: int, devices: Sequence[jax.Device] | None = None) -> Layout:
+    """How `members` that train together lie on the devices; None is all that there are.
 
     Raises:
       ValueError: if the devices can't be divided as the config says.
     """
+    devices = jax.devices() if devices is None else devices
     if config.spread == "batch":
-        return BatchApart(jax.devices(), config.model_devices, config.batch_size, fsdp=config.fsdp)
-    return MembersApart(devices_for(members, jax.devices()))
+        return BatchApart(devices, config.model_devices, config.batch_size, fsdp=config.fsdp)
+    return MembersApart(devices_for(members, devices))
 
 
 def devices_for(members: int, devices: Sequence[jax.Device]) -> Sequence[jax.Device]:

@@ -1,7 +1,7 @@
 """The networks that can be trained by name, and a network as pure functions of its state."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx, traverse_util
 
 import ovsw_jax as ovsw
+from experiments.config import Config
 from experiments.config.choices import choose
 from experiments.training.trainable import (
     abstract,
@@ -213,6 +214,27 @@ class Network:
         model = nnx.merge(self._graph, params, statistics)
         model.eval()
         return as_logits(model(images, **modes(model, training=False)))
+
+
+def networks_of(
+    config: Config, names: Iterable[str], classes: int, image_shape: tuple[int, ...]
+) -> dict[str, Network]:
+    """Networks by name, each made once, as a config says.
+
+    Raises:
+      ValueError: as `Network`.
+    """
+    return {
+        name: Network(
+            name,
+            classes,
+            image_shape,
+            binary=config.binary,
+            dtype=config.dtype,
+            batch_norm_groups=config.batch_norm_groups,
+        )
+        for name in dict.fromkeys(names)
+    }
 
 
 def _in_groups(make: Callable[..., nnx.Module], groups: int) -> Callable[..., nnx.Module]:

@@ -1,7 +1,8 @@
 """How a training is laid out on devices: by member, or by the batch of each member.
 
 Both give the same trainings, except for rounding. If batches are divided, the devices may belong to
-several processes; every process then runs the same program.
+several processes; every process then runs the same program. Shapes in place of arrays are placed as
+shapes: of what is only compiled, for devices that may be absent.
 """
 
 import math
@@ -28,11 +29,11 @@ class MembersApart:
 
     def members(self, tree: Tree) -> Tree:
         """Places arrays that have a leading axis of members."""
-        return jax.device_put(tree, NamedSharding(self._mesh, P("members")))
+        return _put_on_process(tree, NamedSharding(self._mesh, P("members")))
 
     def shared(self, tree: Tree) -> Tree:
         """Places arrays that all members share, whole on every device."""
-        return jax.device_put(tree, NamedSharding(self._mesh, P()))
+        return _put_on_process(tree, NamedSharding(self._mesh, P()))
 
     def images(self, tree: Tree) -> Tree:
         """Places arrays with a leading axis of all training images: here whole on every device."""
@@ -152,7 +153,7 @@ class BatchApart:
     def __init__(
         self, devices: Sequence[jax.Device], model_devices: int, batch: int, fsdp: bool = False
     ):
-        count, local = len(devices), len(devices) // jax.process_count()
+        count, local = len(devices), len(devices) // processes_of(devices)
         if local % model_devices:
             raise ValueError(
                 f"model_devices={model_devices} does not divide the {local} devices of a process: "
@@ -174,17 +175,11 @@ class BatchApart:
 
     def images(self, tree: Tree) -> Tree:
         """Divides them over all devices; zeros fill up the last one."""
-
-        def put(x: np.ndarray) -> jax.Array:
-            fill = -len(x) % self._grid.mesh.size
-            padded = np.concatenate([x, np.zeros((fill, *x.shape[1:]), x.dtype)]) if fill else x
-            return _put(padded, self._grid.batch)
-
-        return jax.tree.map(put, tree)
+        size, sharding = self._grid.mesh.size, self._grid.batch
+        return jax.tree.map(lambda x: _put(_padded(x, -len(x) % size), sharding), tree)
 
     def batch(self, tree: Tree) -> Tree:
-        place = jax.make_array_from_process_local_data
-        return jax.tree.map(lambda x: place(self._grid.batch, x), tree)
+        return jax.tree.map(lambda x: _put_rows(x, self._grid.batch), tree)
 
     def rows(self, batch: int) -> slice:
         size = batch // jax.process_count()
@@ -225,10 +220,45 @@ def _vmapped(function: Callable[..., Any], axes: str) -> Callable[..., Any]:
     return jax.vmap(function, tuple(0 if a == "m" else None for a in axes))
 
 
-def _put(x: Any, sharding: NamedSharding) -> jax.Array:
+def processes_of(devices: Sequence[jax.Device]) -> int:
+    """Number of processes that the devices belong to."""
+    return len({device.process_index for device in devices})
+
+
+def _put_on_process(tree: Tree, sharding: NamedSharding) -> Tree:
+    """Puts arrays on devices of this process."""
+    return jax.tree.map(
+        lambda x: _shape(x, sharding) if _is_shape(x) else jax.device_put(x, sharding), tree
+    )
+
+
+def _put(x: Any, sharding: NamedSharding) -> Any:
     """Puts on each device its part of `x`, which every process has."""
+    if _is_shape(x):
+        return _shape(x, sharding)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         plain = _put(jax.random.key_data(x), sharding)
         return jax.jit(jax.random.wrap_key_data, out_shardings=sharding)(plain)
     array = np.asarray(x)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def _put_rows(x: Any, sharding: NamedSharding) -> Any:
+    """Puts this process's rows on its devices; a shape is that of all rows."""
+    if _is_shape(x):
+        return _shape(x, sharding)
+    return jax.make_array_from_process_local_data(sharding, x)
+
+
+def _padded(x: Any, fill: int) -> Any:
+    if _is_shape(x):
+        return jax.ShapeDtypeStruct((len(x) + fill, *x.shape[1:]), x.dtype)
+    return np.concatenate([x, np.zeros((fill, *x.shape[1:]), x.dtype)]) if fill else x
+
+
+def _is_shape(x: Any) -> bool:
+    return isinstance(x, jax.ShapeDtypeStruct)
+
+
+def _shape(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

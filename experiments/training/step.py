@@ -5,7 +5,7 @@ are `vmap`ped, so they share one program.
 """
 
 import contextlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,6 +35,13 @@ TOP5_FROM = 20  # classes: with fewer, top-5 tells little
 Values = Mapping[str, jax.Array]  # (members,) numbers by field of the config
 # Of the state, not of a step: computed at the end of an epoch only.
 _STANDING = ("silent_ratio", "never_flipped_ratio")
+
+
+Compiler = Callable[..., Any]  # of a jitted function and its arguments, `jax.stages.Compiled`
+
+
+def _compiled_here(function: Any, *arguments: Any) -> Any:
+    return function.lower(*arguments).compile()
 
 
 class TrainState(NamedTuple):
@@ -122,12 +129,16 @@ class Steps:
         `start` takes a member's number and its random parameters and statistics, and returns those
         to start from.
         """
-        keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(jnp.asarray(seeds))
-        made = self._network.init(keys[:, 0])
+        made, keys = self._random(jnp.asarray(seeds))
         if start is not None:
             of_members = [start(i, *take_member(made, i)) for i in range(len(seeds))]
             made = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_members)
         return self._init(*self._layout.members((*made, keys)), dict(values or {}))
+
+    def _random(self, seeds: jax.Array) -> tuple[Any, jax.Array]:
+        """Parameters and statistics for (members,) seeds, and the keys they came from."""
+        keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(seeds)
+        return self._network.init(keys[:, 0]), keys
 
     def batches(
         self, state: TrainState, seeds: Sequence[int], epoch: int
@@ -214,21 +225,40 @@ class Steps:
             metrics, [Predictions(**{name: x[i] for name, x in found.items()}) for i in members]
         )
 
-    def bytes_a_member(self, values: Values) -> int:
-        """Memory of one more member's step, from compiling it for a single one."""
-        one = {name: jnp.zeros(1, jnp.float32) for name in values}
-        state = jax.eval_shape(self.init, [0], one)
-        _, order = jax.eval_shape(self._shuffle, state.key)
-        batch = next(self._feed.batches(order, [0], 1, 0, slice(None)))
-        sums = jax.eval_shape(self._no_metrics, state.opt_state)
-        step = self._training(self._config.steps_per_call)
-        lowered = step.lower(state, sums, *batch, one, self._shared)
-        memory = lowered.compile().memory_analysis()
+    def step_and_shapes(self, varying: Iterable[str], members: int) -> tuple[Any, tuple[Any, ...]]:
+        """What a call of `train_step` compiles: the jitted function, and its arguments as shapes.
+
+        Nothing is computed, so the devices of the layout may be absent.
+
+        Args:
+          varying: fields that differ from member to member.
+          members: that train together.
+        """
+        place = self._layout.members
+        values = place({name: jax.ShapeDtypeStruct((members,), jnp.float32) for name in varying})
+        seeds = jax.ShapeDtypeStruct((members,), jnp.int32)
+        made, keys = jax.eval_shape(self._random, seeds)
+        state = place(jax.eval_shape(self._init, *made, keys, values))
+        sums = place(jax.eval_shape(self._no_metrics, state.opt_state))
+        batch = self._feed.batch_of(place(jax.eval_shape(self._shuffle, state.key)[1]))
+        batch = self._layout.batch(batch) if self._feed.streamed else batch
+        arguments = state, sums, *batch, values, self._shared
+        return self._training(self._config.steps_per_call), arguments
+
+    def bytes_a_member(self, varying: Iterable[str], compiled: Compiler = _compiled_here) -> int:
+        """Memory of one more member's step, from compiling it for a single one.
+
+        Args:
+          varying: fields that differ from member to member.
+          compiled: compiles a jitted function for arguments.
+        """
+        step, arguments = self.step_and_shapes(varying, members=1)
+        memory = compiled(step, *arguments).memory_analysis()
         if memory is None:
             raise ValueError(
                 "this backend does not say how much memory a step takes: give --members-at-once."
             )
-        shared = sum(x.nbytes for x in jax.tree.leaves(self._shared))
+        shared = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._shared))
         return memory.temp_size_in_bytes + 2 * (memory.argument_size_in_bytes - shared)
 
     def _training(self, count: int) -> Any:

@@ -1,15 +1,19 @@
-"""The Python environments that have the compilers, which `environments.sh` makes."""
+"""The Python environments that have the compilers.
+
+`benchmarks/accelerators/environments.sh` makes them.
+"""
 
 import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
-from experiments.accelerators import Platform
+from experiments.accelerators.targets import Platform
 
 PROJECT = Path(__file__).parents[2]
-_SCRIPT = Path(__file__).with_name("environments.sh")
+_SCRIPT = PROJECT / "benchmarks" / "accelerators" / "environments.sh"
 
 
 def make(platforms: Iterable[Platform]) -> None:
@@ -30,15 +34,44 @@ def lines_of(platform: Platform, arguments: Sequence[str]) -> Iterator[str]:
     Raises:
       RuntimeError: if it fails; what it said has gone to stderr.
     """
+    yield from lines_by(python_of(platform), arguments)
+
+
+def lines_by(
+    python: Path,
+    arguments: Sequence[str],
+    folder: Path = PROJECT,
+    stderr: IO[bytes] | None = None,
+) -> Iterator[str]:
+    """The same of any Python, which ends when this does.
+
+    Args:
+      python: the program.
+      arguments: of it.
+      folder: where it runs.
+      stderr: a file for what it says there; None is this process's stderr.
+
+    Raises:
+      RuntimeError: if it fails.
+    """
     kept = {name: v for name, v in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+    path = os.pathsep.join(filter(None, (str(PROJECT), kept.get("PYTHONPATH"))))
     # The third silences the plugin, which says at length that there is no driver.
-    settings = {"PYTHONPATH": str(PROJECT), "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [str(python_of(platform)), *arguments]
+    settings = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     with subprocess.Popen(
-        command, env=kept | settings, cwd=PROJECT, stdout=subprocess.PIPE, text=True
+        [str(python), *arguments],
+        env=kept | settings,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
     ) as process:
         assert process.stdout is not None
-        yield from process.stdout
+        try:
+            yield from process.stdout
+        except BaseException:  # Ctrl-C, or nobody wants the rest: a compiler would go on
+            process.kill()
+            raise
     if process.returncode:
         name = " ".join(arguments[:2])
         raise RuntimeError(f"python {name} ended with exit code {process.returncode}; see above.")
