@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import re
 import runpy
 import shlex
@@ -12,6 +13,7 @@ import pytest
 import tyro
 from documents import DOCUMENTS, commands_of, relative, words_of_code
 
+from benchmarks.accelerators import __main__ as accelerators
 from experiments import launch, prepare, train
 from experiments.config import Config
 from experiments.config.choices import choose
@@ -136,6 +138,7 @@ def known_options():
     fields = [field for kind in kinds for field in dataclasses.fields(kind)]
     names = [field.name for field in fields]
     names += [f"no-{field.name}" for field in fields if isinstance(field.default, bool)]
+    names += inspect.signature(accelerators.main).parameters
     launched = {text for action in launch._parser()._actions for text in action.option_strings}
     return {f"--{name.replace('_', '-')}" for name in names} | launched
 
