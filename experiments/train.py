@@ -322,7 +322,9 @@ def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None
         command = shlex.join(["python", "-m", module, *arguments])
         if join is not None:
             join()
-        elif config.members_at_once is None and config.spread == "members":
+        elif config.spread == "batch":
+            distributed.in_one_order()
+        elif config.members_at_once is None:
             one_device_a_core()
         console = Console(highlight=False, markup=False, quiet=not distributed.is_first())
         signals = Signals()

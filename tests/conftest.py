@@ -15,6 +15,8 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_force_host_platform_device_count=8"
     # On a busy machine the eight may wait long for each other; XLA ends the process after 40 s.
     + " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+    # As `experiments.process.distributed.in_one_order`.
+    + " --xla_cpu_enable_concurrency_optimized_scheduler=false"
     + ("" if os.environ.get("FULLY_COMPILED") else " --xla_cpu_use_fusion_emitters=false")
 ).strip()
 os.environ.setdefault("MPLBACKEND", "Agg")

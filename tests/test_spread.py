@@ -1,6 +1,7 @@
 """A training whose batches, and large kernels, are divided among devices is that of one device."""
 
 import math
+import os
 import re
 from functools import partial
 
@@ -11,10 +12,11 @@ from image_data import of_two_classes, write_folder
 from longer import long_but
 from tiny_data import Spoilt, dataset
 
-from experiments import data
+from experiments import data, train
 from experiments.config import Config
 from experiments.data import image_file
 from experiments.data.batches import feed_of
+from experiments.process import distributed
 from experiments.training import sharding
 from experiments.training.networks import Network
 from experiments.training.sharding import BatchApart, MembersApart
@@ -280,6 +282,23 @@ def test_batch_norm_of_parts_is_the_same_on_any_devices():
 def test_parts_need_batch_norms_that_know_them():
     with pytest.raises(ValueError, match=r"batch_norm_groups=2 needs batch norms .* some are not"):
         Network("tiny_networks:Tiny", 3, SHAPE, batch_norm_groups=2)
+
+
+# Order of what devices send
+
+
+def test_devices_of_a_cpu_send_in_one_order(monkeypatch):
+    """The flag is set before JAX starts, once, and not against the user."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_other=1")
+    stopped = ValueError("stopped here")
+    monkeypatch.setattr(train, "train", lambda *_: (_ for _ in ()).throw(stopped))
+    for _ in range(2):
+        assert train.main(["digits", "--spread", "batch"]) == 2
+    flag = "--xla_cpu_enable_concurrency_optimized_scheduler"
+    assert os.environ["XLA_FLAGS"] == f"--xla_other=1 {flag}=false"
+    monkeypatch.setenv("XLA_FLAGS", f"{flag}=true")
+    distributed.in_one_order()
+    assert os.environ["XLA_FLAGS"] == f"{flag}=true"
 
 
 # Streamed images

@@ -41,9 +41,7 @@ def join(address: str | None = None, count: str | None = None, number: str | Non
             _check_free(address)
         else:
             _await(address)
-    # Else XLA's CPU backend may order the sums of a step differently in each process: deadlock.
-    flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    in_one_order()
     note = threading.Timer(5, _say, ["waiting for the other processes to be started"])
     note.start()
     try:
@@ -62,6 +60,19 @@ def join(address: str | None = None, count: str | None = None, number: str | Non
         ) from error
     finally:
         note.cancel()
+
+
+def in_one_order() -> None:
+    """Makes all devices of a CPU send in the same order; call before JAX starts a backend.
+
+    Else one may wait for a sum while another waits for the next, which takes forever.
+    """
+    flag, flags = (
+        "--xla_cpu_enable_concurrency_optimized_scheduler",
+        os.environ.get("XLA_FLAGS", ""),
+    )
+    if flag not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}=false".strip()
 
 
 def _say(line: str) -> None:

@@ -357,7 +357,7 @@ def _backward(
         along_features(a, dy) for a in (along_one, along_x, kept.inverse * kept.scale)
     )
     to_x = slope * (dy - along_one - normalized * along_x)
-    to_epsilon, to_shift = jnp.zeros_like(kept.epsilon), jnp.zeros_like(kept.mean)
+    to_epsilon, to_shift = jnp.zeros_like(kept.epsilon), jnp.zeros_like(kept.scale)
     return to_x.astype(x.dtype), to_scale, to_bias, to_epsilon, to_shift
 
 
