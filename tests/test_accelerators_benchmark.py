@@ -74,7 +74,7 @@ def test_tables(asked, tmp_path):
     assert "1 device; jax 0.10.2; 2030-01-02." in text
     steps = "| small | bfloat16 | training | ovsw | ours | 10 | 15 | 8.00 | 70 | 3 | 4.0 |"
     assert steps in text
-    assert "| small | bfloat16 | training | adam |  | 0.50 | 1.00 | 1.00 |" in text
+    assert "| small | bfloat16 | training | adam | ours |  | 0.50 | 1.00 | 1.00 |" in text
     assert "| small | bfloat16 |  | +0.0 | +0.0 | +10 |" in text
     assert "| signs | 140.00 | 140.00 |" in text
     (first, *_) = json.loads((tmp_path / "out" / "readings.json").read_text())
@@ -87,7 +87,7 @@ def test_a_second_call_compiles_what_is_missing(asked, tmp_path):
     run(tmp_path)
     run(tmp_path, codes=("plain",), optimizers=("adam",), phases=("training",), fresh=True)
     by_code = [{program[1] for program in programs} for _, _, programs in asked]
-    assert by_code == [{"plain"}, {"ours"}, {"plain"}]
+    assert by_code == [{"plain"}, {"ours", "remat"}, {"plain"}]
     assert asked[-1] == ("cuda", "h100", [["small", "plain", "adam", "bfloat16", "training"]])
 
 
@@ -125,8 +125,8 @@ def test_failures_are_named_and_the_others_kept(monkeypatch, asked, tmp_path):
 
 def test_programs():
     full, some = (list(cells.programs_of(t)) for t in ("h100", "v5p:4x4x4"))
-    assert len(full) == len(set(full)) == 3 * 2 * (3 + 2 + 2)
-    assert len(some) == 3 * 2 * 2
+    assert len(full) == len(set(full)) == 3 * 2 * (3 + 1 + 2 + 2)
+    assert len(some) == 3 * 2 * 3
     assert {p.optimizer for p in some} == {"sgd"}
     assert not [p for p in full if p.code == "plain" and p.optimizer == "ovsw"]
     assert {p.network for p in full} == NETWORKS.keys() - {"small"}

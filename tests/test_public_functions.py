@@ -232,6 +232,13 @@ def elementwise(data, function):
         assert_finite(slope)
 
 
+@covers("nn.compute_for")
+def platforms(data, function):
+    name = data.draw(st.sampled_from(["cpu", "gpu", "tpu"]) | junk, label="platform")
+    with attempt(function, name, naming=["platform"]):
+        assert jnp.all(jax.jit(ovsw.nn.hardtanh)(jnp.full(2, 3.0)) == 1)
+
+
 @covers("nn.sign_with_gradient")
 def a_sign_of_the_users(data, make):
     derivatives = [lambda x: 2 * x, lambda x, a=2.0: x / a, lambda x: None, lambda x: x[None]]

@@ -41,7 +41,7 @@ def compute_for(platform: Platform) -> AbstractContextManager[None]:
 
     Source: ours.
     """
-    if platform not in get_args(Platform):
+    if not isinstance(platform, str) or platform not in get_args(Platform):
         raise ValueError(
             f"platform={platform!r} is unknown: layers are traced for one of "
             f"{', '.join(map(repr, get_args(Platform)))}."
