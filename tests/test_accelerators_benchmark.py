@@ -9,7 +9,7 @@ import pytest
 from longer import long_but
 
 from benchmarks.accelerators import __main__ as benchmark
-from benchmarks.accelerators import cells, programs, readings
+from benchmarks.accelerators import cells, key, programs
 from benchmarks.accelerators.programs import NETWORKS, Program
 from benchmarks.accelerators.readings import Cell, Readings
 from experiments.accelerators import Target, environments
@@ -30,9 +30,10 @@ def answer(program, temporaries=30e6, kernels=60, error=None):
         "cycles": 0,
         "kernels": kernels,
         "collectives": {"all-reduce": {"count": 3, "bytes": 4e6}},
-        "where": [row] * 20,
+        "kinds": {"signs": 140 * 10**9},
+        "where": [row],
     }
-    common = {"name": "-".join(program), "seconds_to_compile": 1}
+    common = {"name": "-".join(program), "key": "today", "seconds_to_compile": 1}
     if error:
         return common | {"error": error}
     return common | {
@@ -51,14 +52,16 @@ def asked(monkeypatch, tmp_path):
     def lines_of(platform, arguments):
         target, programs = arguments[-2], json.loads(arguments[-1])
         found.append((platform, target, programs))
-        for program in programs:
+        for program, known in programs:
+            if known == "today":
+                yield json.dumps({"name": "-".join(program), "key": known}) + "\n"
+                continue
             temporaries = 15e6 if program[1] == "ours" else 30e6
             kernels = 70 if program[2] == "ovsw" else 60
             yield json.dumps(answer(program, temporaries, kernels)) + "\n"
 
     monkeypatch.setattr(environments, "lines_of", lines_of)
     monkeypatch.setattr(environments, "make", lambda platforms: None)
-    monkeypatch.setattr(benchmark, "READINGS", tmp_path / "readings")
     return found
 
 
@@ -77,39 +80,55 @@ def test_tables(asked, tmp_path):
     assert "| small | bfloat16 | training | adam | ours |  | 0.50 | 1.00 | 1.00 |" in text
     assert "| small | bfloat16 |  | +0.0 | +0.0 | +10 |" in text
     assert "| signs | 140.00 | 140.00 |" in text
-    (first, *_) = json.loads((tmp_path / "out" / "readings.json").read_text())
-    assert len(first["reading"]["where"]) == 15
 
 
-def test_a_second_call_compiles_what_is_missing(asked, tmp_path):
+def test_a_second_call_names_what_was_read(asked, capsys, tmp_path):
     run(tmp_path, codes=("plain",))
     run(tmp_path)
+    before = (tmp_path / "out" / "readings.json").read_text()
     run(tmp_path)
+    assert "small-plain-sgd-bfloat16-training: as it was read before" in capsys.readouterr().out
+    assert (tmp_path / "out" / "readings.json").read_text() == before
     run(tmp_path, codes=("plain",), optimizers=("adam",), phases=("training",), fresh=True)
-    by_code = [{program[1] for program in programs} for _, _, programs in asked]
-    assert by_code == [{"plain"}, {"ours", "remat"}, {"plain"}]
-    assert asked[-1] == ("cuda", "h100", [["small", "plain", "adam", "bfloat16", "training"]])
+    known = [{program[1]: key for program, key in programs} for _, _, programs in asked]
+    assert known[:2] == [{"plain": None}, {"ours": None, "remat": None, "plain": "today"}]
+    assert set(known[2].values()) == {"today"}
+    adam = ["small", "plain", "adam", "bfloat16", "training"]
+    assert asked[-1] == ("cuda", "h100", [[adam, None]])
 
 
-def test_what_was_read_of_other_sources_is_missing(monkeypatch, tmp_path):
-    kept = Readings(tmp_path)
-    kept.put(CELL, answer(CELL.arguments))
-    assert kept.get(CELL)["reading"]["kernels"] == 60
-    assert len(kept.all()) == 1
-    monkeypatch.setattr(readings, "source_hash", lambda code: "another")
-    assert kept.get(CELL) is None
-    assert kept.all() == []
+def test_a_reading_takes_the_place_of_an_older_one(tmp_path):
+    file = tmp_path / "readings.json"
+    kept = Readings(file)
+    assert kept.key(CELL) is None
+    for kernels in (60, 61):
+        kept.put(CELL, answer(CELL.arguments, kernels=kernels))
+    kept = Readings(file)
+    assert kept.key(CELL) == "today"
+    (record,) = kept.all()
+    assert record["reading"]["kernels"] == 61
+    assert [record[name] for name in ("target", "devices")] == ["h100", 1]
 
 
-def test_the_hash_of_plain_is_not_of_the_library():
-    assert cells.source_hash("ours") != cells.source_hash("plain")
-    library = {f.name for pattern in cells._SOURCES["ours"] for f in cells.PROJECT.glob(pattern)}
-    assert {"batch_norm.py", "ags.py"} < library
+def test_the_key_is_of_the_program_and_of_what_reads_it(monkeypatch, tmp_path):
+    def lowered(factor):
+        return jax.jit(lambda x: factor * x).lower(jax.ShapeDtypeStruct((2,), "float32"))
+
+    assert key.program_key(lowered(2.0)) == key.program_key(lowered(2.0))
+    assert key.program_key(lowered(2.0)) != key.program_key(lowered(3.0))
+    before = key.program_key(lowered(2.0))
+    for name in key._READERS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((environments.PROJECT / name).read_bytes())
+    monkeypatch.setattr(key, "PROJECT", tmp_path)
+    assert key.program_key(lowered(2.0)) == before
+    (tmp_path / key._READERS[0]).write_text("another compiler")
+    assert key.program_key(lowered(2.0)) != before
 
 
 def test_failures_are_named_and_the_others_kept(monkeypatch, asked, tmp_path):
     def lines_of(platform, arguments):
-        for program in json.loads(arguments[-1])[:2]:
+        for program, _ in json.loads(arguments[-1])[:2]:
             error = "ValueError: no" if program[2] == "adam" else None
             yield json.dumps(answer(program, error=error))
         raise RuntimeError("it ended")
@@ -120,7 +139,7 @@ def test_failures_are_named_and_the_others_kept(monkeypatch, asked, tmp_path):
         "h100 small-plain-adam-bfloat16-training: ValueError: no",
         "h100 small-plain-none-bfloat16-evaluation: it ended",
     ]
-    assert len(Readings(tmp_path / "readings").all()) == 1
+    assert len(Readings(tmp_path / "out" / "readings.json").all()) == 1
 
 
 def test_programs():
@@ -135,11 +154,11 @@ def test_programs():
 @pytest.mark.parametrize("network", long_but(list(NETWORKS), "small"))
 def test_programs_are_traced_alike_in_both_codes(network, monkeypatch):
     """Same parameters, same results; the layers themselves are compared in another test."""
-    monkeypatch.setattr(programs, "compile_for", lambda target, step, *shapes: step.trace(*shapes))
+    monkeypatch.setattr(programs, "lower_for", lambda target, step, *shapes: step.trace(*shapes))
     target = Target("here", "tpu", tuple(jax.devices()[:2]), memory=0, clock=None)
     for optimizer, phase in (("sgd", "training"), ("adam", "training"), ("none", "evaluation")):
         traced = [
-            programs.compile_program(Program(network, code, optimizer, dtype, phase), target)
+            programs.lower_program(Program(network, code, optimizer, dtype, phase), target)
             for code, dtype in (("ours", "bfloat16"), ("plain", "float32"))
         ]
         ours, plain = (jax.tree.map(lambda x: (x.shape, x.dtype), t.out_info) for t in traced)

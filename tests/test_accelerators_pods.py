@@ -87,16 +87,15 @@ def test_programs():
     assert {p.way for p in (*pod, *small)} == set(WAYS)
     assert {p.network for p in small} == {"small"}
     assert list(cells.pod_programs_of("v6e:2x2")) == []
-    assert cells.source_hash("pods") != cells.source_hash("ours")
 
 
 @pytest.fixture
 def traced(monkeypatch):
     """Makes a program as for a slice of so many chips, up to its trace."""
-    monkeypatch.setattr(pods, "compile_for", lambda target, step, *shapes: step.trace(*shapes))
+    monkeypatch.setattr(pods, "lower_for", lambda target, step, *shapes: step.trace(*shapes))
     monkeypatch.setattr(sharding, "LARGE", 2**12)
     target = Target("here", "tpu", tuple(jax.devices()[:CHIPS]), memory=0, clock=None)
-    return lambda way: pods.compile_pod(PodProgram("small", way), target)
+    return lambda way: pods.lower_pod(PodProgram("small", way), target)
 
 
 @pytest.mark.parametrize("way", long_but([w for w in WAYS if w != "pmap"], "fsdp", "shard_map"))

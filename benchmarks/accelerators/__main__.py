@@ -3,15 +3,15 @@
     python -m benchmarks.accelerators [--targets v5e:2x2 h100] [--networks ResNet20] [--fresh]
 
 Makes the compilers' environments if they are absent (`environments.sh`), compiles one program
-after another, and writes tables to results/accelerators. A program takes 1 to 5 minutes on two
-cores, and there are about a hundred. Each reading is kept as soon as it is there, in
-.accelerators/readings, so a second call resumes: it compiles what is missing, and what was read of
-other sources.
+after another, and writes readings.json and tables.md to results/accelerators. A program takes 1 to
+5 minutes on two cores, and there are about a hundred. Each reading is kept as soon as it is there,
+so a second call resumes. What was read before is compiled again only if the program, the compilers
+or what reads their answer are others now: finding that out takes seconds a program.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import tyro
@@ -21,8 +21,6 @@ from benchmarks.accelerators.pods import WAYS, Way
 from benchmarks.accelerators.programs import Code, DtypeName, NetworkName, OptimizerName, Phase
 from benchmarks.accelerators.readings import Cell, Readings
 from experiments.accelerators import environments, platform_of
-
-READINGS = environments.PROJECT / ".accelerators" / "readings"
 
 
 def main(
@@ -51,12 +49,12 @@ def main(
         small network.
       ways: to divide it.
       fresh: compile all that is chosen, whatever was read before.
-      out: folder for tables.md and readings.json, which hold all readings of today's sources.
+      out: folder of readings.json and tables.md. What is not chosen stays as it is.
 
     Returns:
       The programs that did not compile.
     """
-    readings = Readings(READINGS)
+    readings = Readings(out / "readings.json")
     chosen = [
         Cell(target, program)
         for target in targets
@@ -70,22 +68,21 @@ def main(
         for program in cells.pod_programs_of(pod)
         if program.way in ways
     ]
-    missing = [cell for cell in chosen if fresh or readings.get(cell) is None]
-    print(f"{len(chosen)} programs, {len(missing)} of them to compile", flush=True)
-    environments.make(dict.fromkeys(platform_of(cell.target) for cell in missing))
+    known = {cell: None if fresh else readings.key(cell) for cell in chosen}
+    print(f"{len(chosen)} programs, {sum(map(bool, known.values()))} read before", flush=True)
+    environments.make(dict.fromkeys(platform_of(cell.target) for cell in chosen))
     failed: list[str] = []
-    for target in dict.fromkeys((*targets, *pods)):
-        failed += _compile([cell for cell in missing if cell.target == target], readings)
+    for target in dict.fromkeys(cell.target for cell in chosen):
+        asked = {cell: key for cell, key in known.items() if cell.target == target}
+        failed += _compile(target, asked, readings)
     tables.write(readings.all(), out)
     return failed
 
 
-def _compile(missing: Sequence[Cell], readings: Readings) -> list[str]:
-    """Compiles programs for one target; returns the names of those that fail."""
-    if not missing:
-        return []
-    target, left = missing[0].target, {cell.program.name: cell for cell in missing}
-    asked = json.dumps([cell.arguments for cell in missing])
+def _compile(target: str, known: Mapping[Cell, str | None], readings: Readings) -> list[str]:
+    """Compiles programs for one target unless they are known; returns those that fail."""
+    left = {cell.program.name: cell for cell in known}
+    asked = json.dumps([(cell.arguments, key) for cell, key in known.items()])
     failed = []
     try:
         worker = ["-m", "benchmarks.accelerators.worker", target, asked]
@@ -94,6 +91,9 @@ def _compile(missing: Sequence[Cell], readings: Readings) -> list[str]:
             cell = left.pop(record["name"])
             if "error" in record:
                 failed.append(f"{target} {cell.program.name}: {record['error']}")
+            elif "reading" not in record:
+                print(f"{target} {record['name']}: as it was read before", flush=True)
+                continue
             else:
                 readings.put(cell, record)
             print(f"{target} {record['name']}: {record['seconds_to_compile']} s", flush=True)

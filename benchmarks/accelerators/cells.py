@@ -1,14 +1,10 @@
 """Which programs are compiled for which target: the cells of the tables."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import product
-from typing import Literal
 
 from benchmarks.accelerators.pods import WAYS, PodProgram
 from benchmarks.accelerators.programs import Code, DtypeName, NetworkName, OptimizerName, Program
-from experiments.accelerators.environments import PROJECT
 
 TARGETS = ("v5e:2x2", "v5p:2x2x1", "v6e:2x2", "h100")
 # Two targets get every program; the others, training by SGD: what the library costs or saves there.
@@ -46,37 +42,3 @@ def pod_programs_of(target: str) -> Iterator[PodProgram]:
             yield PodProgram("ResNet18", way)
         if target == SLICE and way in ("data", *_IN_SLICE):
             yield PodProgram("small", way)
-
-
-# What a program, and what is read of it, is made from.
-_SOURCES = {
-    "ours": ("ovsw_jax/**/*.py",),
-    "remat": ("ovsw_jax/**/*.py",),
-    "plain": ("benchmarks/plain_jax.py",),
-    "pods": (
-        "ovsw_jax/**/*.py",
-        "experiments/training/sharding.py",
-        "benchmarks/accelerators/pods.py",
-        "benchmarks/accelerators/sent.py",
-    ),
-}
-_ALL = (
-    "experiments/accelerators/h100.txtpb",
-    *(
-        f"experiments/accelerators/{name}.py"
-        for name in ("__init__", "compiling", "kinds", "program_text", "reading", "targets")
-    ),
-    "benchmarks/accelerators/programs.py",
-    "benchmarks/accelerators/environments.sh",
-    "benchmarks/jax_step.py",
-)
-
-
-@cache
-def source_hash(code: Code | Literal["pods"]) -> str:
-    """Of the files that programs of this code come from: a reading of other files is stale."""
-    files = {f for pattern in (*_SOURCES[code], *_ALL) for f in PROJECT.glob(pattern)}
-    found = hashlib.sha256()
-    for file in sorted(f for f in files if f.is_file()):
-        found.update(file.relative_to(PROJECT).as_posix().encode() + b"\0" + file.read_bytes())
-    return found.hexdigest()[:16]

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 import ovsw_jax as ovsw
 from benchmarks.accelerators.programs import NETWORKS, OPTIMIZERS, Network, NetworkName
-from experiments.accelerators import Target, compile_for, for_platform
+from experiments.accelerators import Target, for_platform, lower_for
 from experiments.training.sharding import Grid
 
 Way = Literal[
@@ -58,8 +58,8 @@ class PodProgram:
 Step = Callable[..., tuple[Any, Any, Any]]  # from params, state, statistics, images, labels
 
 
-def compile_pod(program: PodProgram, target: Target) -> jax.stages.Compiled:
-    """Compiles a program."""
+def lower_pod(program: PodProgram, target: Target) -> Any:
+    """Lowers a program."""
     network, way = NETWORKS[program.network], program.way
     chips = len(target.devices)
     grid = Grid.of(target.devices, MODEL if way == "model" else 1, fsdp="fsdp" in way)
@@ -74,8 +74,7 @@ def compile_pod(program: PodProgram, target: Target) -> jax.stages.Compiled:
     if way == "pmap":
         split = [_resized(x, (chips, network.images, *x.shape[1:])) for x in batch]
         with for_platform(target.platform):
-            lowered = _pmapped(_step_on(graph, tx), target).lower(*trained, *split)
-        return lowered.compile(compiler_options=target.compiler_options)
+            return _pmapped(_step_on(graph, tx), target).lower(*trained, *split)
     kept = jax.tree.map(lambda x: grid.kept(x.shape), trained)
     images = grid.batch
     if way == "shard_map":
@@ -88,7 +87,7 @@ def compile_pod(program: PodProgram, target: Target) -> jax.stages.Compiled:
         step = _step(graph, tx, grid)
     jitted = jax.jit(step, donate_argnums=(0, 1, 2), out_shardings=kept)
     placed = jax.tree.map(lambda x, where: _resized(x, x.shape, where), trained, kept)
-    return compile_for(target, jitted, *placed, *(_resized(x, x.shape, images) for x in batch))
+    return lower_for(target, jitted, *placed, *(_resized(x, x.shape, images) for x in batch))
 
 
 def _abstract_model(network: Network, way: Way, chips: int) -> tuple[Any, Any, Any]:

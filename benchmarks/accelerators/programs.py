@@ -17,7 +17,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import ovsw_jax as ovsw
 from benchmarks import jax_step, plain_jax
-from experiments.accelerators import Target, compile_for
+from experiments.accelerators import Target, lower_for
 
 NetworkName = Literal["CifarResNet18", "ResNet20", "ResNet18", "small"]
 Code = Literal["ours", "remat", "plain"]
@@ -88,8 +88,8 @@ class Program:
         return "-".join(astuple(self))
 
 
-def compile_program(program: Program, target: Target) -> jax.stages.Compiled:
-    """Compiles a program, data-parallel over all devices of a target."""
+def lower_program(program: Program, target: Target) -> Any:
+    """Lowers a program, data-parallel over all devices of a target."""
     network = NETWORKS[program.network]
     mesh = jax.sharding.Mesh(np.array(target.devices), ("data",), axis_types=(AxisType.Auto,))
     whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
@@ -100,13 +100,13 @@ def compile_program(program: Program, target: Target) -> jax.stages.Compiled:
     batch = _placed((images, labels), split)
     if program.phase == "evaluation":
         step = jax.jit(partial(_evaluation_step, graph))
-        return compile_for(target, step, *_placed((params, statistics), whole), *batch)
+        return lower_for(target, step, *_placed((params, statistics), whole), *batch)
     tx = OPTIMIZERS[program.optimizer]()
     state = jax.eval_shape(tx.init, params)
     step = jax.jit(
         partial(_training_step, graph, tx), donate_argnums=(0, 1, 2), out_shardings=whole
     )
-    return compile_for(target, step, *_placed((params, state, statistics), whole), *batch)
+    return lower_for(target, step, *_placed((params, state, statistics), whole), *batch)
 
 
 def _abstract_model(network: Network, program: Program) -> tuple[Any, Any, Any]:

@@ -1,11 +1,10 @@
-"""What was read of each program, a JSON file each, so that a stop loses nothing."""
+"""What was read of each program: a file, written anew for each, so that a stop loses nothing."""
 
 import json
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accelerators.cells import source_hash
 from benchmarks.accelerators.pods import PodProgram
 from benchmarks.accelerators.programs import Program
 
@@ -24,37 +23,28 @@ class Cell:
 
 
 class Readings:
-    """A folder of readings."""
+    """A file of readings, as `worker.py` wrote them, by target and name."""
 
-    def __init__(self, folder: Path):
-        """Nothing is made before the first reading is."""
-        self._folder = folder
+    def __init__(self, file: Path):
+        """Reads the file; an absent one holds none, and is not made before the first `put`."""
+        self._file = file
+        records = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        self._records = {(record["target"], record["name"]): record for record in records}
 
-    def get(self, cell: Cell) -> dict[str, Any] | None:
-        """What was read of today's sources, as the worker wrote it; None if nothing was."""
-        file = self._file(cell)
-        if not file.exists():
-            return None
-        record = json.loads(file.read_text(encoding="utf-8"))
-        return record if record["source"] == source_hash(cell.program.code) else None
+    def key(self, cell: Cell) -> str | None:
+        """Of the program that was read, as `program_key` gives it; None if nothing was read."""
+        record = self._records.get((cell.target, cell.program.name))
+        return record["key"] if record else None
 
     def put(self, cell: Cell, record: dict[str, Any]) -> None:
-        """Keeps a reading; a stop while it is written leaves none."""
-        file = self._file(cell)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        written = record | {
-            "target": cell.target,
-            "program": asdict(cell.program),
-            "source": source_hash(cell.program.code),
-        }
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
-        partial.replace(file)
+        """Keeps a reading instead of what was read of this cell before."""
+        place = cell.target, cell.program.name
+        self._records[place] = record | {"target": cell.target, "program": asdict(cell.program)}
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._file.with_suffix(".partial")
+        partial.write_text(json.dumps(self.all(), indent=1) + "\n", encoding="utf-8")
+        partial.replace(self._file)
 
     def all(self) -> list[dict[str, Any]]:
-        """All readings of today's sources."""
-        records = [json.loads(f.read_text("utf-8")) for f in sorted(self._folder.glob("*/*.json"))]
-        return [r for r in records if r["source"] == source_hash(r["program"]["code"])]
-
-    def _file(self, cell: Cell) -> Path:
-        return self._folder / cell.target.replace(":", "-") / f"{cell.program.name}.json"
+        """All readings, in the order of their names."""
+        return [self._records[place] for place in sorted(self._records)]

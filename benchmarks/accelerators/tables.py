@@ -1,7 +1,5 @@
 """Tables of readings; what the columns mean is in results/accelerators/README.md."""
 
-import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +9,6 @@ from benchmarks.accelerators.cells import PUBLISHED, TARGETS
 from benchmarks.accelerators.markdown import Table, made_with, table
 from experiments.accelerators import CHIPS, KINDS, platform_of
 
-_ROWS = 15  # of a program that readings.json keeps
 _INTRODUCTION = """# What compilers say of training and evaluation steps
 
 Written by `python -m benchmarks.accelerators`. **These are estimates by the compilers: nothing
@@ -40,7 +37,7 @@ _Readings = dict[_Step, dict[str, Any]]
 
 
 def write(records: Sequence[dict[str, Any]], out: Path) -> None:
-    """Writes tables.md and readings.json into the folder `out`.
+    """Writes tables.md into the folder `out`.
 
     Args:
       records: as `Readings.all` gives them.
@@ -53,8 +50,6 @@ def write(records: Sequence[dict[str, Any]], out: Path) -> None:
         text += _section(target, [r for r in steps if r["target"] == target])
     text += pods.section([r for r in records if r["program"]["code"] == "pods"])
     (out / "tables.md").write_text("\n".join(text), encoding="utf-8")
-    shortened = [_shortened(record) for record in records]
-    (out / "readings.json").write_text(json.dumps(shortened, indent=1) + "\n", encoding="utf-8")
 
 
 def _place(known: Sequence[str], name: str) -> int:
@@ -143,22 +138,13 @@ def _percent(more: int, base: int) -> str:
 
 
 def _kinds(target: str, readings: _Readings) -> Table:
-    measure, unit = ("cycles", 1e6) if platform_of(target) == "tpu" else ("bytes", 1e9)
+    unit = 1e6 if platform_of(target) == "tpu" else 1e9
     steps = [s for s in readings if s.optimizer == "sgd" and s.phase == "training"]
-    columns = [Counter[str]() for _ in steps]
-    for step, column in zip(steps, columns, strict=True):
-        for row in readings[step]["where"]:
-            column[row["kind"]] += row[measure]
     yield ("kind", *(f"{s.network}, {s.dtype}, {s.code}" for s in steps))
     if steps:
         for kind in KINDS:
-            yield (kind, *(f"{column[kind] / unit:.2f}" for column in columns))
+            yield (kind, *(f"{readings[s]['kinds'].get(kind, 0) / unit:.2f}" for s in steps))
 
 
 def _unit(target: str) -> str:
     return "million cycles" if platform_of(target) == "tpu" else "GB of operands and results"
-
-
-def _shortened(record: dict[str, Any]) -> dict[str, Any]:
-    reading = record["reading"]
-    return record | {"reading": reading | {"where": reading["where"][:_ROWS]}}

@@ -1,6 +1,7 @@
 """Compiles programs for one target and prints what its compiler says, a line of JSON each.
 
-    python -m benchmarks.accelerators.worker v5e:2x2 '[["small", "ours", "sgd", "bfloat16"]]' [-v]
+    python -m benchmarks.accelerators.worker v5e:2x2 \
+      '[[["small", "ours", "sgd", "bfloat16"], null]]' [-v]
 
 Run by the Python of the environment that has the target's compiler. With -v it prints tables
 instead of JSON.
@@ -17,30 +18,41 @@ from typing import Any
 
 import jax
 
-from benchmarks.accelerators.pods import PodProgram, compile_pod
-from benchmarks.accelerators.programs import Program, compile_program
+from benchmarks.accelerators.key import program_key
+from benchmarks.accelerators.pods import PodProgram, lower_pod
+from benchmarks.accelerators.programs import Program, lower_program
 from benchmarks.accelerators.sent import sent
-from experiments.accelerators import Reading, Target, open_target, read
+from experiments.accelerators import Reading, Target, compile_lowered, open_target, read
+
+_ROWS = 15  # of a program that are kept
 
 
-def main(target_name: str, programs: list[list[str]], verbose: bool = False) -> None:
+def main(
+    target_name: str, programs: list[tuple[list[str], str | None]], verbose: bool = False
+) -> None:
     """Compiles one program after another.
 
     Args:
       target_name: as for `open_target`.
-      programs: arguments of `Program`, or of `PodProgram`, which end with "pods".
+      programs: for each the arguments of `Program`, or of `PodProgram`, which end with "pods"; and
+        the key of the program that was read before, which is not compiled again. None for none.
       verbose: print tables, and stop at an error.
     """
     target = open_target(target_name)
-    for arguments in programs:
+    for arguments, read_before in programs:
         made = PodProgram if arguments[-1] == "pods" else Program
         program = made(*arguments)  # type: ignore[arg-type]  # names from the command line
         started = time.perf_counter()
         record: dict[str, Any] = {"name": program.name}
         try:
-            compiled = _compile(program, target)
+            lowered = _lower(program, target)
+            record["key"] = program_key(lowered)
+            if record["key"] == read_before:
+                print(json.dumps(record), flush=True)
+                continue
+            compiled = compile_lowered(target, lowered)
             reading = read(compiled)
-            record |= {"devices": len(target.devices), "reading": asdict(reading)}
+            record |= {"devices": len(target.devices), "reading": _shortened(reading)}
             if isinstance(program, PodProgram):
                 record["sent"] = [asdict(row) for row in sent(compiled.as_text() or "")]
         except Exception as error:
@@ -56,10 +68,17 @@ def main(target_name: str, programs: list[list[str]], verbose: bool = False) -> 
         print(json.dumps(record), flush=True)
 
 
-def _compile(program: Program | PodProgram, target: Target) -> jax.stages.Compiled:
+def _lower(program: Program | PodProgram, target: Target) -> Any:
     if isinstance(program, PodProgram):
-        return compile_pod(program, target)
-    return compile_program(program, target)
+        return lower_pod(program, target)
+    return lower_program(program, target)
+
+
+def _shortened(reading: Reading) -> dict[str, Any]:
+    """The most expensive rows, and of all rows sums by kind: what the compiler estimates."""
+    measure = 0 if reading.cycles else 1
+    kinds = {kind: sums[measure] for kind, sums in reading.by_kind().items()}
+    return asdict(reading) | {"kinds": kinds, "where": [asdict(r) for r in reading.where[:_ROWS]]}
 
 
 def _versions() -> dict[str, str]:
