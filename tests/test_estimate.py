@@ -356,7 +356,7 @@ def test_the_environment_is_asked_where_this_one_has_no_compiler(tmp_path, monke
     monkeypatch.setenv("OVSW_ACCELERATORS", str(tmp_path))
     asked = []
 
-    def lines_by(python, arguments, folder, stderr):
+    def lines_by(python, arguments, folder):
         asked.append(python)
         if python == made:
             answers = [SLICE, step(found=reading()), Tried("SGD", {128: 10**9}, 1, 50_000)]

@@ -6,6 +6,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -32,28 +33,36 @@ def lines_of(platform: Platform, arguments: Sequence[str]) -> Iterator[str]:
     """What the Python of an environment prints, line by line, with the checkout on its path.
 
     Raises:
-      RuntimeError: if it fails; what it said has gone to stderr.
+      RuntimeError: as `lines_by`.
     """
     yield from lines_by(python_of(platform), arguments)
 
 
-def lines_by(
-    python: Path,
-    arguments: Sequence[str],
-    folder: Path = PROJECT,
-    stderr: IO[bytes] | None = None,
-) -> Iterator[str]:
+def lines_by(python: Path, arguments: Sequence[str], folder: Path = PROJECT) -> Iterator[str]:
     """The same of any Python, which ends when this does.
+
+    Compilers say much of themselves on stderr; it is shown only if the program fails.
 
     Args:
       python: the program.
       arguments: of it.
       folder: where it runs.
-      stderr: a file for what it says there; None is this process's stderr.
 
     Raises:
-      RuntimeError: if it fails.
+      RuntimeError: if it fails; what it said has gone to stderr.
     """
+    with tempfile.TemporaryFile() as said:
+        try:
+            yield from _lines_by(python, arguments, folder, said)
+        except RuntimeError:
+            said.seek(0)
+            sys.stderr.write(said.read().decode(errors="replace"))
+            raise
+
+
+def _lines_by(
+    python: Path, arguments: Sequence[str], folder: Path, stderr: IO[bytes]
+) -> Iterator[str]:
     kept = {name: v for name, v in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
     path = os.pathsep.join(filter(None, (str(PROJECT), kept.get("PYTHONPATH"))))
     # The third silences the plugin, which says at length that there is no driver.
@@ -74,4 +83,4 @@ def lines_by(
             raise
     if process.returncode:
         name = " ".join(arguments[:2])
-        raise RuntimeError(f"python {name} ended with exit code {process.returncode}; see above.")
+        raise RuntimeError(f"python {name} ended with exit code {process.returncode}.")

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -85,14 +84,10 @@ def _records(target: str, config: Config, sizes: Sizes) -> Iterator[Record]:
 
 
 def _answers(target: str, python: Path, worker: Sequence[str]) -> Iterator[Record]:
-    """What compilers say of themselves, which is much, is shown only if one fails."""
-    with tempfile.TemporaryFile() as said:
-        try:
-            yield from map(from_json, environments.lines_by(python, worker, Path.cwd(), said))
-        except RuntimeError as error:
-            said.seek(0)
-            sys.stderr.write(said.read().decode(errors="replace"))
-            raise ValueError(f"compiling for {target} failed: {error}") from error
+    try:
+        yield from map(from_json, environments.lines_by(python, worker, Path.cwd()))
+    except RuntimeError as error:
+        raise ValueError(f"compiling for {target} failed: {error} See above.") from error
 
 
 def _without_compiler(text: str, platform: str) -> str:
