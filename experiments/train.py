@@ -48,6 +48,7 @@ from experiments.training.make_optimizer import make_optimizer
 from experiments.training.networks import Network, networks_of
 from experiments.training.resume import Unfinished
 from experiments.training.sharding import Layout, MembersApart
+from experiments.training.start import find_start
 from experiments.training.step import Steps
 from experiments.training.step_group import StepGroup, filled_group
 from experiments.training.trained import Trained, load_teacher
@@ -98,7 +99,8 @@ def train(
     with distributed.agreed():
         run = RunFolder(config, command, described) if distributed.is_first() else None
     run = run or ReadOnlyRunFolder(config, command, described)
-    lines = [repr(dataset), *(f"note: {n}" for n in dataset.notes), f"writing to {run.path}"]
+    notes = [f"note: {note}" for note in (*dataset.notes, *prepared.notes)]
+    lines = [repr(dataset), *notes, f"writing to {run.path}"]
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
     status = 0
     with run:
@@ -121,6 +123,7 @@ class _Prepared(NamedTuple):
     networks: Mapping[str, Network]
     dataset: Dataset | StreamedDataset
     teacher: Trained | None
+    notes: Sequence[str]
 
 
 def _prepare(config: Config) -> _Prepared:
@@ -142,15 +145,16 @@ def _prepare(config: Config) -> _Prepared:
     teacher = None
     if config.teacher is not None:
         teacher = load_teacher(config.teacher, data, own=[*networks, config.teacher_network])
+    notes: dict[str, None] = {}
     for program in planned:  # before the folder: a bad hyperparameter leaves nothing behind
+        network = networks[program.config.network]
         for member in program.members:
             if config.start is not None:
-                start = weights.find(config.start, member.optimizer, member.seed)
-                weights.check_same_data(config.start, weights.data_of(start), data)
-                weights.load(start, *networks[program.config.network].shapes)
-            axes = networks[program.config.network].axes
-            make_optimizer(program.optimizer, program.config.at(member.point), 1, axes)
-    return _Prepared(planned, networks, dataset, teacher)
+                start = find_start(config.start, member, network, data)
+                start.load(*network.shapes)
+                notes |= dict.fromkeys(start.notes(data))
+            make_optimizer(program.optimizer, program.config.at(member.point), 1, network.axes)
+    return _Prepared(planned, networks, dataset, teacher, tuple(notes))
 
 
 class _Run:

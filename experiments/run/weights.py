@@ -5,7 +5,7 @@ path: `params/layer1/0/conv1/latent_kernel`, `statistics/bn1/mean`; and `data/cl
 `data/image_shape`, `data/mean` and `data/std` of the images. NumPy reads it without pickle.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,7 +116,7 @@ def config_of(run: Path) -> dict[str, Any]:
         ) from error
 
 
-def load(path: Path, params: Any, statistics: Any) -> tuple[Any, Any]:
+def load(path: Path, params: Any, statistics: Any, head: Collection[str] = ()) -> tuple[Any, Any]:
     """Parameters and batch statistics of a network, replaced by trained ones.
 
     Real weights become latent weights where the network has latent ones, and latent weights become
@@ -126,19 +126,23 @@ def load(path: Path, params: Any, statistics: Any) -> tuple[Any, Any]:
       path: file written by `save`.
       params: parameters of the network, or their shapes.
       statistics: batch statistics, or their shapes; random keys among them stay.
+      head: paths of arrays, `params/fc/kernel`, that stay as they are: those of other classes.
 
     Raises:
       ValueError: if the file can't be read, does not fit the network, or holds NaN.
     """
+    kept = {_common_name(name) for name in head}
     found = {_common_name(n): x for n, x in _read(path).items() if not n.startswith(_DATA)}
     wanted = {_common_name(name): x for name, x in _named_leaves(params, statistics).items()}
+    found, wanted = ({n: x for n, x in of.items() if n not in kept} for of in (found, wanted))
     _check_same(path, found, wanted)
 
     def trained(prefix: str, tree: Any) -> Any:
         flat = traverse_util.flatten_dict(tree)
         for key, leaf in flat.items():
-            if not _is_key(leaf):
-                array = found[_common_name(_name(prefix, key))]
+            name = _common_name(_name(prefix, key))
+            if not _is_key(leaf) and name not in kept:
+                array = found[name]
                 # As it is in the file, in float64 too, but for what files don't know.
                 flat[key] = jnp.asarray(array, None if _is_storable(leaf.dtype) else leaf.dtype)
         return traverse_util.unflatten_dict(flat)
@@ -213,13 +217,22 @@ def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any])
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         raise ValueError(
             f"trained weights {path} do not fit the network: {'; '.join(different[:3])}{more}. "
-            "Train both with the same network, classes and image shape."
+            f"They are of network {_network_of(path)}: use the same network, on images with as "
+            "many channels."
         )
     if wrong := [name for name, x in found.items() if x.dtype.kind == "f" and np.isnan(x).any()]:
         raise ValueError(
             f"trained weights {path} hold NaN, in {', '.join(wrong[:3])}: that training went "
             "wrong. Train again, or name another run or training."
         )
+
+
+def _network_of(path: Path) -> str:
+    """The network of the run that a file of weights is in, as its config says."""
+    try:
+        return repr(config_of(path.parent.parent).get("network", "unknown"))
+    except ValueError:
+        return "unknown"
 
 
 def _kind(dtype: Any) -> str:

@@ -24,6 +24,7 @@ from experiments.training import position
 from experiments.training.dispatch_limit import DispatchLimit
 from experiments.training.position import Epoch, signs_of
 from experiments.training.skipping import Skips, name_wrong
+from experiments.training.start import find_start
 from experiments.training.step import (
     StepMetrics,
     TrainState,
@@ -169,9 +170,8 @@ class Training:
             return None
 
         def trained(i: int, params: Any, statistics: Any) -> tuple[Any, Any]:
-            member = self.group.members[i]
-            path = weights.find(run, member.optimizer, member.seed)
-            return weights.load(path, params, statistics)
+            start = find_start(run, self.group.members[i], self.steps.network, self.data)
+            return start.load(params, statistics)
 
         return trained
 
