@@ -77,6 +77,113 @@ def test_the_module_takes_what_preprocess_makes(digits_run):
     mean, std = trained.data.mean, trained.data.std
     np.testing.assert_allclose(shown, (images / 255 - mean) / std, rtol=1e-5, atol=1e-6)
     model = trained.model
+    assert isinstance(model, nnx.Module)
+    assert model.bn1.use_running_average
+    np.testing.assert_allclose(model(shown), trained.logits(images), rtol=1e-4, atol=1e-5)
+    model.linear.bias[...] = jnp.full(10, jnp.nan)  # a copy
+    assert np.isfinite(trained.logits(images)).all()
+
+
+def test_images_of_other_sizes_are_refused_where_the_run_resized_none(digits_run):
+    trained = load_trained(digits_run, own=OWN)
+    for images in (np.zeros((2, 16, 16, 1), np.uint8), [np.zeros((9, 8, 1), np.uint8)]):
+        with pytest.raises(ValueError, match=r"must have \(batch, 8, 8, 1\).*resize other sizes"):
+            trained.predict(images)
+    one = np.zeros((8, 8, 1), np.uint8)
+    assert len(trained.predict([one, one])) == 2
+
+
+def test_images_of_any_size_are_resized_as_the_run_did(photo_run, photos):
+    trained = load_trained(photo_run, own=OWN)
+    files = sorted((photos / "test").glob("*/*.png"))
+    images = [np.atleast_3d(np.asarray(Image.open(file))) for file in files]
+    data = load_streamed(str(photos), image_size=16)
+    cropped = np.concatenate([batch for batch, _ in data.test_batches(5)])
+    np.testing.assert_array_equal(trained.preprocess.sized(images), cropped)
+    np.testing.assert_array_equal(trained.preprocess.sized(images[3][None]), cropped[3:4])
+    predicted = trained.predict(images)
+    np.testing.assert_array_equal(predicted, trained.predict(cropped))
+    with np.load(predictions.file_of(photo_run, "ovsw", 0)) as kept:
+        np.testing.assert_array_equal(predicted, kept["predicted"])
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 20, 20, 4), np.uint8),
+        [np.zeros((20, 20), np.uint8)],
+        np.zeros((16, 16, 3), np.uint8),
+        np.zeros((1, 0, 9, 3), np.uint8),
+    ],
+    ids=["four channels", "no channel axis", "no batch axis", "empty"],
+)
+def test_what_is_no_image_to_resize(photo_run, images):
+    trained = load_trained(photo_run, own=OWN)
+    with pytest.raises(ValueError, match=r"any height and width with 1 or 3 channels"):
+        trained.predict(images)
+
+
+def test_one_line_says_what_it_is(digits_run, photo_run):
+    count = sum(x.size for x in jax.tree.leaves(load_trained(digits_run, own=OWN).params))
+    assert repr(load_trained(digits_run, seed=5, own=OWN)) == (
+        f"Trained('{digits_run}', ovsw, seed 5: tiny_networks:OneStage, {count:,} parameters, "
+        "10 classes; uint8 images (8, 8, 1), others refused)"
+    )
+    assert repr(load_trained(photo_run, own=OWN)).endswith(
+        "2 classes; uint8 images (16, 16, 3), others resized (shorter side 18) and cropped)"
+    )
+
+
+# ---- other classes
+
+
+@pytest.fixture(scope="module")
+def tuned(digits_run, tmp_path_factory):
+    """The network of digits, trained for three classes of other images."""
+    root, out = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("runs") / "tuned"
+    data = dataset(48)
+    for split, images, labels in (
+        ("train", data.train_images, data.train_labels),
+        ("test", data.test_images, data.test_labels),
+    ):
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            place = root / split / "abc"[label]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0]).save(place / f"{i}.png")
+    command = ["--data", str(root), "--batch-size", "16", "--seeds", "5"]
+    return run(out, *command, "--start", str(digits_run))
+
+
+def test_a_head_of_other_classes_starts_anew_and_all_else_does_not(tuned, digits_run):
+    folder, printed = tuned
+    assert re.search(
+        r"note: .*ovsw-seed5.npz was trained on other classes \(10 there, 3 here\): the head "
+        r"\(linear\) is initialised anew, all other layers start from its weights",
+        printed,
+    )
+    with np.load(digits_run / "weights" / "ovsw-seed5.npz") as there:
+        first = dict(there)
+    with np.load(folder / "latent.npz") as started:
+        for layer in ("layer1/0/conv1", "layer1/0/conv2"):
+            initial = started[f"ovsw|{layer}|initial"]
+            np.testing.assert_array_equal(initial, first[f"params/{layer}/latent_kernel"])
+    trained = load_trained(folder, own=OWN)
+    assert trained.data.classes == ("a", "b", "c")
+    assert trained.params["linear"]["kernel"].shape == (8, 3)
+
+
+def test_the_head_is_what_depends_on_the_number_of_classes():
+    network = Network("tiny_networks:OneStage", 10, (8, 8, 1))
+    assert network.head == {"params/linear/kernel", "params/linear/bias"}
+    assert Network("resnet18", 10, (32, 32, 3)).head == {"params/fc/kernel", "params/fc/bias"}
+
+
+def test_only_the_head_keeps_its_initial_numbers(digits_run):
+    network = Network("tiny_networks:OneStage", 4, (8, 8, 1))
+    params, statistics = network.shapes
+    path = weights.file_of(digits_run, "ovsw", 3)
+    loaded, _ = weights.load(path, params, statistics, network.head)
+    assert loaded["linear"] == params["linear"]  # its shapes, as given
     assert isinstance(loaded["conv1"]["kernel"], jax.Array)
     with pytest.raises(ValueError, match=r"linear/kernel is \(8, 10\) there and \(8, 4\) in the"):
         weights.load(path, params, statistics)
