@@ -1,18 +1,23 @@
 """Trained networks in a program: predictions, sizes of images, training for other classes."""
 
 import io
+import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 from rich.console import Console
 from run_folders import rows
+from tiny_data import dataset
 
 from experiments import train
-from experiments.data import load
+from experiments.data import load, load_streamed
 from experiments.run import predictions, weights
 from experiments.trained import load_trained
+from experiments.training.networks import Network
 
 OWN = ["tiny_networks:OneStage", "tiny_networks:Tiny"]
 SHORT = ["--epochs", "1", "--network", "tiny_networks:OneStage", "--optimizers", "ovsw"]
