@@ -37,6 +37,7 @@ from experiments.process.safe_stdout import never_fail
 from experiments.process.signals import Signals, Stopped
 from experiments.recipes import ABOUT, RECIPES
 from experiments.report import summary
+from experiments.report.best import keep_best_weights
 from experiments.report.progress import Bars
 from experiments.run import weights
 from experiments.run.folder import RunFolder
@@ -175,26 +176,29 @@ class _Run:
         streamed = self.config.image_size is not None  # every training has its own order
         size = 1 if streamed else self.config.members_at_once or self._fitting()
         unfinished = Unfinished(self.run_folder, self.config, chunks(self.planned, size))
-        done, count = len(unfinished.done), self.planned_count
+        done = len(unfinished.done)
         if done:
-            self.console.print(f"{done} of {count} trainings are done")
-        with Bars(self.console, self.sweep, done=done, count=count) as bars:
+            self.console.print(f"{done} of {self.planned_count} trainings are done")
+        numbers = {id(program): number for number, program in enumerate(self.planned)}
+        plan = [(numbers[id(program)], len(members)) for program, members in unfinished.chunks]
+        with Bars(self.console, self.config, plan, sweep=self.sweep, done=done) as bars:
             for number, (program, members) in enumerate(unfinished.chunks):
                 group = self._group(program, members, size)
-                with bars.training(group, self.config.epochs) as (on_step, on_epoch):
+                with bars.training(group):
                     training = Training(
                         self.config,
                         group,
                         self.run_folder,
                         data=self.data,
-                        keep_weights=not self.sweep,
-                        on_step=on_step,
-                        on_epoch=on_epoch,
+                        sweep=self.sweep,
+                        report=bars,
                         signals=signals,
                     )
                     if number == 0:
                         unfinished.resume(training, self.console)
                     training.run()
+        if self.sweep and distributed.is_first():
+            keep_best_weights(self.run_folder.path)
 
     def _group(self, program: Program, members: Sequence[Member], size: int) -> StepGroup:
         size = min(size, len(program.members))

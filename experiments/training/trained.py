@@ -122,7 +122,7 @@ def load_trained(
     seed: int | None = None,
     own: str | Collection[str | None] = (),
 ) -> Trained:
-    """What a finished run holds in its folder `weights`.
+    """What a finished run holds in its folder `weights`; of a sweep, an optimizer's best point.
 
     Args:
       run: the run folder.
@@ -139,22 +139,20 @@ def load_trained(
     if lacking := [name for name in ("network", "optimizers", "seeds") if not config.get(name)]:
         raise ValueError(f"{run} is no run folder: its config.json does not say {lacking[0]}.")
     name, binary = config["network"], config.get("binary") or "both"
-    optimizer = config["optimizers"][0] if optimizer is None else optimizer
+    planned = weights.optimizers_of(config)
+    optimizer = (planned or config["optimizers"])[0] if optimizer is None else optimizer
     seed = config["seeds"][0] if seed is None else seed
     dtype = config.get("dtype") or "float32"
     own = (own,) if isinstance(own, str) else own  # of which a name could be a part
-    if ":" in name and name not in own:
-        raise ValueError(
-            f"run folder {run} is of network {name!r}, which is not imported because a folder says "
-            "so: that would run its code. If you trust it, name it yourself: --teacher-network "
-            f"{name}, or in Python own=[{name!r}]."
-        )
+    _check_own(run, name, own)
     try:
         Config().at({"binary": binary, "dtype": dtype})
     except ValueError as error:
         raise ValueError(f"{Path(run) / 'config.json'}: {error}") from error
     path = weights.kept(Path(run), optimizer, seed)
     data = weights.data_of(path)
+    name = weights.point_of(path).get("network", name)  # which a sweep may vary
+    _check_own(run, name, own)
     network = Network(name, len(data.classes), data.image_shape, binary=binary, dtype=dtype)
     # Not mere shapes: the random keys of dropout and the like are in no file.
     made = jax.tree.map(lambda x: x[0], network.init(jax.random.key(0)[None]))
@@ -167,6 +165,15 @@ def load_trained(
         source=f"{str(run)!r}, {optimizer}, seed {seed}",
         test_batch=int(config["batch_size"]) if streamed else EVALUATION_BATCH,
     )
+
+
+def _check_own(run: str | Path, name: str, own: Collection[str | None]) -> None:
+    if ":" in name and name not in own:
+        raise ValueError(
+            f"run folder {run} is of network {name!r}, which is not imported because a folder says "
+            "so: that would run its code. If you trust it, name it yourself: --teacher-network "
+            f"{name}, or in Python own=[{name!r}]."
+        )
 
 
 def load_teacher(run: Path, data: weights.Data, own: Collection[str | None] = ()) -> Trained:
