@@ -125,8 +125,13 @@ class Bars:
 
     @property
     def due(self) -> bool:
-        """Whether `step` is wanted now: always in a terminal, else when it prints something."""
-        return self._console.is_terminal or not self._estimated or self._line_is_due
+        """Whether `step` is wanted now: always in a terminal, else when it prints something.
+
+        Also at the first step, when all is compiled, what numbers need too.
+        """
+        if self._console.is_terminal or not self._estimated or self._last is None:
+            return True
+        return self._line_is_due
 
     def step(self, step: int, numbers: Numbers) -> None:
         """So many steps are made, with these means of the epoch so far."""
@@ -267,10 +272,9 @@ def describe(numbers: Numbers) -> str:
     ...           "silent_ratio": 0.8})
     'loss 0.500 top-1 91.0% 1,200 img/s flip 0.10% silent 80.0%'
     """
-    text = (
-        f"loss {numbers['loss']:.3f} top-1 {numbers['top1']:.1%} "
-        f"{numbers['images_per_second']:,.0f} img/s"
-    )
+    text = f"loss {numbers['loss']:.3f} top-1 {numbers['top1']:.1%}"
+    if numbers["images_per_second"] > 0:  # else it is not measured yet
+        text += f" {numbers['images_per_second']:,.0f} img/s"
     if "flip_ratio" in numbers:  # else the weights are real
         text += f" flip {numbers['flip_ratio']:.2%} silent {numbers['silent_ratio']:.1%}"
     if numbers.get("skipped_steps"):

@@ -36,7 +36,8 @@ def summarise(run: Run) -> dict[str, dict[str, Any]]:
 
     `top1`, `never_flipped` and `silent` are fractions per seed, in the order of `seeds`; top1 is
     None where it was not evaluated yet; `top5` is there where it was measured, and the last two
-    only where weights are binary, with `silence_horizon` and the `steps` that were run. `to_match_sgd` is the share of the training until top-1
+    only where weights are binary, with `silence_horizon` and the `steps` that were run.
+    `to_match_sgd` is the share of the training until top-1
     first reaches `sgd_top1`, the mean with which SGD ends, None if it never does; both are there
     only in runs with SGD to compare with.
     """

@@ -77,6 +77,9 @@ def duration(seconds: float) -> str:
     for length, most, unit in ((60, 100, "min"), (3600, 48, "h")):
         if seconds < most * length:
             count = seconds / length
-            return f"{count:.1f} {unit}" if unit == "h" and count < 9.95 else f"{count:.0f} {unit}"
-    days = seconds / 86_400
-    return f"{days:.1f} days" if days < 9.95 else f"{days:.0f} days"
+            return f"{_short(count)} {unit}"
+    return f"{_short(seconds / 86_400)} days"
+
+
+def _short(count: float) -> str:
+    return f"{count:.1f}" if count < 9.95 else f"{count:.0f}"

@@ -297,7 +297,8 @@ class Training:
         started = time.perf_counter()
         means = self._means(state, epoch)
         means |= {**means["layers"].get("total", {}), "top1": means["train_top1"]}
-        speed = epoch.images / epoch.seconds if epoch.seconds else 0.0
+        # Of the first call, which compiles, there is no speed.
+        speed = epoch.images / epoch.seconds if self.compiled and epoch.seconds else 0.0
         before = (epoch.number - 1) * self.steps.steps_per_epoch
         self.report.step(before + epoch.steps, self._shown({**means, "images_per_second": speed}))
         return time.perf_counter() - started

@@ -164,8 +164,8 @@ class Steps:
                 yield self._layout.batch(batch) if self._feed.streamed else batch
 
     def no_metrics(self, state: TrainState) -> StepMetrics:
-        """Sums before the first step."""
-        return self._no_metrics(state.opt_state)
+        """Sums before the first step, placed as those of later ones: the step compiles once."""
+        return self._layout.members(self._no_metrics(state.opt_state))
 
     def train_step(
         self,
