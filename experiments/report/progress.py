@@ -122,6 +122,8 @@ class Bars:
         self._done += group.count
         if self._sweep:
             self._progress.update(task, description=f"{self._done}/{self._count}")
+        else:
+            self._progress.update(task, left="")
 
     @property
     def due(self) -> bool:
