@@ -1,6 +1,4 @@
-"""The silence horizon beside the steps that were run: the rule, table, page, figure, TensorBoard."""
-
-import json
+"""The silence horizon beside the steps that were run: in tables, figures and TensorBoard."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +39,7 @@ def test_up_to_the_horizon_silent_is_never_flipped(signs, longer):
     np.testing.assert_array_equal(silent, never)
 
 
-@given(momentum=st.floats(0.5, 0.9995), steps=st.integers(1, 9000))
+@given(momentum=st.floats(0.99, 0.9995), steps=st.integers(1, 9000))
 def test_the_horizon_is_that_of_the_library(momentum, steps):
     threshold = ovsw.threshold_for_horizon(momentum, steps)
     assert horizon(momentum, threshold) == ovsw.silence_horizon(momentum, threshold) == steps
@@ -102,6 +100,4 @@ def test_tensorboard_has_the_horizon_and_describes_the_silent_share(tmp_path, mo
     assert horizons == [2302, 10, 2302, 10]
     described = {v.tag for v in values if "2,302 steps" in v.metadata.summary_description}
     assert described == {"silent_ratio", "silent_ratio/conv"}
-    assert "silence_horizon" not in json.loads(
-        (tmp_path / "run/metrics.jsonl").read_text().splitlines()[0]
-    )
+    assert all("silence_horizon" not in row for row in synthetic_run.read_rows(tmp_path / "run"))
