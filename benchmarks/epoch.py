@@ -208,17 +208,16 @@ class _Job(contextlib.AbstractContextManager["_Job"]):
         closing = self._closing
         self._run = closing.enter_context(RunFolder(self.config))
         console = Console(file=io.StringIO(), force_terminal=True, width=100)
-        bars = closing.enter_context(Bars(console, False, done=0, count=1))
+        bars = closing.enter_context(Bars(console, self.config, [(0, 1)], sweep=False))
         self._together = together = filled_group(self.steps, members, 1, ())
-        reports = closing.enter_context(bars.training(together, self.config.epochs))
+        closing.enter_context(bars.training(together))
         return Training(
             self.config,
             together,
             self._run,
             data=weights.data_for(self._dataset),
-            keep_weights=False,
-            on_step=reports[0],
-            on_epoch=reports[1],
+            sweep=True,  # which writes less
+            report=bars,
             signals=Signals(),
         )
 

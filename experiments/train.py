@@ -37,6 +37,7 @@ from experiments.process.safe_stdout import never_fail
 from experiments.process.signals import Signals, Stopped
 from experiments.recipes import ABOUT, RECIPES
 from experiments.report import summary
+from experiments.report.best import keep_best_weights
 from experiments.report.progress import Bars
 from experiments.run import weights
 from experiments.run.folder import RunFolder
@@ -48,6 +49,7 @@ from experiments.training.make_optimizer import make_optimizer
 from experiments.training.networks import Network, networks_of
 from experiments.training.resume import Unfinished
 from experiments.training.sharding import Layout, MembersApart
+from experiments.training.start import find_start
 from experiments.training.step import Steps
 from experiments.training.step_group import StepGroup, filled_group
 from experiments.training.trained import Trained, load_teacher
@@ -98,7 +100,8 @@ def train(
     with distributed.agreed():
         run = RunFolder(config, command, described) if distributed.is_first() else None
     run = run or ReadOnlyRunFolder(config, command, described)
-    lines = [repr(dataset), *(f"note: {n}" for n in dataset.notes), f"writing to {run.path}"]
+    notes = [f"note: {note}" for note in (*dataset.notes, *prepared.notes)]
+    lines = [repr(dataset), *notes, f"writing to {run.path}"]
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
     status = 0
     with run:
@@ -121,6 +124,7 @@ class _Prepared(NamedTuple):
     networks: Mapping[str, Network]
     dataset: Dataset | StreamedDataset
     teacher: Trained | None
+    notes: Sequence[str]
 
 
 def _prepare(config: Config) -> _Prepared:
@@ -142,15 +146,16 @@ def _prepare(config: Config) -> _Prepared:
     teacher = None
     if config.teacher is not None:
         teacher = load_teacher(config.teacher, data, own=[*networks, config.teacher_network])
+    notes: dict[str, None] = {}
     for program in planned:  # before the folder: a bad hyperparameter leaves nothing behind
+        network = networks[program.config.network]
         for member in program.members:
             if config.start is not None:
-                start = weights.find(config.start, member.optimizer, member.seed)
-                weights.check_same_data(config.start, weights.data_of(start), data)
-                weights.load(start, *networks[program.config.network].shapes)
-            axes = networks[program.config.network].axes
-            make_optimizer(program.optimizer, program.config.at(member.point), 1, axes)
-    return _Prepared(planned, networks, dataset, teacher)
+                start = find_start(config.start, member, network, data)
+                start.load(*network.shapes)
+                notes |= dict.fromkeys(start.notes(data))
+            make_optimizer(program.optimizer, program.config.at(member.point), 1, network.axes)
+    return _Prepared(planned, networks, dataset, teacher, tuple(notes))
 
 
 class _Run:
@@ -171,26 +176,29 @@ class _Run:
         streamed = self.config.image_size is not None  # every training has its own order
         size = 1 if streamed else self.config.members_at_once or self._fitting()
         unfinished = Unfinished(self.run_folder, self.config, chunks(self.planned, size))
-        done, count = len(unfinished.done), self.planned_count
+        done = len(unfinished.done)
         if done:
-            self.console.print(f"{done} of {count} trainings are done")
-        with Bars(self.console, self.sweep, done=done, count=count) as bars:
+            self.console.print(f"{done} of {self.planned_count} trainings are done")
+        numbers = {id(program): number for number, program in enumerate(self.planned)}
+        plan = [(numbers[id(program)], len(members)) for program, members in unfinished.chunks]
+        with Bars(self.console, self.config, plan, sweep=self.sweep, done=done) as bars:
             for number, (program, members) in enumerate(unfinished.chunks):
                 group = self._group(program, members, size)
-                with bars.training(group, self.config.epochs) as (on_step, on_epoch):
+                with bars.training(group):
                     training = Training(
                         self.config,
                         group,
                         self.run_folder,
                         data=self.data,
-                        keep_weights=not self.sweep,
-                        on_step=on_step,
-                        on_epoch=on_epoch,
+                        sweep=self.sweep,
+                        report=bars,
                         signals=signals,
                     )
                     if number == 0:
                         unfinished.resume(training, self.console)
                     training.run()
+        if self.sweep and distributed.is_first():
+            keep_best_weights(self.run_folder.path)
 
     def _group(self, program: Program, members: Sequence[Member], size: int) -> StepGroup:
         size = min(size, len(program.members))

@@ -14,7 +14,6 @@ from flax import nnx
 import ovsw_jax as ovsw
 from tests import golden
 from tests.official_signs import official_kernel_sign
-from tests.torch_names import leaf, load_state, to_flax, to_torch
 
 SAMPLES = 16  # entries of each parameter that the reference keeps
 
@@ -25,14 +24,13 @@ class Case(NamedTuple):
     network: Callable[..., nnx.Module]
     classes: int = 10
     decay_1d: bool = True
-    flattened: tuple[int, int, int] | None = None  # (channels, h, w) in front of the linear layer
     small_norms: bool = False  # batch norms of images start at scale 1e-8 and bias 0
 
 
 CASES = {
     "cResNet20": Case(ovsw.models.CifarResNet20),
     "cResNet18": Case(ovsw.models.CifarResNet18),
-    "VGGSmall": Case(ovsw.models.VGGSmall, flattened=(512, 4, 4)),
+    "VGGSmall": Case(ovsw.models.VGGSmall),
     "ResNet18": Case(ovsw.models.ResNet18, classes=1000, decay_1d=False),
     "ResNet18_officialbn": Case(
         ovsw.models.ResNet18, classes=1000, decay_1d=False, small_norms=True
@@ -80,6 +78,19 @@ class Functions:
         model = nnx.merge(self.graph, params, statistics, copy=True)
         model.eval()
         return model(images)
+
+    def loaded(self, state_dict):
+        """Parameters of a state dict without statistics, in float64."""
+        model = nnx.clone(self.model)
+        missing, unexpected = ovsw.models.load_torch(model, state_dict, strict=False)
+        assert not unexpected
+        assert all(".running_" in name for name in missing)
+        params = nnx.state(model, nnx.Param)
+        return jax.tree.map(lambda x: x.astype(jnp.float64), params)
+
+    def named(self, params):
+        """Parameters, or gradients of them, by PyTorch's names and in its layout."""
+        return ovsw.models.torch_state_dict(nnx.merge(self.graph, params, self.statistics))
 
     def as_pytorch(self, statistics, images, steps):
         """Statistics with the unbiased running variances that PyTorch has after `steps`."""
@@ -145,13 +156,14 @@ class NetworkRun:
             updates, _ = tx.update(gradients, tx.init(params), params)
             return hooked, optax.apply_updates(params, updates)
 
-        params = load_state(functions.params, self._parameters())
+        params = functions.loaded(self._parameters())
         self.loss, (self.logits, statistics), gradients = functions.gradients(
             params, functions.statistics, images, labels
         )
         hooked, params = step(params, gradients)
-        self.gradients, self.hooked = self._summary(gradients), self._summary(hooked)
-        self.parameters = self._summary(params)
+        named = functions.named
+        self.gradients, self.hooked = self._summary(named(gradients)), self._summary(named(hooked))
+        self.parameters = self._summary(named(params))
         self.loss_after, (self.logits_after, statistics), _ = functions.gradients(
             params, statistics, images, labels
         )
@@ -166,15 +178,12 @@ class NetworkRun:
             array = generated_parameter(name, int(self.data["seed"]) + 7919 * number, shape)
             if self.case.small_norms and len(shape) == 1 and not name.startswith(("bn2", "fc")):
                 array = np.full(shape, 1e-8 if name.endswith("weight") else 0, np.float32)
-            arrays[name] = to_flax(array, self._flattened(name))
+            arrays[name] = array
         return arrays
 
-    def _flattened(self, name):
-        return self.case.flattened if name == "fc.weight" else None
-
-    def _summary(self, state):
+    def _summary(self, named):
         """What the reference keeps of parameters: the norm and some entries of each."""
-        arrays = [to_torch(leaf(state, n), self._flattened(n)).ravel() for n in self.names]
+        arrays = [named[n].ravel() for n in self.names]
         samples = [a[(np.arange(SAMPLES) * 2654435761) % a.size] for a in arrays]
         return np.array([np.linalg.norm(a) for a in arrays]), np.array(samples)
 

@@ -232,7 +232,7 @@ def test_blocks(name, dtype):
     kind, features, strides = BLOCKS[name]
     abstract = nnx.eval_shape(lambda: kind(8, features, strides, rngs=nnx.Rngs(0)))
     graph, params, statistics = nnx.split(abstract, nnx.Param, ...)
-    initial = {f".{key}": to_flax(x) for key, x in with_prefix(data, "param/").items()}
+    initial = {key: to_flax(x) for key, x in with_prefix(data, "param/").items()}
     params = load_state(params, initial, dtype)
     start = jax.tree.map(lambda x: jnp.zeros(x.shape, dtype), statistics)
     x = jnp.asarray(np.moveaxis(data["x"], 1, -1), dtype)
@@ -253,11 +253,11 @@ def test_blocks(name, dtype):
     assert relative_error(out, np.moveaxis(data[f"{precision}/out_train"], 1, -1)) < tolerance
     assert relative_error(dx, np.moveaxis(data[f"{precision}/dx"], 1, -1)) < tolerance
     for parameter, expected in with_prefix(data, f"{precision}/grad/").items():
-        error = relative_error(leaf(gradients, f".{parameter}"), to_flax(expected))
+        error = relative_error(leaf(gradients, parameter), to_flax(expected))
         assert error < tolerance, parameter
     for name, expected in with_prefix(data, f"{precision}/buffers/").items():
         n = out.size // out.shape[-1]
-        actual = leaf(statistics, f".{name}")
+        actual = leaf(statistics, name)
         if name.endswith("running_var"):  # PyTorch's begins at 1 and adds the unbiased variance
             actual = 0.9 + actual * n / (n - 1)
         assert relative_error(actual, expected) < tolerance, name

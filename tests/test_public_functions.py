@@ -369,6 +369,41 @@ def a_network(data, make):
     assert y.shape == (len(x), keywords["num_classes"])
 
 
+@covers("models.TorchNames")
+def a_table_of_names(data, make):
+    names = st.sampled_from(["layers", "layers.0", "a.b", ""]) | junk.filter(lambda x: x == x)
+    tables = st.dictionaries(names.filter(hashable), names, max_size=2) | junk
+    keywords = {n: data.draw(tables, label=n) for n in ("renamed", "flattened")}
+    table = attempt(make, **keywords, naming=["renamed", "flattened"])
+    assert isinstance(table.of(("layers", 0, "kernel")), str)
+
+
+def hashable(x):
+    try:
+        hash(x)
+    except TypeError:
+        return False
+    return True
+
+
+@covers("models.load_torch", "models.torch_state_dict")
+def weights_of_pytorch(data, function):
+    model = data.draw(models, label="model")
+    names = data.draw(st.sampled_from([ovsw.models.TorchNames()] * 3) | junk, label="names")
+    naming = ["model", "names", "state_dict", "flattened"]
+    if isinstance(model, nnx.Module):
+        model = nnx.clone(model)
+    found = attempt(ovsw.models.torch_state_dict, model, names, naming=naming)
+    assert all(isinstance(x, np.ndarray) for x in found.values())
+    if function is ovsw.models.load_torch:
+        name = data.draw(st.sampled_from(sorted(found) or ["a"]) | junk.filter(hashable))
+        given = data.draw(
+            st.just({**found, name: data.draw(arrays() | junk)}) | junk, label="given"
+        )
+        assert attempt(function, model, given, names, naming=naming) == ((), ())
+        assert ovsw.models.torch_state_dict(model, names).keys() == found.keys()
+
+
 @covers("binarize")
 def binarized(data, binarize):
     model = data.draw(models, label="model")

@@ -300,15 +300,16 @@ def test_a_sweep_shows_one_bar_that_fits_80_columns():
     numbers |= {"flip_ratio": 0.0012, "silent_ratio": 1.0}
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80, color_system=None)
-    with Bars(console, sweep=True, done=2, count=5) as bars:
-        for count in (2, 1):
+    config, plan = Config(epochs=3, warmup_epochs=0), [(0, 2), (0, 1)]
+    with Bars(console, config, plan, sweep=True, done=2) as bars:
+        for _, count in plan:
             members = [Member("ovsw", {}, seed) for seed in range(count)]
             steps = SimpleNamespace(steps_per_epoch=7)
             together = SimpleNamespace(steps=steps, members=members, count=count)
-            with bars.training(together, epochs=3) as (on_step, on_epoch):
+            with bars.training(together):
                 for epoch in (1, 2, 3):
-                    on_step(7 * epoch - 3, numbers)
-                    on_epoch(epoch, numbers)
+                    bars.step(7 * epoch - 3, numbers)
+                    bars.epoch(epoch, numbers)
         (bar,) = bars._progress.tasks
         assert (bar.completed, bar.total) == (5 * 21, 5 * 21)
     shown = screen.getvalue()

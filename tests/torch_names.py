@@ -1,4 +1,4 @@
-"""PyTorch's parameter names and layouts, as the reference data uses them, for Flax NNX states."""
+"""PyTorch's names and layouts, by the library's table, for states of networks and blocks."""
 
 from collections.abc import Mapping
 
@@ -6,52 +6,29 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ovsw_jax.models import torch_weights
+from ovsw_jax.models.torch_weights import NAMES, TorchNames, to_torch
+
+__all__ = ["TABLE", "leaf", "load_state", "path_of", "to_flax", "to_torch"]
+
 Path = tuple[str | int, ...]
 
-_MODULES = {"downsample.0": "shortcut.conv", "downsample.1": "shortcut.bn", "nonlinear5": "prelu"}
-_LEAVES = {
-    "weight": ("kernel", "latent_kernel", "scale", "negative_slope"),
-    "bias": ("bias",),
-    "running_mean": ("mean",),
-    "running_var": ("var",),
-}
+# Of all networks at once; no two rename the same part.
+TABLE = TorchNames({ours: theirs for n in NAMES.values() for ours, theirs in n.renamed.items()})
 
 
 def path_of(name: str, leaves: Mapping[Path, object]) -> Path:
     """The path among `leaves` of what PyTorch calls `name`.
 
-    `layer1.0.conv1.weight` is `("layer1", 0, "conv1", "latent_kernel")` where that exists. Names
-    within a lone block begin with a dot.
+    `layer1.0.conv1.weight` is `("layer1", 0, "conv1", "latent_kernel")` where that exists.
     """
-    modules, _, leaf = name.rpartition(".")
-    for theirs, ours in _MODULES.items():
-        modules = modules.replace(theirs, ours)
-    owner = tuple(int(m) if m.isdigit() else m for m in modules.split(".") if m)
-    (path,) = [(*owner, kind) for kind in _LEAVES[leaf] if (*owner, kind) in leaves]
+    (path,) = [path for path in leaves if TABLE.of(path) == name]
     return path
 
 
-def to_flax(array: np.ndarray, image: tuple[int, int, int] | None = None) -> np.ndarray:
-    """OIHW to HWIO, (out, in) to (in, out); vectors as they are. In float64.
-
-    Args:
-      array: in PyTorch's layout.
-      image: (channels, height, width) if the inputs of a linear layer are a flattened image.
-    """
-    array = np.asarray(array, np.float64)
-    if image is not None:
-        array = np.moveaxis(array.reshape(-1, *image), 1, -1).reshape(array.shape)
-    return np.transpose(array, (2, 3, 1, 0)) if array.ndim == 4 else array.T
-
-
-def to_torch(array: np.ndarray, image: tuple[int, int, int] | None = None) -> np.ndarray:
-    """The inverse of `to_flax`."""
-    array = np.transpose(array, (3, 2, 0, 1)) if array.ndim == 4 else array.T
-    if image is not None:
-        channels, height, width = image
-        flat = array.reshape(-1, height, width, channels)
-        array = np.moveaxis(flat, -1, 1).reshape(array.shape)
-    return array
+def to_flax(array: np.ndarray) -> np.ndarray:
+    """OIHW to HWIO, (out, in) to (in, out); vectors as they are. In float64."""
+    return torch_weights.to_flax(np.asarray(array, np.float64))
 
 
 def load_state(state: nnx.State, arrays: Mapping[str, np.ndarray], dtype=np.float64) -> nnx.State:

@@ -41,7 +41,8 @@ class Config:
     """dtype of the forward and backward pass; latent weights and optimizer stay float32"""
     start: Path | None = None
     """run folder whose trained weights replace the random initial ones: those of the same optimizer
-    and seed, else of its first. Real weights become latent weights"""
+    and seed, else of its first. Real weights become latent weights. A head for other classes is
+    initialised anew"""
     teacher: Path | None = None
     """run folder of a teacher; the network learns its distribution over the classes"""
     teacher_network: str | None = None

@@ -97,13 +97,15 @@ def decode_centre(
     Arguments, result and errors are as for `decode_crop`; `size` is at most `shorter`.
     """
     with _opened(file, name) as image:
-        width, height = image.size
-        across, down = (round(side * shorter / min(image.size)) for side in image.size)
-        left, upper = (across - size) // 2, (down - size) // 2
-        # The same pixels as of the whole image resized, which can be huge if it is one long strip.
-        x, y = width / across, height / down
-        box = (left * x, upper * y, (left + size) * x, (upper + size) * y)
-        return _resized(image, box, size)
+        return _centre(image, shorter, size)
+
+
+def centre(pixels: NDArray[np.uint8], shorter: int, size: int) -> NDArray[np.uint8]:
+    """The same of decoded pixels, uint8 (height, width, 1 or 3)."""
+    from PIL import Image
+
+    shown = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    return _centre(Image.fromarray(shown), shorter, size)
 
 
 def silence_pillow() -> None:
@@ -192,6 +194,16 @@ def _resizable(image: "Image.Image") -> "Image.Image":
     if image.mode in _GRAY:
         return image.convert("L")
     return image if image.mode == "RGB" else _to_rgb(image)
+
+
+def _centre(image: "Image.Image", shorter: int, size: int) -> NDArray[np.uint8]:
+    width, height = image.size
+    across, down = (round(side * shorter / min(image.size)) for side in image.size)
+    left, upper = (across - size) // 2, (down - size) // 2
+    # The same pixels as of the whole image resized, which can be huge if it is one long strip.
+    x, y = width / across, height / down
+    box = (left * x, upper * y, (left + size) * x, (upper + size) * y)
+    return _resized(image, box, size)
 
 
 def _resized(

@@ -147,7 +147,7 @@ class StreamedDataset:
         """
         _check_batch_size(batch_size)
         size = self.image_shape[0]
-        shorter = round(size / CENTRE)
+        shorter = shorter_side(size)
 
         filled = -(-self.test_count // batch_size) * batch_size
         places = np.arange(filled).reshape(-1, batch_size)[:, rows]
@@ -161,6 +161,11 @@ class StreamedDataset:
             return image_file.decode_centre(image.file, image.name, shorter, size), image.label
 
         return _batches(load, len(indices), places.shape[1], self.workers)
+
+
+def shorter_side(size: int) -> int:
+    """To how many pixels the shorter side of a test image is resized, for a crop of `size`."""
+    return round(size / CENTRE)
 
 
 def load_streamed(

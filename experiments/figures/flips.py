@@ -1,6 +1,7 @@
 """Flip ratio and silent ratio of every layer over the epochs (as Figs. 10-25 of the paper)."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from experiments.figures import style
 from experiments.figures.points import Point, over_epochs
+from experiments.run import silence
 from experiments.run.reader import Run, depth_order
 
 _METRICS = (
@@ -61,6 +63,8 @@ def figure(run: Run) -> Figure:
     for axes in grid[:-1].ravel():
         axes.set_xlabel("")
     _name_panels(run, panels, tall)
+    silences = [found for arm in run.arms if (found := silence.of_arm(run, arm))]
+    fig.supxlabel(textwrap.fill(silence.sentences(silences), 110), fontsize=8)
     _set_limits(panels)
     if len(layers) <= _MOST_NAMED:
         style.legend_below(fig, grid[0, 0], None)

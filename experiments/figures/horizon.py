@@ -1,26 +1,14 @@
 """Top-1, never-flipped and silent share against the silence horizon."""
 
-import math
-
 from matplotlib.figure import Figure
 
 from experiments.figures import curves, scales, style
 from experiments.figures.points import Point, select
 from experiments.run.reader import Run
+from experiments.run.silence import horizon
 
 FIELD = "threshold"
 STEPS = "horizon_steps"
-
-
-def horizon(momentum: float, threshold: float) -> int:
-    """Steps for which one flip keeps a weight from being silent, the flip's own included.
-
-    The first n with (1 - mu) mu^n < sigma, as `ovsw_jax.silence_horizon`, without jax.
-
-    >>> horizon(0.999, 1e-4)
-    2302
-    """
-    return max(1, math.floor(math.log(threshold / (1 - momentum)) / math.log(momentum)) + 1)
 
 
 def applies(run: Run) -> bool:

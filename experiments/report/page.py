@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.optimizers import display_name
 from experiments.report import epochs_to_match
-from experiments.report.table import spread, summarise, table
+from experiments.report.table import silence_sentences, spread, summarise, table
 from experiments.run.reader import TOP1, Run
 
 _CAPTIONS = {
@@ -72,7 +72,8 @@ def _legend(run: Run) -> str:
         return f"{values} The weights{activations} are real, so there are no flips."
     return (
         f"{values} *Never flipped*: binary weights whose sign is what it was at initialisation and "
-        "never was anything else. *Silent*: binary weights that flipped too long ago, or never."
+        "never was anything else. *Silent*: binary weights that flipped too long ago, or never. "
+        f"{silence_sentences(summarise(run))}".rstrip()
     )
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from experiments.optimizers import display_name
 from experiments.report import epochs_to_match
+from experiments.run import silence
 from experiments.run.reader import TOP1, TOP5, Run, read_run, sample_std
 
 Summary = Mapping[str, Mapping[str, Any]]
@@ -35,7 +36,8 @@ def summarise(run: Run) -> dict[str, dict[str, Any]]:
 
     `top1`, `never_flipped` and `silent` are fractions per seed, in the order of `seeds`; top1 is
     None where it was not evaluated yet; `top5` is there where it was measured, and the last two
-    only where weights are binary. `to_match_sgd` is the share of the training until top-1
+    only where weights are binary, with `silence_horizon` and the `steps` that were run.
+    `to_match_sgd` is the share of the training until top-1
     first reaches `sgd_top1`, the mean with which SGD ends, None if it never does; both are there
     only in runs with SGD to compare with.
     """
@@ -59,6 +61,8 @@ def _summary_of(run: Run, arm: str) -> dict[str, Any]:
             "point": run.known_arms[arm].point,
             "name": run.name(arm),
         }
+    if (silent := silence.of_arm(run, arm)) is not None:
+        found |= {"silence_horizon": silent.horizon, "steps": silent.steps}
     if run.top1_epoch(arm) != run.last_epoch(arm):
         found["top1_epoch"] = run.top1_epoch(arm)
     if diverged := run.diverged(arm):
@@ -108,7 +112,8 @@ def print_table(source: Path | Summary, console: Console | None = None) -> None:
     """The same table on the terminal."""
     summary = _load(source)
     best = _best(summary)
-    rich_table = Table(title="Last epoch, mean ± std over seeds" + "; best in bold" * bool(best))
+    title = "Last epoch, mean ± std over seeds" + "; best in bold" * bool(best)
+    rich_table = Table(title=title, caption=silence_sentences(summary) or None)
     for head, right in zip(*_heads(summary), strict=True):
         if _is_wide(summary):
             head = head.replace("never ", "never\n")  # narrow, for the names
@@ -116,6 +121,17 @@ def print_table(source: Path | Summary, console: Console | None = None) -> None:
     for arm, cells in _cells(summary):
         rich_table.add_row(*(cell for _, cell in cells), style="bold" if arm in best else None)
     (console or Console()).print(rich_table)
+
+
+def silence_sentences(summary: Summary) -> str:
+    """The silence horizon beside the steps that were run, in words."""
+    return silence.sentences(
+        [
+            silence.Silence(result["silence_horizon"], result["steps"])
+            for result in summary.values()
+            if "silence_horizon" in result
+        ]
+    )
 
 
 def is_sweep(summary: Summary) -> bool:
@@ -169,11 +185,17 @@ def _reached(result: Mapping[str, Any]) -> str:
     return found
 
 
-def _best(summary: Summary) -> set[str]:
-    """Keys of the arms with the highest mean top-1 among their optimizer's, in a sweep."""
+def best_arms(summary: Summary) -> dict[str, str]:
+    """Optimizer -> key of its arm with the highest mean top-1, of those that did not diverge."""
     by_optimizer: dict[str, dict[str, float]] = {}
     for arm, result in summary.items():
         known = [value for value in result["top1"] if value is not None]
-        if result.get("point") and known and "diverged_seeds" not in result:
-            by_optimizer.setdefault(result["optimizer"], {})[arm] = sum(known) / len(known)
-    return {max(means, key=means.__getitem__) for means in by_optimizer.values()}
+        if known and "diverged_seeds" not in result:
+            means = by_optimizer.setdefault(result.get("optimizer", arm), {})
+            means[arm] = sum(known) / len(known)
+    return {name: max(means, key=means.__getitem__) for name, means in by_optimizer.items()}
+
+
+def _best(summary: Summary) -> set[str]:
+    """Keys of the best arms, of optimizers that were compared at several settings."""
+    return {arm for arm in best_arms(summary).values() if summary[arm].get("point")}

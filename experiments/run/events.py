@@ -23,10 +23,20 @@ class EventFile:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         self._file = RecordWriter(str(folder / name))
+        self._described: set[str] = set()  # the first description of a tag holds
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
-    def add(self, values: Mapping[str, float], step: int) -> None:
-        found = [value for tag, x in values.items() for value in scalar(tag, x).value]
+    def add(
+        self, values: Mapping[str, float], step: int, about: Mapping[str, str] | None = None
+    ) -> None:
+        """Adds scalars by tag; `about` describes some, which TensorBoard shows beside the curve."""
+        texts = {tag: text for tag, text in (about or {}).items() if tag not in self._described}
+        self._described |= texts.keys()
+        found = [
+            value
+            for tag, x in values.items()
+            for value in scalar(tag, x, summary_description=texts.get(tag, "")).value
+        ]
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=found)))
 
     def close(self) -> None:

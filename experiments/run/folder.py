@@ -5,7 +5,8 @@ data.json      number of images, classes, and fingerprints of the images
 metrics.jsonl  a line per member and epoch       tensorboard/   the same as events
 latent.npz     initial latent weights and never-flipped masks of the first seed, where each
                optimizer has one point           checkpoints/   of members in training
-weights/       trained weights, likewise (see experiments.run.weights); so are histograms/ of latent
+weights/       trained weights, likewise, and in a sweep those of each optimizer's best point
+               (see experiments.run.weights); as the former, so are histograms/ of latent
                weights by epoch and predictions/ for the test images (experiments.run.histograms and
                .predictions)
 summary.json, summary.md, figures/               written by experiments.report.summary and .figures
@@ -32,6 +33,7 @@ from experiments.config.config_diff import differences, settings
 from experiments.run.atomic_files import WriteError, write_arrays, writing, written_whole
 from experiments.run.checkpoint import Checkpoints
 from experiments.run.events import EventFile
+from experiments.run.silence import horizon
 from experiments.run.symlinks import check_links
 from experiments.sweep.grid import Value
 from experiments.sweep.members import Member
@@ -63,7 +65,7 @@ class RunFolder:
     ):
         self.path = config.out or _new_path(config)
         self.checkpoints = Checkpoints(self.path / "checkpoints")  # of members in training
-        self._command = command
+        self._command, self._config = command, config
         self._lock = FileLock(self.path / LOCK)  # released at any end of the process
         self._latent: dict[str, np.ndarray] = {}
         self._writers: dict[str, EventFile] = {}
@@ -178,7 +180,24 @@ class RunFolder:
         for layer, metrics in row["layers"].items():
             values |= {f"{metric}/{layer}": value for metric, value in metrics.items()}
         writer = self._writer(f"{row['optimizer']}{point}-seed{row['seed']}")
-        writer.add(values, row["step"])
+        values, about = self._with_horizon(values, row["point"])
+        writer.add(values, row["step"], about)
+
+    def _with_horizon(
+        self, values: dict[str, float], point: Mapping[str, Value]
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        """With the silence horizon, and what the curves of silent shares mean below it."""
+        silent = [tag for tag in values if tag.partition("/")[0] == "silent_ratio"]
+        if not silent:
+            return values, {}
+        fields = ("flip_momentum", "threshold")
+        momentum, threshold = (float(point.get(f, getattr(self._config, f))) for f in fields)
+        steps = horizon(momentum, threshold)
+        about = (
+            f"The silence horizon is {steps:,} steps. Until more are run, silent equals never "
+            "flipped by construction."
+        )
+        return {**values, "silence_horizon": float(steps)}, dict.fromkeys(silent, about)
 
     def close_events(self) -> None:
         """Closes the TensorBoard files of finished members: a sweep has many."""

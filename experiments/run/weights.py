@@ -3,9 +3,12 @@
 RUN/weights/OPTIMIZER-seedSEED.npz holds an array per parameter and batch statistic, named by its
 path: `params/layer1/0/conv1/latent_kernel`, `statistics/bn1/mean`; and `data/classes`,
 `data/image_shape`, `data/mean` and `data/std` of the images. NumPy reads it without pickle.
+
+A sweep writes those of its first seed to RUN/weights/points, and keeps the best of each optimizer.
 """
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +20,15 @@ from flax import traverse_util
 from experiments.config.config_file import read_config
 from experiments.data import Dataset, StreamedDataset
 from experiments.run.atomic_files import write_arrays, writing
+from experiments.sweep.arms import planned_points
+from experiments.sweep.grid import Value
+from experiments.sweep.members import Member
 
 FOLDER = "weights"
 _LATENT, _REAL = "latent_kernel", "kernel"
+_POINTS = "points"
 _DATA = "data/"
+_POINT = f"{_DATA}point"
 # Kinds of NumPy dtypes, of arrays with one axis.
 _DATA_KINDS = {"classes": "U", "image_shape": "iu", "mean": "f", "std": "f"}
 
@@ -44,14 +52,57 @@ def file_of(run: Path, optimizer: str, seed: int) -> Path:
     return run / FOLDER / f"{optimizer}-seed{seed}.npz"
 
 
-def save(path: Path, state: tuple[Any, Any], data: Data) -> None:
-    """Writes parameters and batch statistics of one training, whole or not at all; no keys."""
-    run = path.parent.parent
+def file_of_point(run: Path, member: Member) -> Path:
+    """The file with the weights of one point of a sweep, until the best ones are known."""
+    point = "".join(f"-{name}={value}" for name, value in member.point.items())
+    return run / FOLDER / _POINTS / f"{member.optimizer}{point}-seed{member.seed}.npz"
+
+
+def keep_point(run: Path, member: Member) -> None:
+    """Makes the weights of a point, if they are there, those of its optimizer and seed.
+
+    Raises:
+      WriteError: if they can't be moved.
+    """
+    there, here = file_of_point(run, member), file_of(run, member.optimizer, member.seed)
+    if there.is_file():
+        with writing(here, run):
+            there.replace(here)
+
+
+def remove_points(run: Path) -> None:
+    """Removes the weights of points that were not kept."""
+    folder = run / FOLDER / _POINTS
+    with writing(folder, run):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def save(
+    path: Path, state: tuple[Any, Any], data: Data, point: Mapping[str, Value] | None = None
+) -> None:
+    """Writes parameters and batch statistics of one training, whole or not at all; no keys.
+
+    `point` is what a sweep gave it.
+    """
+    run = next(parent for parent in path.parents if parent.name == FOLDER).parent
     with writing(path.parent, run):
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: storable(x) for name, x in _named_leaves(*state).items()}
     arrays |= {f"{_DATA}{field}": np.asarray(x) for field, x in data._asdict().items()}
+    if point:
+        arrays[_POINT] = np.array([f"{name}={value}" for name, value in point.items()])
     write_arrays(path, run, arrays)
+
+
+def point_of(path: Path) -> dict[str, str]:
+    """What a sweep gave to the training whose weights are in a file, as texts; {} without a sweep.
+
+    Raises:
+      ValueError: if the file can't be read.
+    """
+    texts = _read(path).get(_POINT, np.array([], np.str_))
+    pairs = (str(text).partition("=") for text in texts.ravel())
+    return {name: value for name, _, value in pairs}
 
 
 def storable(x: jax.typing.ArrayLike) -> np.ndarray:
@@ -73,12 +124,17 @@ def find(run: Path, optimizer: str, seed: int) -> Path:
       ValueError: if `run` is no run folder, or keeps no such weights.
     """
     config = config_of(run)
-    optimizers, seeds = config.get("optimizers") or [""], config.get("seeds") or [0]
-    return kept(
-        run,
-        optimizer if optimizer in optimizers else optimizers[0],
-        seed if seed in seeds else seeds[0],
-    )
+    optimizers, seeds = optimizers_of(config) or [""], config.get("seeds") or [0]
+    optimizer = optimizer if optimizer in optimizers else optimizers[0]
+    seed = seed if seed in seeds else seeds[0]
+    if config.get("grids") and not file_of(run, optimizer, seed).is_file():
+        seed = seeds[0]  # the only one of which a sweep keeps weights
+    return kept(run, optimizer, seed)
+
+
+def optimizers_of(config: Mapping[str, Any]) -> list[str]:
+    """Keys of the optimizers that a config.json plans, in its order."""
+    return list(dict.fromkeys(name for name, _ in planned_points(config)))
 
 
 def kept(run: Path, optimizer: str, seed: int) -> Path:
@@ -92,8 +148,9 @@ def kept(run: Path, optimizer: str, seed: int) -> Path:
         there = ", ".join(sorted(p.name for p in (run / FOLDER).glob("[!.]*.npz"))) or "none"
         raise ValueError(
             f"{run} holds no trained weights {path.relative_to(run)} (there are: {there}): a run "
-            "writes them when a training comes to its end, and a sweep of several settings keeps "
-            "none. Let it finish, or name another run or training."
+            "writes them when a training comes to its end. A sweep of several settings keeps those "
+            "of each optimizer's best one, of its first seed, when it comes to its own end. Let it "
+            "finish, or name another run or training."
         )
     return path
 
@@ -116,7 +173,7 @@ def config_of(run: Path) -> dict[str, Any]:
         ) from error
 
 
-def load(path: Path, params: Any, statistics: Any) -> tuple[Any, Any]:
+def load(path: Path, params: Any, statistics: Any, head: Collection[str] = ()) -> tuple[Any, Any]:
     """Parameters and batch statistics of a network, replaced by trained ones.
 
     Real weights become latent weights where the network has latent ones, and latent weights become
@@ -126,19 +183,23 @@ def load(path: Path, params: Any, statistics: Any) -> tuple[Any, Any]:
       path: file written by `save`.
       params: parameters of the network, or their shapes.
       statistics: batch statistics, or their shapes; random keys among them stay.
+      head: paths of arrays, `params/fc/kernel`, that stay as they are: those of other classes.
 
     Raises:
       ValueError: if the file can't be read, does not fit the network, or holds NaN.
     """
+    kept = {_common_name(name) for name in head}
     found = {_common_name(n): x for n, x in _read(path).items() if not n.startswith(_DATA)}
     wanted = {_common_name(name): x for name, x in _named_leaves(params, statistics).items()}
+    found, wanted = ({n: x for n, x in of.items() if n not in kept} for of in (found, wanted))
     _check_same(path, found, wanted)
 
     def trained(prefix: str, tree: Any) -> Any:
         flat = traverse_util.flatten_dict(tree)
         for key, leaf in flat.items():
-            if not _is_key(leaf):
-                array = found[_common_name(_name(prefix, key))]
+            name = _common_name(_name(prefix, key))
+            if not _is_key(leaf) and name not in kept:
+                array = found[name]
                 # As it is in the file, in float64 too, but for what files don't know.
                 flat[key] = jnp.asarray(array, None if _is_storable(leaf.dtype) else leaf.dtype)
         return traverse_util.unflatten_dict(flat)
@@ -213,13 +274,22 @@ def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any])
         more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         raise ValueError(
             f"trained weights {path} do not fit the network: {'; '.join(different[:3])}{more}. "
-            "Train both with the same network, classes and image shape."
+            f"They are of network {_network_of(path)}: use the same network, on images with as "
+            "many channels."
         )
     if wrong := [name for name, x in found.items() if x.dtype.kind == "f" and np.isnan(x).any()]:
         raise ValueError(
             f"trained weights {path} hold NaN, in {', '.join(wrong[:3])}: that training went "
             "wrong. Train again, or name another run or training."
         )
+
+
+def _network_of(path: Path) -> str:
+    """The network of the run that a file of weights is in, as its config says."""
+    try:
+        return repr(config_of(path.parent.parent).get("network", "unknown"))
+    except ValueError:
+        return "unknown"
 
 
 def _kind(dtype: Any) -> str:

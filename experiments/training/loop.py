@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from experiments.training import position
 from experiments.training.dispatch_limit import DispatchLimit
 from experiments.training.position import Epoch, signs_of
 from experiments.training.skipping import Skips, name_wrong
+from experiments.training.start import find_start
 from experiments.training.step import (
     StepMetrics,
     TrainState,
@@ -33,7 +34,25 @@ from experiments.training.step import (
 )
 from experiments.training.step_group import StepGroup
 
-SHARE_OF_DRAWING = 0.01  # of the time, at most
+SHARE_OF_DRAWING = 0.01  # of the time, at most; but
+LONGEST_UNDRAWN = 25.0  # seconds
+
+
+class Report(Protocol):
+    """What a training reports its progress to."""
+
+    @property
+    def due(self) -> bool:
+        """Whether `step` is wanted now."""
+
+    def step(self, step: int, numbers: Mapping[str, float]) -> None:
+        """So many steps are made, with these means of the epoch so far."""
+
+    def evaluating(self) -> None:
+        """Called between two batches of an evaluation."""
+
+    def epoch(self, epoch: int, numbers: Mapping[str, float]) -> None:
+        """So many epochs are done, with these means of the last one."""
 
 
 class GivenUpError(ValueError):
@@ -43,7 +62,8 @@ class GivenUpError(ValueError):
 class Training:
     """Trains members together and writes a row per member and epoch.
 
-    `on_step(steps done, means so far)` and `on_epoch(epoch, means)` report progress.
+    In a sweep it keeps the weights of the first seed's points, of which the best ones are left in
+    the end (see `experiments.run.weights`).
     """
 
     def __init__(
@@ -53,20 +73,19 @@ class Training:
         run: RunFolder,
         *,
         data: weights.Data,
-        keep_weights: bool,
-        on_step: Callable[[int, Mapping[str, float]], None],
-        on_epoch: Callable[[int, Mapping[str, float]], None],
+        sweep: bool,
+        report: Report,
         signals: Signals,
     ):
         self.config, self.run_folder, self.data = config, run, data
         self.group, self.steps, self.values = group, group.steps, group.values
-        self.on_step, self.on_epoch, self.signals = on_step, on_epoch, signals
+        self.report, self.signals = report, signals
         self.seeds = [m.seed for m in group.members]
         self.given_up: dict[int, str] = {}  # by the member's number: since when, and why
         self.only_one = sum(len(p.members) for p in programs(config)) == 1
-        self.keeps_weights = keep_weights
+        self.sweep = sweep
         binary = group.steps.binary_weights
-        self.keeps_latent = keep_weights and binary and self.seeds[0] == config.seeds[0]
+        self.keeps_latent = not sweep and binary and self.seeds[0] == config.seeds[0]
         self.compiled = False
         self.saved = time.monotonic()
         self.restored: tuple[TrainState, Epoch] | None = None
@@ -132,24 +151,31 @@ class Training:
             changed = self.steps.on_host(_changed(epoch.signs, signs_of(state)))
             self._write(epoch.number, measured, changed)
             top1 = measured.get("test_top1", measured["train_top1"])
-            self.on_epoch(epoch.number, self._shown({**measured, "top1": top1}))
+            self.report.epoch(epoch.number, self._shown({**measured, "top1": top1}))
             if last:
                 return
             state, epoch = position.begin(self.group, state, epoch.number + 1)
 
     def _write_weights(self, state: TrainState) -> None:
-        if self.keeps_weights:
-            trained = self.steps.on_host((state.params, state.statistics))
-            for i, file in self._files(weights.file_of):
+        first = self.config.seeds[0]
+        if self.sweep and first not in self.seeds:
+            return
+        trained = self.steps.on_host((state.params, state.statistics))
+        for i, file in self._files(weights.file_of):
+            member = self.group.members[i]
+            if not self.sweep:
                 weights.save(file, take_member(trained, i), self.data)
+            elif member.seed == first:
+                file = weights.file_of_point(self.run_folder.path, member)
+                weights.save(file, take_member(trained, i), self.data, member.point)
 
     def _write_predictions(self, found: Sequence[Predictions]) -> None:
-        if self.keeps_weights:
+        if not self.sweep:
             for i, file in self._files(predictions.file_of):
                 predictions.save(file, found[i])
 
     def _write_histograms(self, state: TrainState, epoch: int) -> None:
-        if self.keeps_weights and self.steps.binary_weights:
+        if not self.sweep and self.steps.binary_weights:
             counts = self.steps.on_host(self.steps.histograms(state))
             for i, file in self._files(histograms.file_of):
                 step = epoch * self.steps.steps_per_epoch
@@ -169,9 +195,8 @@ class Training:
             return None
 
         def trained(i: int, params: Any, statistics: Any) -> tuple[Any, Any]:
-            member = self.group.members[i]
-            path = weights.find(run, member.optimizer, member.seed)
-            return weights.load(path, params, statistics)
+            start = find_start(run, self.group.members[i], self.steps.network, self.data)
+            return start.load(params, statistics)
 
         return trained
 
@@ -200,6 +225,7 @@ class Training:
 
     def _between_batches(self, state: TrainState, epoch: Epoch) -> None:
         """The same between batches of an evaluation, which processes do not reach together."""
+        self.report.evaluating()
         if distributed.alone():
             self._between_steps(state, epoch, DispatchLimit(), False)
 
@@ -230,11 +256,10 @@ class Training:
                 if not limit.caught_up(epoch.sums):
                     continue
                 epoch.seconds = time.perf_counter() - started
-                if self._between_steps(
-                    state, epoch, limit, draw_at < epoch.seconds and epoch.steps < count
-                ):
+                draw = draw_at < epoch.seconds and epoch.steps < count and self.report.due
+                if self._between_steps(state, epoch, limit, draw):
                     drawing = self._draw(state, epoch)
-                    draw_at = epoch.seconds + drawing / SHARE_OF_DRAWING
+                    draw_at = epoch.seconds + min(drawing / SHARE_OF_DRAWING, LONGEST_UNDRAWN)
                 if not self.compiled and epoch.steps < count:
                     epoch.images, epoch.seconds = timed
                     started = time.perf_counter() - epoch.seconds
@@ -272,9 +297,10 @@ class Training:
         started = time.perf_counter()
         means = self._means(state, epoch)
         means |= {**means["layers"].get("total", {}), "top1": means["train_top1"]}
-        speed = epoch.images / epoch.seconds if epoch.seconds else 0.0
+        # Of the first call, which compiles, there is no speed.
+        speed = epoch.images / epoch.seconds if self.compiled and epoch.seconds else 0.0
         before = (epoch.number - 1) * self.steps.steps_per_epoch
-        self.on_step(before + epoch.steps, self._shown({**means, "images_per_second": speed}))
+        self.report.step(before + epoch.steps, self._shown({**means, "images_per_second": speed}))
         return time.perf_counter() - started
 
     def _means(self, state: TrainState, epoch: Epoch) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The networks that can be trained by name, and a network as pure functions of its state."""
 
+import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -144,7 +145,9 @@ class Network:
         """
         row = find_network(name)
         options = row.options(binary, dtype)
-        make = partial(row.make, classes, in_channels=image_shape[-1], **options)
+        self.name, self._classes = name, classes
+        self._make_for = partial(row.make, in_channels=image_shape[-1], **options)
+        make = partial(self._make_for, classes)
         self._make = make if batch_norm_groups == 1 else _in_groups(make, batch_norm_groups)
         takes = "".join(f", {option}=..." for option in ("in_channels", *options, "rngs"))
         try:
@@ -208,6 +211,27 @@ class Network:
         nnx.pop(model, nnx.Intermediate)
         check_same_structure(before, nnx.graphdef(model))
         return logits, _statistics(model)
+
+    def module(self, params: Any, statistics: Any) -> nnx.Module:
+        """The NNX module, in evaluation mode, with copies of these arrays."""
+        model = nnx.merge(self._graph, params, statistics, copy=True)
+        model.eval()
+        return model
+
+    @functools.cached_property
+    def head(self) -> frozenset[str]:
+        """Paths of parameters and statistics whose shapes depend on the number of classes."""
+        shapes = [
+            traverse_util.flatten_dict({"params": params, "statistics": statistics})
+            for params, statistics in (self.shapes, self._shapes_for(self._classes + 1))
+        ]
+        here, there = shapes
+        changed = (p for p in here if p not in there or here[p].shape != there[p].shape)
+        return frozenset("/".join(map(str, path)) for path in changed)
+
+    def _shapes_for(self, classes: int) -> tuple[Any, Any]:
+        model = abstract(lambda rngs: self._make_for(classes, rngs=rngs))
+        return nnx.to_pure_dict(nnx.state(model, nnx.Param)), _statistics(model)
 
     def evaluate(self, params: Any, statistics: Any, images: jax.Array) -> jax.Array:
         """Logits in evaluation mode, in float32 at least."""

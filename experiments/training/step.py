@@ -81,7 +81,8 @@ class Evaluation(NamedTuple):
 class Steps:
     """Training of one network with one optimizer, compiled once for a number of members.
 
-    `config` holds the numbers that all members share, `teacher` a trained network to learn from.
+    `config` holds the numbers that all members share, `teacher` a trained network to learn from;
+    `network` is an attribute too.
     The default `layout` is the first device.
     """
 
@@ -95,7 +96,7 @@ class Steps:
         layout: Layout | None = None,
         teacher: Trained | None = None,
     ):
-        self._network, self._optimizer, self._config = network, optimizer, config
+        self.network, self._optimizer, self._config = network, optimizer, config
         self._feed, self.steps_per_epoch = feed, feed.steps_per_epoch
         self._teacher = None if teacher is None else (teacher.network, teacher.data)
         self.binary_weights = config.binary == "both"
@@ -138,7 +139,7 @@ class Steps:
     def _random(self, seeds: jax.Array) -> tuple[Any, jax.Array]:
         """Parameters and statistics for (members,) seeds, and the keys they came from."""
         keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(seeds)
-        return self._network.init(keys[:, 0]), keys
+        return self.network.init(keys[:, 0]), keys
 
     def batches(
         self, state: TrainState, seeds: Sequence[int], epoch: int
@@ -163,8 +164,8 @@ class Steps:
                 yield self._layout.batch(batch) if self._feed.streamed else batch
 
     def no_metrics(self, state: TrainState) -> StepMetrics:
-        """Sums before the first step."""
-        return self._no_metrics(state.opt_state)
+        """Sums before the first step, placed as those of later ones: the step compiles once."""
+        return self._layout.members(self._no_metrics(state.opt_state))
 
     def train_step(
         self,
@@ -271,7 +272,7 @@ class Steps:
 
     def _transform(self, values: Values) -> optax.GradientTransformation:
         config = self._config.at(values)
-        axes = self._network.axes
+        axes = self.network.axes
         return make_optimizer(self._optimizer, config, self.steps_per_epoch, axes)
 
     def _init_one(
@@ -279,7 +280,7 @@ class Steps:
     ) -> TrainState:
         config = self._config.at(values)
         params = initialise_latent(
-            params, keys[0], config.init, config.init_scale, self._network.axes
+            params, keys[0], config.init, config.init_scale, self.network.axes
         )
         opt_state = self._transform(values).init(params)
         return TrainState(params, statistics, opt_state, keys[1], no_skips(params))
@@ -305,7 +306,7 @@ class Steps:
 
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
             params = self._layout.gathered(params)
-            logits, statistics = self._network.train(params, state.statistics, images)
+            logits, statistics = self.network.train(params, state.statistics, images)
             return self._loss(logits, labels, images, taught, values), (logits, statistics)
 
         (loss, (logits, statistics)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
@@ -381,7 +382,7 @@ class Steps:
         images, labels = self._layout.spread((images, labels))
         images = standardise(images, self._feed.mean, self._feed.std)
         params = self._layout.gathered(state.params)
-        logits = self._network.evaluate(params, state.statistics, images)
+        logits = self.network.evaluate(params, state.statistics, images)
         answered = ~jnp.any(jnp.isnan(logits), -1)  # else argmax gives the first NaN
         answer = {
             "label": labels,

@@ -1,9 +1,10 @@
-"""The paper's networks for CIFAR and ImageNet, a small one, and their blocks, in Flax NNX."""
+"""The paper's networks in Flax NNX, a small one, their blocks, and weights from PyTorch."""
 
 from ovsw_jax.models.blocks import BasicBlock, BiRealBlock, ReActBlock
 from ovsw_jax.models.cifar_resnet import CifarResNet18, CifarResNet20, SmallResNet
 from ovsw_jax.models.resnet import ResNet18, ResNet34
 from ovsw_jax.models.shortcuts import ConvShortcut, PadShortcut
+from ovsw_jax.models.torch_weights import TorchNames, load_torch, torch_state_dict
 from ovsw_jax.models.vgg_small import VGGSmall
 from ovsw_jax.nn.hardtanh import hardtanh
 
@@ -18,6 +19,9 @@ __all__ = [
     "ResNet18",
     "ResNet34",
     "SmallResNet",
+    "TorchNames",
     "VGGSmall",
     "hardtanh",
+    "load_torch",
+    "torch_state_dict",
 ]
