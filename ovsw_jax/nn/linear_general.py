@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovsw_jax.nn._kernels.arithmetic import binary_dense
-from ovsw_jax.nn._kernels.features import features_last, sizes
+from ovsw_jax.nn._kernels.features import axes_of, features_last, sizes
 from ovsw_jax.nn.layers import _BinaryLayer, kaiming_normal
 from ovsw_jax.nn.scale import Scale
 from ovsw_jax.nn.sign_kinds import Sign
@@ -86,7 +86,7 @@ class BinaryLinearGeneral(_BinaryLayer):
         """
         self.in_features = sizes("in_features", in_features)
         self.out_features = sizes("out_features", out_features)
-        self.axis = (axis,) if isinstance(axis, int) else tuple(axis)
+        self.axis = axes_of(axis)
         if len(self.axis) != len(self.in_features) or len({*self.axis}) < len(self.axis):
             raise ValueError(
                 f"axis={axis!r} must name a different axis of the input for each of "

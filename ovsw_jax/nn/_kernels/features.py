@@ -21,6 +21,11 @@ def sizes(name: str, features: int | Sequence[int]) -> tuple[int, ...]:
     return given  # type: ignore[return-value]
 
 
+def axes_of(axis: int | Sequence[int]) -> tuple[int, ...]:
+    """Several axes, of which one may be given by its number alone."""
+    return tuple(axis) if isinstance(axis, Sequence) else (axis,)
+
+
 def features_last(x: jax.Array, features: tuple[int, ...] | None, axis: Sequence[int]) -> jax.Array:
     """(..., product of features), with the axes of the features joined at the end.
 
