@@ -58,7 +58,9 @@ class Table:
         if self.total:
             body.append(self._html(self.total, "th"))
         notes = "<br>\n".join(map(html.escape, self.notes))
-        table = f"<table>\n<thead>\n{head}\n</thead>\n<tbody>\n{chr(10).join(body)}\n</tbody>\n</table>"
+        table = (
+            f"<table>\n<thead>\n{head}\n</thead>\n<tbody>\n{chr(10).join(body)}\n</tbody>\n</table>"
+        )
         return table + (f"\n<p>{notes}</p>" if notes else "")
 
     def _names(self) -> list[str]:

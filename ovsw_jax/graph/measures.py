@@ -65,9 +65,7 @@ def measure(call: SignedCall) -> dict[str, jax.Array]:
     return measured
 
 
-def of_calls(
-    calls: Iterable[Mapping[str, Observed]], weights: int
-) -> dict[str, jax.Array]:
+def of_calls(calls: Iterable[Mapping[str, Observed]], weights: int) -> dict[str, jax.Array]:
     """The measures of a layer over all of its calls, NaN if none of them was run.
 
     Args:
@@ -108,12 +106,12 @@ def _floating(x: jax.Array) -> jax.Array:
 def _sign_and_slope(sign: Sign, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Signs, and the pseudo-gradient that the sign's own derivative passes to each element.
 
-    The gradient behind the sign is no constant: a sign that standardises its argument passes none
-    of a constant one, and some of any other.
+    The gradient behind the sign differs from element to element: of a constant one, a sign that
+    standardises its argument passes none.
     """
     signs, pull_back = jax.vjp(sign, _floating(x))
-    gradient = 2 + jnp.cos(jnp.arange(signs.size, dtype=jnp.float32))
-    (slope,) = pull_back(gradient.reshape(signs.shape).astype(signs.dtype))
+    uneven = 2 + jnp.cos(jnp.arange(signs.size, dtype=jnp.float32))
+    (slope,) = pull_back(signs * uneven.reshape(signs.shape).astype(signs.dtype))
     return signs, slope
 
 

@@ -54,9 +54,7 @@ def by_layer(found: Found) -> dict[int, list[dict[str, Observed]]]:
     return layers
 
 
-def _run(
-    jaxpr: Jaxpr, consts: Sequence[Any], arrays: Sequence[Any]
-) -> tuple[list[Any], Found]:
+def _run(jaxpr: Jaxpr, consts: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[Any], Found]:
     """Results of a program, and what was observed."""
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *arrays), strict=True))
 
@@ -161,13 +159,13 @@ def _run_while(params: Mapping[str, Any], given: Sequence[Any]) -> tuple[Sequenc
     first, second = params["cond_nconsts"], params["body_nconsts"]
     of_test, of_body = given[:first], given[first : first + second]
 
-    def proceed(state: tuple[Sequence[Any], Found]) -> Any:
+    def proceed(state: tuple[list[Any], Any]) -> Any:
         return jax.core.eval_jaxpr(test, test_consts, *of_test, *state[0])[0]
 
     def run(carry: Sequence[Any]) -> tuple[list[Any], Found]:
         return _run(body, body_consts, [*of_body, *carry])
 
-    def step(state: tuple[Sequence[Any], Found]) -> tuple[Sequence[Any], Found]:
+    def step(state: tuple[list[Any], Any]) -> tuple[list[Any], Any]:
         carry, found = run(state[0])
         return carry, jax.tree.map(jnp.add, state[1], found)
 

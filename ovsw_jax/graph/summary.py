@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.graph.call import Call, call_with
+from ovsw_jax.graph.call import call_with
 from ovsw_jax.graph.module_tree import Path, check_is_nnx, check_seen, walk
 from ovsw_jax.graph.products import macs, operand_dtypes
 from ovsw_jax.graph.summary_table import InputSummary, LayerSummary, ModelSummary

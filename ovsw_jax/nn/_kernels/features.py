@@ -41,7 +41,11 @@ def features_last(x: jax.Array, features: tuple[int, ...] | None, axis: Sequence
     x = real_array("input", x)
     exist = all(isinstance(a, int) and -x.ndim <= a < x.ndim for a in axis)
     found = tuple(x.shape[a] for a in axis) if exist else None
-    if found is None or len({a % x.ndim for a in axis}) < len(axis) or features not in (None, found):
+    if (
+        found is None
+        or len({a % x.ndim for a in axis}) < len(axis)
+        or features not in (None, found)
+    ):
         raise ValueError(
             f"input of shape {x.shape} does not fit a layer whose features are on axis="
             f"{tuple(axis)}, of the sizes in_features={features}."
