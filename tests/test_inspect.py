@@ -69,6 +69,7 @@ def window(x):
 
 
 def same(found, expected):
+    found, expected = ({k: v for k, v in x.items() if k != "calls"} for x in (found, expected))
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
@@ -187,6 +188,7 @@ def test_a_layer_that_is_called_twice_has_one_row_over_both_calls():
     assert row.name == "dense"
     assert row.numbers()["positive_input_ratio"] == 0.5
     assert row.numbers()["nonfinite_weights"] == 0
+    assert row.numbers()["calls"] == 2
 
 
 def test_non_finite_weights_of_two_calls_count_once_and_inputs_of_each():
@@ -278,7 +280,13 @@ def test_branches_loops_and_compiled_functions():
     taken = measures(ovsw.inspect(model.left, x), "")
     same(measures(found, "left"), taken)
     assert verdicts(found)["right"] == "is not called"
-    assert list(verdicts(found)) == ["left", "right", "loop", "compiled", "remat"]
+    assert {row.name: row.numbers()["calls"] for row in found.rows} == {
+        "left": 1,
+        "right": 0,
+        "loop": 3,
+        "compiled": 1,
+        "remat": 1,
+    }
     x = model.remat(model.compiled(model.left(x)))
     rows = []
     for _ in range(3):
@@ -573,6 +581,21 @@ def test_the_dict_is_json_and_the_metrics_are_arrays():
 
 
 # --- arguments
+
+
+def test_no_nan_is_made_where_a_layer_is_not_called():
+    class Unused(nnx.Module):
+        def __init__(self):
+            self.dense, self.unused = dense(), dense()
+
+        def __call__(self, x):
+            return self.dense(x)
+
+    with jax.debug_nans(True):
+        found = ovsw.inspect(Unused(), normal(8, 4))
+        assert verdicts(ovsw.inspect(Chosen(), normal(8, 4), jnp.array(False)))["left"]
+    assert verdicts(found) == {"dense": "fine", "unused": "is not called"}
+    assert "unused" in str(found)
 
 
 @pytest.mark.parametrize(

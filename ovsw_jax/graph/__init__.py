@@ -1,4 +1,4 @@
-"""What is done to a whole Flax NNX network: made binary, inspected, summarised, asked for its axes."""
+"""What is done to a whole Flax NNX network: binarised, inspected, summarised, asked for axes."""
 
 from ovsw_jax.graph.binarize import binarize
 from ovsw_jax.graph.filter_axes import filter_axes, layer_axes

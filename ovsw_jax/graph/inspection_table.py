@@ -1,7 +1,6 @@
 """The result of `ovsw.inspect`, layer by layer, as numbers, as verdicts and as a table."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -38,6 +37,7 @@ MEASURES = (
     "nonfinite_weights",
     "negative_input_ratio",
     "input_rms",
+    "calls",
 )
 
 
@@ -52,7 +52,7 @@ class LayerInspection:
     Attributes:
       name: path of the layer, as `ovsw.summary` and `ovsw.flip_metrics` name it.
       kind: name of its class.
-      input_dtype: dtype of its input; None if it was not called.
+      input_dtype: dtype of its input; None if it is nowhere called.
       learns_threshold: whether the sign of its input has a learned threshold.
       measures: float32 scalars by name, without those that have no meaning for the layer. Ratios
         are from 0 to 1, over all calls and the whole stack of a layer:
@@ -65,6 +65,7 @@ class LayerInspection:
         - `nonfinite_inputs`, `nonfinite_weights`: how many are NaN or infinite.
         - `negative_input_ratio`: inputs below 0.
         - `input_rms`: root mean square of the finite inputs.
+        - `calls`: how often the layer was called, steps of a scan included.
     """
 
     name: str = dataclasses.field(metadata={"static": True})
@@ -82,14 +83,14 @@ class LayerInspection:
           ValueError: if they have an axis of `vmap`.
         """
         numbers = self.numbers()
-        if self.input_dtype is None or "negative_input_ratio" not in numbers:
+        if not numbers["calls"]:
             return (
                 Fault(
                     "is not called",
                     "give inputs that reach it; a layer that no input reaches learns nothing.",
                 ),
             )
-        return faults_of(numbers, self.input_dtype, self.learns_threshold)
+        return faults_of(numbers, self.input_dtype or "float32", self.learns_threshold)
 
     @property
     def verdict(self) -> str:
@@ -102,7 +103,8 @@ class LayerInspection:
         return " ".join(dict.fromkeys(f"{fault.remedy}" for fault in self.faults))
 
     def numbers(self) -> dict[str, float]:
-        """The measures as Python numbers, in the order of the table, without those that are NaN.
+        """The measures as Python numbers, in the order of the table; of a layer that is not called
+        the number of calls alone.
 
         Raises:
           TypeError: if they are traced.
@@ -110,7 +112,7 @@ class LayerInspection:
         """
         there = [name for name in MEASURES if name in self.measures]
         numbers = {name: _number(self.name, self.measures[name]) for name in there}
-        return {name: x for name, x in numbers.items() if not math.isnan(x)}
+        return numbers if numbers["calls"] else {"calls": 0.0}
 
 
 @jax.tree_util.register_dataclass

@@ -66,7 +66,7 @@ def measure(call: SignedCall) -> dict[str, jax.Array]:
 
 
 def of_calls(calls: Iterable[Mapping[str, Observed]], weights: int) -> dict[str, jax.Array]:
-    """The measures of a layer over all of its calls, NaN if none of them was run.
+    """The measures of a layer over all of its calls.
 
     Args:
       calls: what was observed of each.
@@ -82,16 +82,21 @@ def of_calls(calls: Iterable[Mapping[str, Observed]], weights: int) -> dict[str,
     if "nonfinite_weight_ratio" in means:
         # Several calls see the same weights, steps of a scan others.
         means["nonfinite_weights"] = jnp.round(weights * means.pop("nonfinite_weight_ratio"))
-    if "nonfinite_inputs" in found:
-        sums = [jnp.sum(one.total) for one in found["nonfinite_inputs"]]
-        means["nonfinite_inputs"] = jnp.sum(jnp.stack(sums))
-    return means
+    of_inputs = found.get("nonfinite_inputs", [])
+    if of_inputs:
+        means["nonfinite_inputs"] = _sum(jnp.sum(one.total) for one in of_inputs)
+    # A conditional may run none of the calls that were traced.
+    return means | {"calls": _sum([jnp.float32(0), *(one.times for one in of_inputs)])}
 
 
 def _mean(several: Sequence[Observed]) -> jax.Array:
-    """Over calls, the steps of loops, and axes of `vmap`."""
-    total = jnp.sum(jnp.stack([jnp.mean(one.total) for one in several]))
-    return total / jnp.sum(jnp.stack([one.times for one in several]))
+    """Over calls, the steps of loops, and axes of `vmap`; 0 if nothing was run."""
+    total = _sum(jnp.mean(one.total) for one in several)
+    return total / jnp.maximum(_sum(one.times for one in several), 1)
+
+
+def _sum(numbers: Iterable[jax.Array]) -> jax.Array:
+    return jnp.sum(jnp.stack(list(numbers)))
 
 
 def _share(flags: jax.Array) -> jax.Array:
