@@ -10,7 +10,17 @@ from ovsw_jax.bop import BopState, bop
 from ovsw_jax.clip import clip_latent
 from ovsw_jax.conversion import convert_flip_state
 from ovsw_jax.flip_state import FlipState
-from ovsw_jax.graph import binarize, filter_axes, inspect, layer_axes, summary
+from ovsw_jax.graph import (
+    binarize,
+    binarize_report,
+    filter_axes,
+    inspect,
+    layer_axes,
+    skip_depthwise,
+    skip_narrow,
+    skip_squeeze_excite,
+    summary,
+)
 from ovsw_jax.horizon import silence_horizon, threshold_for_horizon
 from ovsw_jax.lars import LarsState, lars_sgd
 from ovsw_jax.latent import latent_mask
@@ -31,6 +41,7 @@ __all__ = [
     "ReportsMetrics",
     "ags",
     "binarize",
+    "binarize_report",
     "bop",
     "clip_latent",
     "convert_flip_state",
@@ -50,6 +61,9 @@ __all__ = [
     "silence_aware_decay",
     "silence_horizon",
     "silent_mask",
+    "skip_depthwise",
+    "skip_narrow",
+    "skip_squeeze_excite",
     "summary",
     "table",
     "threshold_for_horizon",

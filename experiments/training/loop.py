@@ -133,8 +133,8 @@ class Training:
                 self._write_weights(state)
                 self._write_predictions(found.predictions)
                 self.run_folder.write_latent()
-            for layer, found in self._inspect(state, epoch.number).items():
-                measured["layers"].get(layer, {}).update(found)
+            for layer, measures in self._inspect(state, epoch.number).items():
+                measured["layers"].get(layer, {}).update(measures)
             changed = self.steps.on_host(_changed(epoch.signs, signs_of(state)))
             self._write(epoch.number, measured, changed)
             top1 = measured.get("test_top1", measured["train_top1"])

@@ -16,7 +16,7 @@ CONSTANT = 0.5  # of the channels
 GRADIENT = 0.05  # of the inputs, at least
 BLOCKED = 0.5  # of the latent weights
 
-_BOTH_SIGNS = (
+BOTH_SIGNS = (
     "put an activation with both signs in front of it, such as ovsw.nn.hardtanh instead of a ReLU "
     "or sigmoid, or a batch norm; or give it input_sign=LearnedThresholdSign with "
     "normalize_input=False."
@@ -96,7 +96,7 @@ def _one_sign(
             "its thresholds are learned and may leave this in the first steps: look again then. If "
             "it stays, put ovsw.nn.hardtanh or a batch norm in front of it.",
         )
-    return Fault(what, _BOTH_SIGNS)
+    return Fault(what, BOTH_SIGNS)
 
 
 def _no_gradient(measures: Mapping[str, float]) -> Fault | None:

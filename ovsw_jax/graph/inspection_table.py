@@ -103,8 +103,9 @@ class LayerInspection:
         return " ".join(dict.fromkeys(f"{fault.remedy}" for fault in self.faults))
 
     def numbers(self) -> dict[str, float]:
-        """The measures as Python numbers, in the order of the table; of a layer that is not called
-        the number of calls alone.
+        """The measures as Python numbers, in the order of the table.
+
+        Of a layer that is not called, there is the number of calls alone.
 
         Raises:
           TypeError: if they are traced.
