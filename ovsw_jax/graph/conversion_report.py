@@ -200,5 +200,5 @@ def _why(
     by_default = where is None or isinstance(where, Refinement)
     if by_default and path in (asked[0], asked[-1]):
         return "the first layer" if path == asked[0] else "the last layer"
-    name = where if isinstance(where, Refinement) else getattr(where, "__name__", "where")
-    return f"{name} is False"
+    refined = where.refusal(path, layer) if isinstance(where, Refinement) else None
+    return f"{refined or getattr(where, '__name__', 'where')} is False"

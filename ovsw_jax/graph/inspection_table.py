@@ -175,7 +175,11 @@ class Inspection:
         return not any(isinstance(x, jax.core.Tracer) or np.ndim(x) for x in arrays)
 
     def _table(self) -> Table:
-        remedies = [f"{row.name or '(model)'}: {row.remedy}" for row in self.rows if row.remedy]
+        layers: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.remedy:
+                layers.setdefault(row.remedy, []).append(row.name or "(model)")
+        remedies = [f"{', '.join(names)}: {remedy}" for remedy, names in layers.items()]
         cells = [_cells(row) for row in self.rows]
         return Table(HEADER, cells, (), TEXT_COLUMNS, (*NOTE, *remedies))
 

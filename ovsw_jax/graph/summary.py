@@ -16,6 +16,7 @@ from ovsw_jax.graph.trace import Branches, Equation, Trace, explained_trace
 from ovsw_jax.latent import LATENT_KEY
 from ovsw_jax.nn._checks import as_dtype
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
+from ovsw_jax.nn.linear_general import BinaryLinearGeneral
 from ovsw_jax.nn.sign_kinds import carries_factor
 
 
@@ -144,14 +145,17 @@ class _Layer:
     def _factor_bytes(self) -> int:
         """Memory of one factor per filter, where it is computed from latent weights."""
         layer = self.module
-        if not isinstance(layer, BinaryConv | BinaryDense):
+        if not isinstance(layer, BinaryConv | BinaryDense | BinaryLinearGeneral):
             return 0
         if layer.scale in (None, "learned") and not carries_factor(layer.kernel_sign):
             return 0
-        fan_in = layer.in_features
-        if isinstance(layer, BinaryConv):
+        if isinstance(layer, BinaryLinearGeneral):
+            fan_in = math.prod(layer.in_features)
+        elif isinstance(layer, BinaryConv):
             window = layer.window
-            fan_in = fan_in // window.feature_group_count * math.prod(window.kernel_size)
+            fan_in = layer.in_features // window.feature_group_count * math.prod(window.kernel_size)
+        else:
+            fan_in = layer.in_features
         return sum(_bytes(latent) // fan_in for latent in self.latent)
 
 

@@ -32,6 +32,17 @@ class Refinement:
         """Whether to make a layer binary, as far as this refinement tells."""
         return all(test(path, layer) for test in self._tests)
 
+    def refusal(self, path: Path, layer: nnx.Module) -> str | None:
+        """Name of the function that keeps a layer real, or None."""
+        for test in self._tests:
+            inner = test.refusal(path, layer) if isinstance(test, Refinement) else None
+            if inner is not None:
+                return inner
+            if not isinstance(test, Refinement) and not test(path, layer):
+                is_own = len(self._tests) == 1
+                return self._name if is_own else getattr(test, "__name__", repr(test))
+        return None
+
     def __and__(self, other: Where) -> "Refinement":
         if not callable(other):
             return NotImplemented
