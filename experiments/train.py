@@ -171,6 +171,7 @@ class _Run:
         points = len(config.seeds) * len({p.optimizer for p in self.planned})
         self.sweep = self.planned_count > points
         self.steps: dict[int, Steps] = {}
+        self.warned: set[tuple[str, str]] = set()
 
     def train(self, signals: Signals) -> None:
         streamed = self.config.image_size is not None  # every training has its own order
@@ -193,12 +194,20 @@ class _Run:
                         sweep=self.sweep,
                         report=bars,
                         signals=signals,
+                        on_fault=self._warn,
                     )
                     if number == 0:
                         unfinished.resume(training, self.console)
                     training.run()
         if self.sweep and distributed.is_first():
             keep_best_weights(self.run_folder.path)
+
+    def _warn(self, layer: str, what: str, remedy: str) -> None:
+        """Shows a fault once: all trainings of a run have the same layers."""
+        if (layer, remedy) not in self.warned:
+            self.warned.add((layer, remedy))
+            text = f"warning: {layer}: {what}. {remedy[:1].upper()}{remedy[1:]}"
+            self.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def _group(self, program: Program, members: Sequence[Member], size: int) -> StepGroup:
         size = min(size, len(program.members))

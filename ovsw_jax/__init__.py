@@ -10,7 +10,17 @@ from ovsw_jax.bop import BopState, bop
 from ovsw_jax.clip import clip_latent
 from ovsw_jax.conversion import convert_flip_state
 from ovsw_jax.flip_state import FlipState
-from ovsw_jax.graph import binarize, filter_axes, layer_axes, summary
+from ovsw_jax.graph import (
+    binarize,
+    binarize_report,
+    filter_axes,
+    inspect,
+    layer_axes,
+    skip_depthwise,
+    skip_narrow,
+    skip_squeeze_excite,
+    summary,
+)
 from ovsw_jax.horizon import silence_horizon, threshold_for_horizon
 from ovsw_jax.lars import LarsState, lars_sgd
 from ovsw_jax.latent import latent_mask
@@ -18,6 +28,7 @@ from ovsw_jax.masks import never_flipped_mask, silent_mask
 from ovsw_jax.metrics import ReportsMetrics, flip_metrics
 from ovsw_jax.sad import sad, silence_aware_decay
 from ovsw_jax.sgd import ovsw_sgd
+from ovsw_jax.tables import table
 from ovsw_jax.tracking import track_flip_state
 
 __version__ = "0.1.0"
@@ -30,11 +41,13 @@ __all__ = [
     "ReportsMetrics",
     "ags",
     "binarize",
+    "binarize_report",
     "bop",
     "clip_latent",
     "convert_flip_state",
     "filter_axes",
     "flip_metrics",
+    "inspect",
     "lars_sgd",
     "latent_mask",
     "layer_axes",
@@ -48,7 +61,11 @@ __all__ = [
     "silence_aware_decay",
     "silence_horizon",
     "silent_mask",
+    "skip_depthwise",
+    "skip_narrow",
+    "skip_squeeze_excite",
     "summary",
+    "table",
     "threshold_for_horizon",
     "track_flip_state",
 ]

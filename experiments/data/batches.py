@@ -5,6 +5,7 @@ one batch into what the network sees. `test_batches` gives uint8 images of one s
 only fill up the last batch have label -1.
 """
 
+import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ class Resident:
         images = dataset.train_images
         self._image_shape, rows = images.shape[1:], (len(images), images[0].size)
         self.resident = (images.reshape(rows), dataset.train_labels)
+        self._dataset = dataset
         self.mean, self.std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
         self.steps_per_epoch = len(dataset.train_labels) // config.batch_size
         self._batch_size, self._augment = config.batch_size, config.augment
@@ -78,6 +80,11 @@ class Resident:
         if self._augment:
             images = crop_and_flip(key, images)
         return images, resident[1][picked]
+
+    def few(self, count: int) -> np.ndarray:
+        """The same uint8 training images at each call, of all classes if sorted by class."""
+        images = self._dataset.train_images
+        return images[np.linspace(0, len(images) - 1, count).astype(int)]
 
     def test_batches(self, rows: slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Every test image once; of streamed batches only `rows`."""
@@ -117,6 +124,11 @@ class Streamed:
     def images(self, key: jax.Array, batch: Batch, resident: Any) -> tuple[jax.Array, jax.Array]:
         pixels = flip_and_light(key, batch[0].astype(jnp.float32) / 255)
         return (pixels - self.mean) / self.std, batch[1]
+
+    def few(self, count: int) -> np.ndarray:
+        # The crops of epoch 0, which no training has.
+        with contextlib.closing(self._dataset.train_batches(0, 0, count)) as batches:
+            return next(batches)[0]
 
     def test_batches(self, rows: slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return self._dataset.test_batches(self._batch_size, rows)

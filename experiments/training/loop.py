@@ -63,7 +63,8 @@ class Training:
     """Trains members together and writes a row per member and epoch.
 
     In a sweep it keeps the weights of the first seed's points, of which the best ones are left in
-    the end (see `experiments.run.weights`).
+    the end (see `experiments.run.weights`). `on_fault(layer, what is wrong, remedy)` reports what
+    `ovsw.inspect` finds in the first epoch.
     """
 
     def __init__(
@@ -76,10 +77,12 @@ class Training:
         sweep: bool,
         report: Report,
         signals: Signals,
+        on_fault: Callable[[str, str, str], None] = lambda layer, what, remedy: None,
     ):
         self.config, self.run_folder, self.data = config, run, data
         self.group, self.steps, self.values = group, group.steps, group.values
         self.report, self.signals = report, signals
+        self.on_fault, self.inspects = on_fault, config.binary != "none"
         self.seeds = [m.seed for m in group.members]
         self.given_up: dict[int, str] = {}  # by the member's number: since when, and why
         self.only_one = sum(len(p.members) for p in programs(config)) == 1
@@ -130,6 +133,7 @@ class Training:
             self._keep_latent("initial", latent_weights(state.params))
             self.run_folder.write_latent()
         self._write_histograms(state, 0)
+        self._inspect(state, 1)
         return position.begin(self.group, state, 1)
 
     def _train(self, state: TrainState, epoch: Epoch) -> None:
@@ -148,6 +152,8 @@ class Training:
                 self._write_weights(state)
                 self._write_predictions(found.predictions)
                 self.run_folder.write_latent()
+            for layer, measures in self._inspect(state, epoch.number).items():
+                measured["layers"].get(layer, {}).update(measures)
             changed = self.steps.on_host(_changed(epoch.signs, signs_of(state)))
             self._write(epoch.number, measured, changed)
             top1 = measured.get("test_top1", measured["train_top1"])
@@ -180,6 +186,22 @@ class Training:
             for i, file in self._files(histograms.file_of):
                 step = epoch * self.steps.steps_per_epoch
                 histograms.append(file, epoch, step, take_member(counts, i))
+
+    def _inspect(self, state: TrainState, epoch: int) -> dict[str, dict[str, Any]]:
+        """Measures of each layer and member; in the first epoch faults are reported."""
+        if not self.inspects:
+            return {}
+        try:
+            found = self.steps.inspect(state)
+        except (ValueError, TypeError) as error:  # training is possible without
+            self.inspects = False
+            self.on_fault("layers", f"can't be inspected: {error}", "")
+            return {}
+        for i in range(self.group.count if epoch == 1 else 0):
+            for layer, faults in take_member(found, i).faults.items():
+                for fault in faults:
+                    self.on_fault(layer, *fault)
+        return found.metrics()
 
     def _files(self, file_of: Callable[[Path, str, int], Path]) -> Iterator[tuple[int, Path]]:
         """Number and file of each member; none in a process that does not write."""

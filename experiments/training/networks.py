@@ -204,7 +204,7 @@ class Network:
         Raises:
           ValueError: if the call changes of what the network consists, or gives no logits.
         """
-        model = nnx.merge(self._graph, params, statistics)
+        model = self.module(params, statistics)
         model.train()
         before = nnx.graphdef(model)
         logits = as_logits(model(images, **modes(model, training=True)))
@@ -235,7 +235,7 @@ class Network:
 
     def evaluate(self, params: Any, statistics: Any, images: jax.Array) -> jax.Array:
         """Logits in evaluation mode, in float32 at least."""
-        model = nnx.merge(self._graph, params, statistics)
+        model = self.module(params, statistics)
         model.eval()
         return as_logits(model(images, **modes(model, training=False)))
 

@@ -23,6 +23,7 @@ from experiments.run import histograms
 from experiments.run.predictions import Predictions
 from experiments.run.weights import Data
 from experiments.training.initialisation import initialise_latent
+from experiments.training.inspection import Inspector
 from experiments.training.losses import cross_entropy, distillation
 from experiments.training.make_optimizer import make_optimizer
 from experiments.training.networks import Network
@@ -101,6 +102,7 @@ class Steps:
         self._teacher = None if teacher is None else (teacher.network, teacher.data)
         self.binary_weights = config.binary == "both"
         self._layout: Layout = layout or MembersApart(jax.devices()[:1])
+        self._inspector = Inspector(network, config, feed, self._layout)
         taught = () if teacher is None else (teacher.params, teacher.statistics)
         self._shared = self._layout.images(feed.resident), self._layout.shared(taught)
         self._init = self._layout.compiled(self._init_one, "mmmm")
@@ -203,6 +205,10 @@ class Steps:
     def histograms(self, state: TrainState) -> dict[str, dict[str, jax.Array]]:
         """Counts of latent weights by layer, of each member, as `histograms.append` takes them."""
         return self._histograms(state.params, state.opt_state)
+
+    def inspect(self, state: TrainState) -> Any:
+        """What `ovsw.inspect` finds, with an axis of members; errors as of `Inspector.inspect`."""
+        return self._inspector.inspect(state.params, state.statistics)
 
     def evaluate(self, state: TrainState, between: Callable[[], None] = lambda: None) -> Evaluation:
         """Evaluates every member on every test image, including those of the last partial batch.

@@ -17,18 +17,25 @@ def check_layers(
 
     Args:
       model: the whole network.
-      selected: paths and layers, each an `nnx.Conv` or `nnx.Linear`.
+      selected: paths and layers, each an `nnx.Conv`, `nnx.Linear` or `nnx.LinearGeneral`.
       options: of the binary layers.
     """
+    for path, reason in obstacles(model, selected, options).items():
+        raise ValueError(unlike(path, dict(selected)[path], reason))
+
+
+def obstacles(
+    model: nnx.Module, selected: Sequence[tuple[Path, Any]], options: Mapping[str, Any]
+) -> dict[Path, str]:
+    """Why layers can't be replaced, by their paths; arguments as of `check_layers`."""
     chosen = {path for path, _ in selected}
-    for path, layer in selected:
-        reason = (
-            _own_obstacle(layer)
-            or _without_precision(layer, options)
-            or _held_elsewhere(model, layer, chosen)
-        )
-        if reason:
-            raise ValueError(unlike(path, layer, reason))
+    reasons = {
+        path: _own_obstacle(layer)
+        or _without_precision(layer, options)
+        or _held_elsewhere(model, layer, chosen)
+        for path, layer in selected
+    }
+    return {path: reason for path, reason in reasons.items() if reason}
 
 
 def unlike(path: Path, layer: nnx.Module, reason: str) -> str:
@@ -40,15 +47,25 @@ def unlike(path: Path, layer: nnx.Module, reason: str) -> str:
     )
 
 
+_OWN_ARITHMETIC = (
+    "conv_general_dilated",
+    "dot_general",
+    "dot_general_cls",
+    "promote_dtype",
+    "preferred_element_type",
+)
+
+
 def _own_obstacle(layer: Any) -> str | None:
     """What a layer has that binary layers don't, with a remedy."""
-    kind = nnx.Conv if isinstance(layer, nnx.Conv) else nnx.Linear
+    kinds = (nnx.Conv, nnx.Linear, nnx.LinearGeneral)
+    kind: Any = next(kind for kind in kinds if isinstance(layer, kind))
     if type(layer).__call__ is not kind.__call__:
         return (
             f"{type(layer).__name__} has a __call__ of its own, which would be lost. Use a binary "
             "layer in it by hand."
         )
-    for name in ("conv_general_dilated", "dot_general", "promote_dtype", "preferred_element_type"):
+    for name in _OWN_ARITHMETIC:
         default = inspect.signature(kind.__init__).parameters.get(name)
         if default is not None and getattr(layer, name) is not default.default:
             return f"it has its own {name}, which binary layers don't take. Remove it."
@@ -62,6 +79,11 @@ def _own_obstacle(layer: Any) -> str | None:
                 f"input_dilation={layer.input_dilation!r} puts zeros between the inputs, which no "
                 "sign is. Resize the input before the layer."
             )
+    if isinstance(layer, nnx.LinearGeneral) and layer.batch_axis:
+        return (
+            f"batch_axis={dict(layer.batch_axis)} gives each entry of that axis a kernel of its "
+            "own. Use an ovsw.nn.BinaryLinearGeneral under nnx.vmap."
+        )
     kernel = layer.kernel.get_value()
     shape = _kernel_shape(layer)
     if kernel.shape != shape:
@@ -77,6 +99,8 @@ def _own_obstacle(layer: Any) -> str | None:
 def _kernel_shape(layer: Any) -> tuple[int, ...]:
     if isinstance(layer, nnx.Conv):
         return tuple(layer.kernel_shape)
+    if isinstance(layer, nnx.LinearGeneral):
+        return (*layer.in_features, *layer.out_features)
     return layer.in_features, layer.out_features
 
 

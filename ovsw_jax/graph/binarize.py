@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,16 +20,23 @@ from ovsw_jax.graph.module_tree import (
     modules,
     with_modules,
 )
+from ovsw_jax.graph.positive import warn_of_one_sign
+from ovsw_jax.graph.where import Refinement, Where
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
+from ovsw_jax.nn.linear_general import BinaryLinearGeneral
 from ovsw_jax.nn.sharpening import SharpeningSign
-
-Where = Callable[[Path, nnx.Module], bool]
 
 _OF_THE_LAYER = {"self", "in_features", "out_features", "use_bias", "dtype", "param_dtype"}
 _OF_ITS_START = {"kernel_init", "bias_init", "rngs"}
 
 
-def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Model:
+def binarize(
+    model: Model,
+    *,
+    where: Where | None = None,
+    input_shape: Sequence[int] | None = None,
+    **options: Any,
+) -> Model:
     """Makes a binary network of an ordinary Flax NNX one.
 
     Every `nnx.Conv` and `nnx.Linear` except the first and the last becomes an `ovsw.nn.BinaryConv`
@@ -37,7 +45,12 @@ def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Mod
     dilation, groups, biases and dtypes stay; a kernel becomes the initial latent kernel. Modules
     and weights that were shared stay shared. The new layers are in evaluation mode if all of the
     model's batch norms and dropouts are. `nnx.ConvTranspose`, `nnx.LinearGeneral` and other layers
-    stay as they are, and don't count as the first or the last.
+    stay as they are, and don't count as the first or the last. `ovsw.binarize_report` lists what
+    would become of each layer, and why.
+
+    A layer whose inputs are never negative has signs of +1 alone, and the network learns nothing.
+    It is warned of, where it is known: in an `nnx.Sequential` by the function in front of the
+    layer, and with `input_shape` in any network, which is then run once.
 
     Two things change beside the signs: a bias is added before the factor, so it is multiplied by
     it; and `precision` has no effect on products of signs.
@@ -46,7 +59,12 @@ def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Mod
       model: the network, which does not change; the new one shares no arrays with it. May be
         abstract, as `nnx.eval_shape` makes it.
       where: which layers become binary: a function of the path, a tuple of attribute names and
-        indices, and of the layer. It is called once for every `nnx.Conv` and `nnx.Linear`.
+        indices, and of the layer. It is called once for every `nnx.Conv`, `nnx.Linear` and
+        `nnx.LinearGeneral`; one of these, such as a projection of `nnx.MultiHeadAttention`, becomes
+        an `ovsw.nn.BinaryLinearGeneral`. `ovsw.skip_depthwise`, `ovsw.skip_squeeze_excite` and
+        `ovsw.skip_narrow` refine the default, and are combined by `&`, also with functions.
+      input_shape: shape of a batch, for a network that takes one float32 array: the binary network
+        is run on normal numbers of that shape, as by `ovsw.inspect`.
       **options: `scale`, `input_sign`, `kernel_sign` and `normalize_input` of the new layers. A
         sign with parameters is given by its class, as `ovsw.nn.LearnedThresholdSign`, or a
         `functools.partial` of it: each layer gets its own, made with `in_features` and `rngs`. An
@@ -55,11 +73,15 @@ def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Mod
     Returns:
       The binary network, of the class of `model`.
 
+    Warns:
+      UserWarning: if all input signs of a layer are known to be the same; names layer and remedy.
+
     Raises:
       TypeError: if `model` is not an NNX module, an option is unknown, or `where` is not a
         function or returns no bool.
       ValueError: if no layer is selected, or one that no binary layer can replace; or if a
-        function in an attribute, such as a method of a layer, holds a module.
+        function in an attribute, such as a method of a layer, holds a module; or if the network
+        can't be run on `input_shape`.
 
     >>> import optax, ovsw_jax as ovsw
     >>> rngs = nnx.Rngs(0)
@@ -78,18 +100,8 @@ def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Mod
 
     Source: ours; which layers stay real as in the networks of OvSW (Xiang et al., ECCV 2024).
     """
-    check_is_nnx(
-        model, "ovsw.binarize", "Build it of ovsw.linen.BinaryConv and ovsw.linen.BinaryDense."
-    )
-    check_seen(model, "ovsw.binarize")
-    if where is not None and not callable(where):
-        raise TypeError(
-            f"where={where!r} can't be called: give a function of path and layer, such as "
-            "lambda path, layer: path in [('body',)]."
-        )
-    _check_options(options)
-    layers = [(p, m) for p, m in modules(model) if isinstance(m, nnx.Conv | nnx.Linear)]
-    selected = layers[1:-1] if where is None else [(p, m) for p, m in layers if _asked(where, p, m)]
+    check_arguments(model, where, options, "ovsw.binarize")
+    layers, selected = candidates(model, where)
     if not selected:
         raise ValueError(_nothing_selected(model, layers, where))
     check_layers(model, selected, options)
@@ -100,7 +112,41 @@ def binarize(model: Model, *, where: Where | None = None, **options: Any) -> Mod
         binary[path] = _binary_layer(path, at(network, path), options)
         if in_evaluation:
             binary[path].eval()
-    return with_modules(network, binary)
+    made = with_modules(network, binary)
+    warn_of_one_sign(made, list(binary), input_shape)
+    return made
+
+
+def check_arguments(
+    model: nnx.Module, where: Where | None, options: Mapping[str, Any], function: str
+) -> None:
+    """Raises TypeError or ValueError as `binarize`; `function` is the public name of the caller."""
+    check_is_nnx(model, function, "Build it of ovsw.linen.BinaryConv and ovsw.linen.BinaryDense.")
+    check_seen(model, function)
+    if where is not None and not callable(where):
+        raise TypeError(
+            f"where={where!r} can't be called: give a function of path and layer, such as "
+            "lambda path, layer: path in [('body',)]."
+        )
+    _check_options(options)
+
+
+Layers = list[tuple[Path, nnx.Module]]
+
+
+def candidates(model: nnx.Module, where: Where | None) -> tuple[Layers, Layers]:
+    """The layers that `where` is asked about, and those that are to become binary.
+
+    Raises:
+      TypeError: if `where` returns no bool.
+    """
+    by_default = where is None or isinstance(where, Refinement)
+    kinds: Any = nnx.Conv | nnx.Linear if by_default else nnx.Conv | nnx.Linear | nnx.LinearGeneral
+    layers = [(path, module) for path, module in modules(model) if isinstance(module, kinds)]
+    inner = layers[1:-1] if by_default else layers
+    if where is None:
+        return layers, inner
+    return layers, [(path, layer) for path, layer in inner if _asked(where, path, layer)]
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -148,6 +194,8 @@ def _nothing_selected(
     names = ["/".join(map(str, path)) or "the model" for path, _ in layers]
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     why = "the first and the last stay real" if where is None else "where= returned False for each"
+    if isinstance(where, Refinement):
+        why = f"the first and the last stay real, as do all others by where={where!r}"
     return (
         f"nothing in {name} would become binary: it has {len(names)} nnx.Conv or nnx.Linear "
         f"({shown}), and {why}. Give where=, a function of path and layer that is True for some."
@@ -168,7 +216,10 @@ def _in_evaluation(model: nnx.Module) -> bool:
     return bool(switches) and all(switches)
 
 
-def _binary_layer(path: Path, layer: Any, options: Mapping[str, Any]) -> BinaryConv | BinaryDense:
+BinaryLayer = BinaryConv | BinaryDense | BinaryLinearGeneral
+
+
+def _binary_layer(path: Path, layer: Any, options: Mapping[str, Any]) -> BinaryLayer:
     """The binary layer that replaces `layer`, with the same Variables."""
     make = functools.partial(_make, layer, options)
     kernel = layer.kernel.get_value()
@@ -195,7 +246,7 @@ def _binary_layer(path: Path, layer: Any, options: Mapping[str, Any]) -> BinaryC
 
 def _make(
     layer: Any, options: Mapping[str, Any], kernel: jax.Array, bias: jax.Array | None
-) -> BinaryConv | BinaryDense:
+) -> BinaryLayer:
     rngs = nnx.Rngs(0)  # required, but unused: the layer gets its initial values from `layer`
     arguments: dict[str, Any] = {
         **{name: _own(value, layer, rngs) for name, value in options.items()},
@@ -206,6 +257,13 @@ def _make(
         "bias_init": lambda *_: bias,
         "rngs": rngs,
     }
+    if isinstance(layer, nnx.LinearGeneral):
+        filters = math.prod(layer.out_features)
+        arguments["kernel_init"] = lambda *_: kernel.reshape(-1, filters)
+        arguments["bias_init"] = lambda *_: None if bias is None else bias.ravel()
+        return BinaryLinearGeneral(
+            layer.in_features, layer.out_features, axis=layer.axis, **arguments
+        )
     if isinstance(layer, nnx.Linear):
         return BinaryDense(layer.in_features, layer.out_features, **arguments)
     padding = layer.padding
@@ -227,7 +285,9 @@ def _own(option: Any, layer: Any, rngs: nnx.Rngs) -> Any:
     if not (isinstance(made, type) and issubclass(made, nnx.Module)):
         return option
     try:
-        return option(layer.in_features, rngs=rngs)
+        features = layer.in_features
+        inputs = math.prod(features) if isinstance(features, tuple) else features
+        return option(inputs, rngs=rngs)
     except TypeError as error:
         raise TypeError(
             f"{made.__name__}(in_features, rngs=rngs), as each layer makes its own sign, failed: "

@@ -1,7 +1,8 @@
 """A copy of a Flax NNX model whose layers leave marks in the program that is traced from it.
 
 Each public method of a layer runs in a scope that names the layer. Each array that `__call__` takes
-or returns is passed to an operation whose result is unused, which names layer, call and array.
+or returns is passed to an operation whose result is unused, which names layer, call and array. So
+is each number that an observer computes in the call, where `vmap` and `scan` show one layer alone.
 
 NNX has no hook around calls, as linen has in `intercept_methods`. And `nnx.scan`, `vmap`, `remat`,
 `cond` and `jit` split modules and build new ones of the same class, so that only a class and static
@@ -15,7 +16,7 @@ import functools
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -27,10 +28,11 @@ from ovsw_jax.graph.module_tree import Model, Path, shallow_copy, with_modules
 
 _SCOPE = re.compile(r"ovsw_layer\[(\d+)\]")
 _MARK = re.compile(r"ovsw_layer\[(\d+)\] call\[(\d+)\] (input|output)\[(.*)\]", re.DOTALL)
+_OBSERVED = re.compile(r"ovsw_layer\[(\d+)\] call\[(\d+)\] observed\[(.*)\]", re.DOTALL)
 _CALLS = itertools.count()
-# Attribute that holds the number of a layer. It has Flax's own prefix, since `nnx.bridge.ToNNX`
-# takes all other attributes for collections of its linen module.
-_NUMBER = "_pytree__ovsw_layer"
+# Attributes that hold the number of a layer, and the observer. They have Flax's own prefix, since
+# `nnx.bridge.ToNNX` takes all other attributes for collections of its linen module.
+_NUMBER, _OBSERVER = "_pytree__ovsw_layer", "_pytree__ovsw_observer"
 # Their methods are no part of a layer's computation.
 _OF_FLAX = {*nnx.Module.__mro__, *nnx.List.__mro__, *nnx.Dict.__mro__}
 
@@ -51,10 +53,33 @@ class Mark(NamedTuple):
     name: str
 
 
-def marked_copy(model: Model, layers: Mapping[Path, nnx.Module]) -> Model:
+class Observation(NamedTuple):
+    """Which number an observer computed.
+
+    Fields:
+      layer: number of the layer.
+      call: number of the call.
+      name: of the number.
+    """
+
+    layer: int
+    call: int
+    name: str
+
+
+# Called as observe(layer, args, kwargs, result) after each call of a layer; returns scalars by
+# name. It is a static attribute of the layers, so it must be hashable.
+Observer = Callable[[Any, Sequence[Any], Mapping[str, Any], Any], Mapping[str, jax.Array]]
+
+
+def marked_copy(
+    model: Model, layers: Mapping[Path, nnx.Module], observer: Observer | None = None
+) -> Model:
     """A copy of a model that shares its Variables, with `layers` marked and numbered in order."""
     marked = {
-        path: shallow_copy(layer, _marked_class(type(layer)), **{_NUMBER: number})
+        path: shallow_copy(
+            layer, _marked_class(type(layer)), **{_NUMBER: number, _OBSERVER: observer}
+        )
         for number, (path, layer) in enumerate(layers.items())
     }
     return with_modules(model, marked)
@@ -68,6 +93,13 @@ def marked_call(layer: int, function: Callable[..., Any], /, *args: Any, **kwarg
         result = function(*args, **kwargs)
         _mark(f"{mark} output", result)
     return result
+
+
+def mark_observed(layer: int, values: Mapping[str, jax.Array]) -> None:
+    """Marks what an observer computed in one call of a layer."""
+    call = next(_CALLS)
+    for name, value in values.items():
+        checkpoint_name(value, f"ovsw_layer[{layer}] call[{call}] observed[{name}]")
 
 
 def layer_scope(layer: int) -> AbstractContextManager[None]:
@@ -85,6 +117,12 @@ def mark_of(operation: Any) -> Mark | None:
     """The mark that an operation is, if it is one."""
     found = operation.primitive.name == "name" and _MARK.fullmatch(operation.params["name"])
     return Mark(int(found[1]), int(found[2]), found[3] == "input", found[4]) if found else None
+
+
+def observation_of(operation: Any) -> Observation | None:
+    """The observation that an operation marks, if it marks one."""
+    found = operation.primitive.name == "name" and _OBSERVED.fullmatch(operation.params["name"])
+    return Observation(int(found[1]), int(found[2]), found[3]) if found else None
 
 
 class _Marked:
@@ -124,7 +162,10 @@ def _in_scope(marked: type[Any], name: str) -> Callable[..., Any]:
         if number is None:  # of an object that is made while tracing
             return original(*args, **kwargs)
         if name == "__call__":
-            return marked_call(number, original, *args, **kwargs)
+            result = marked_call(number, original, *args, **kwargs)
+            if (observer := vars(self).get(_OBSERVER)) is not None:
+                mark_observed(number, observer(self, args, kwargs, result))
+            return result
         with layer_scope(number):
             return original(*args, **kwargs)
 

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.graph.call import Call, call_with
+from ovsw_jax.graph.call import call_with
 from ovsw_jax.graph.module_tree import Path, check_is_nnx, check_seen, walk
 from ovsw_jax.graph.products import macs, operand_dtypes
 from ovsw_jax.graph.summary_table import InputSummary, LayerSummary, ModelSummary
-from ovsw_jax.graph.trace import Branches, Equation, Trace, trace
+from ovsw_jax.graph.trace import Branches, Equation, Trace, explained_trace
 from ovsw_jax.latent import LATENT_KEY
 from ovsw_jax.nn._checks import as_dtype
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
+from ovsw_jax.nn.linear_general import BinaryLinearGeneral
 from ovsw_jax.nn.sign_kinds import carries_factor
 
 
@@ -81,7 +82,7 @@ def summary(
     network = nnx.clone(model, graph=True)
     nnx.pop(network, nnx.Intermediate)
     network.eval()
-    traced = _traced(network, call)
+    traced = explained_trace(network, call)
     layers = {path: _Layer(path, module) for path, module in traced.layers.items()}
     _hold(network, layers)
     _count(traced, layers)
@@ -144,14 +145,17 @@ class _Layer:
     def _factor_bytes(self) -> int:
         """Memory of one factor per filter, where it is computed from latent weights."""
         layer = self.module
-        if not isinstance(layer, BinaryConv | BinaryDense):
+        if not isinstance(layer, BinaryConv | BinaryDense | BinaryLinearGeneral):
             return 0
         if layer.scale in (None, "learned") and not carries_factor(layer.kernel_sign):
             return 0
-        fan_in = layer.in_features
-        if isinstance(layer, BinaryConv):
+        if isinstance(layer, BinaryLinearGeneral):
+            fan_in = math.prod(layer.in_features)
+        elif isinstance(layer, BinaryConv):
             window = layer.window
-            fan_in = fan_in // window.feature_group_count * math.prod(window.kernel_size)
+            fan_in = layer.in_features // window.feature_group_count * math.prod(window.kernel_size)
+        else:
+            fan_in = layer.in_features
         return sum(_bytes(latent) // fan_in for latent in self.latent)
 
 
@@ -180,27 +184,6 @@ def _count(traced: Trace, layers: Mapping[Path, _Layer]) -> None:
 
 def _costliest(branches: Branches) -> Iterable[Equation]:
     return max(branches, key=lambda branch: sum(macs(e.operation) * e.times for e in branch))
-
-
-def _traced(network: nnx.Module, call: Call) -> Trace:
-    try:
-        return trace(network, call)
-    except Exception as error:
-        given = [f"{x.dtype.name} array of shape {x.shape}" for x in call.abstract.values()]
-        single = list(call.arrays) == ["0"]
-        inputs = (
-            f"one {given[0]}"
-            if single
-            else ", ".join(f"{place} ({x})" for place, x in zip(call.arrays, given, strict=True))
-        )
-        flags = "".join(f", {place}={value!r}" for place, value in call.flags.items())
-        raise ValueError(
-            f"{type(network).__name__} can't be called with {inputs}{flags}: "
-            f"{type(error).__name__}: {error}\nGive the input_shape of a whole batch, such as "
-            "(1, 224, 224, 3), and the dtype that the network takes; or all of its inputs as "
-            "arrays or jax.ShapeDtypeStructs, and flags by their names. Only a positional input "
-            "may be given by its shape alone: by name, that is jax.ShapeDtypeStruct(shape, dtype)."
-        ) from error
 
 
 def _total(rows: Sequence[LayerSummary]) -> LayerSummary:

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from ovsw_jax.tables import Table
+
 NOTES = (
     "MAC: multiply-accumulates of convolutions and matrix products alone, zeros of the padding "
     "included."
@@ -99,23 +101,19 @@ class ModelSummary:
 
     def __str__(self) -> str:
         """A table for a terminal, with the exact totals below."""
-        cells = [_cells(row) for row in (*self.rows, self.total)]
-        upper, lower = ([line[i] for line in HEADER] for i in (0, 1))
-        widths = [max(map(len, column)) for column in zip(upper, lower, *cells, strict=True)]
-        rule = "-" * (sum(widths) + 2 * len(widths) - 2)
-        lines = [_line(upper, widths), _line(lower, widths), rule]
-        lines += [_line(row, widths) for row in cells[:-1]]
-        lines += [rule, _line(cells[-1], widths), "", *self._notes()]
-        return "\n".join(line.rstrip() for line in lines)
+        return str(self._table())
 
     def to_markdown(self) -> str:
         """The table in Markdown, with the exact totals below."""
-        names = [" ".join(filter(None, column)) for column in HEADER]
-        marks = ["---" if i in TEXT_COLUMNS else "---:" for i in range(len(HEADER))]
-        rows = [_cells(row) for row in (*self.rows, self.total)]
-        rows[-1] = [f"**{cell}**" if cell else "" for cell in rows[-1]]
-        lines = ["| " + " | ".join(cells) + " |" for cells in (names, marks, *rows)]
-        return "\n".join([*lines, "", *self._notes()])
+        return self._table().to_markdown()
+
+    def _repr_html_(self) -> str:
+        """The table for a notebook, with the exact totals below."""
+        return self._table()._repr_html_()
+
+    def _table(self) -> Table:
+        rows = [_cells(row) for row in self.rows]
+        return Table(HEADER, rows, _cells(self.total), TEXT_COLUMNS, self._notes())
 
     def to_dict(self) -> dict[str, Any]:
         """The exact numbers as nested dicts and lists, which JSON can hold."""
@@ -178,10 +176,3 @@ def _short(number: int, unit: str = "") -> str:
         scaled, thousands = scaled / 1000, thousands + 1
     digits = 4 - len(str(int(scaled)))
     return f"{scaled:.{digits}f}{'kMGTPE'[thousands - 1]}{unit}"
-
-
-def _line(cells: list[str], widths: list[int]) -> str:
-    return "  ".join(
-        cell.ljust(width) if i in TEXT_COLUMNS else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )

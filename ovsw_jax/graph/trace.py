@@ -1,9 +1,8 @@
 """One trace of a Flax NNX model: its program, and which part of it belongs to which layer.
 
-`ovsw.summary` counts with it. Two other uses that it is made for:
+`ovsw.summary` counts with it, and `ovsw.inspect` observes what layers take and return. Another use
+that it is made for:
 
-- Statistics of what layers take and return: evaluate the program with `LayerCall.inputs` as its
-  results. For a call inside a scan or a branch, that is the inner program, at `LayerCall.place`.
 - Another form of the network: layers are nodes, the edges are the variables that one call returns
   and another takes, and equations of no such layer, or of a layer that is unknown, are in between.
   `Trace.variables` tells parameters, which can be made constants, from the inputs of the call.
@@ -19,7 +18,7 @@ from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, Var, jaxprs_in_params
 
 from ovsw_jax.graph.call import Call
-from ovsw_jax.graph.marked_layers import layer_of, mark_of, marked_copy
+from ovsw_jax.graph.marked_layers import Observer, layer_of, mark_of, marked_copy
 from ovsw_jax.graph.module_tree import Path, at, modules, places
 
 Place = tuple[int, ...]
@@ -85,12 +84,14 @@ class Trace:
       variables: inputs of the program that are the model's, by path: the arrays of each Variable,
         and each array in no Variable. A Variable that several modules hold is at all its paths.
       inputs: inputs of the program that are the call's, by their name in the call.
+      held: arrays of the model, as the program takes them.
     """
 
     program: ClosedJaxpr
     layers: Mapping[Path, nnx.Module]
     variables: Mapping[Path, tuple[Var, ...]]
     inputs: Mapping[str, Var]
+    held: tuple[Any, ...] = ()
 
     def equations(
         self, conditional: Callable[[Branches], Iterable[Equation]] = all_branches
@@ -157,19 +158,42 @@ class Trace:
         return jaxpr
 
 
-def trace(model: nnx.Module, call: Call) -> Trace:
+def explained_trace(network: nnx.Module, call: Call, observer: Observer | None = None) -> Trace:
+    """As `trace`; what a user's network raises becomes a ValueError that says how to call it."""
+    try:
+        return trace(network, call, observer)
+    except Exception as error:
+        given = [f"{x.dtype.name} array of shape {x.shape}" for x in call.abstract.values()]
+        single = list(call.arrays) == ["0"]
+        inputs = (
+            f"one {given[0]}"
+            if single
+            else ", ".join(f"{place} ({x})" for place, x in zip(call.arrays, given, strict=True))
+        )
+        flags = "".join(f", {place}={value!r}" for place, value in call.flags.items())
+        raise ValueError(
+            f"{type(network).__name__} can't be called with {inputs}{flags}: "
+            f"{type(error).__name__}: {error}\nGive the input_shape of a whole batch, such as "
+            "(1, 224, 224, 3), and the dtype that the network takes; or all of its inputs as "
+            "arrays or jax.ShapeDtypeStructs, and flags by their names. Only a positional input "
+            "may be given by its shape alone: by name, that is jax.ShapeDtypeStruct(shape, dtype)."
+        ) from error
+
+
+def trace(model: nnx.Module, call: Call, observer: Observer | None = None) -> Trace:
     """Traces a call of a model, which is not run and does not change.
 
     Args:
       model: the network, in training or evaluation mode; its arrays may be abstract.
       call: its arguments.
+      observer: computes numbers in each call of a layer; `ovsw_jax.graph.observed` finds them.
     """
     layers = {
         path: module
         for path, module in modules(model)
         if not path or not isinstance(module, nnx.List | nnx.Dict)
     }
-    graph, state = nnx.split(marked_copy(model, layers), graph=True)
+    graph, state = nnx.split(marked_copy(model, layers, observer), graph=True)
     flat: list[tuple[Any, Any]] = list(nnx.to_flat_state(state))
 
     def forward(held: list[Any], arrays: list[jax.Array]) -> list[jax.Array]:
@@ -178,8 +202,9 @@ def trace(model: nnx.Module, call: Call) -> Trace:
         leaves = jax.tree.leaves(call.of(nnx.merge(graph, state), arrays))
         return [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
 
-    held = jax.tree.map(_abstract, [leaf for _, leaf in flat])
-    program = jax.make_jaxpr(forward)(held, list(call.abstract.values()))
+    held = [leaf for _, leaf in flat]
+    abstract = jax.tree.map(_abstract, held)
+    program = jax.make_jaxpr(forward)(abstract, list(call.abstract.values()))
     invars, paths = iter(program.jaxpr.invars), places(model)
     variables: dict[Path, tuple[Var, ...]] = {}
     for path, leaf in flat:
@@ -187,7 +212,8 @@ def trace(model: nnx.Module, call: Call) -> Trace:
         # Flax gives one path of each, which can differ from the one through its layer's path.
         shared = paths.get(at(model, path), []) if isinstance(leaf, nnx.Variable) else []
         variables |= dict.fromkeys([path, *shared], arrays)
-    return Trace(program, layers, variables, dict(zip(call.arrays, invars, strict=True)))
+    inputs = dict(zip(call.arrays, invars, strict=True))
+    return Trace(program, layers, variables, inputs, tuple(jax.tree.leaves(held)))
 
 
 def _abstract(x: Any) -> Any:

@@ -9,6 +9,7 @@ from flax import linen, nnx, traverse_util
 
 from ovsw_jax.graph.call import call_with
 from ovsw_jax.latent import Mask, selected
+from ovsw_jax.linen.dense_general import BinaryDenseGeneral
 from ovsw_jax.linen.layers import BinaryConv, BinaryDense
 from ovsw_jax.stacks import (
     Kernel,
@@ -172,6 +173,9 @@ def _kernel(layer: Any, name: str, shape: tuple[int, ...], place: str) -> Kernel
             return Kernel(shape, tuple(a for a in range(last + 1) if a != output))
         case linen.Einsum():
             return of_einsum(layer, shape, place)
+        case BinaryDenseGeneral():
+            outputs = _count(layer.features)
+            return Kernel(shape, tuple(range(last + 1 - outputs)))
         case linen.DenseGeneral():
             batch, outputs = (_count(x) for x in (layer.batch_dims, layer.features))
             return Kernel(shape, tuple(range(batch, last + 1 - outputs)))

@@ -28,7 +28,19 @@ Initializer = Callable[..., jax.Array]
 class _BinaryLayer(linen.Module):
     """What BinaryConv and BinaryDense share: parameters and factor."""
 
-    def _arguments(self: Any, x: jax.Array, kernel_shape: tuple[int, ...]) -> dict[str, Any]:
+    def _arguments(
+        self: Any,
+        x: jax.Array,
+        kernel_shape: tuple[int, ...],
+        stored: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+    ) -> dict[str, Any]:
+        """What the arithmetic takes.
+
+        Args:
+          x: the input.
+          kernel_shape: (..., filters), in which the kernel starts and is used.
+          stored: shapes of the parameters, if others: of the kernel, and of one number per filter.
+        """
         check_scale(self.scale, self.kernel_sign)
         check_signs(
             self.input_sign,
@@ -39,12 +51,21 @@ class _BinaryLayer(linen.Module):
         )
         check_floating_dtype(dtype=self.dtype, param_dtype=self.param_dtype)
         name = "kernel" if self.kernel_sign is None else "latent_kernel"
-        kernel = self.param(name, self.kernel_init, kernel_shape, self.param_dtype)
+        of_kernel, of_filters = stored or (kernel_shape, kernel_shape[-1:])
+
+        def initial_kernel(key: jax.Array) -> Any:
+            made = self.kernel_init(key, kernel_shape, self.param_dtype)
+            return jax.tree.map(lambda x: x.reshape(of_kernel), made)  # it may be in a box
+
+        kernel = self.param(name, initial_kernel).reshape(kernel_shape)
         bias = learned = None
         if self.use_bias:
-            bias = self.param("bias", self.bias_init, kernel_shape[-1:], self.param_dtype)
+            bias = self.param("bias", self.bias_init, of_filters, self.param_dtype).ravel()
         if self.scale == "learned":
-            learned = self.param("filter_scale", lambda _: initial_scale(kernel, self.kernel_sign))
+            learned = self.param(
+                "filter_scale",
+                lambda _: initial_scale(kernel, self.kernel_sign).reshape(of_filters),
+            ).ravel()
         return {
             "x": x,
             "latent": kernel,

@@ -5,6 +5,7 @@ from ovsw_jax.nn.batch_norm import BatchNorm
 from ovsw_jax.nn.filter_signs import magnitude_aware_sign, standardized_sign
 from ovsw_jax.nn.hardtanh import hardtanh
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
+from ovsw_jax.nn.linear_general import BinaryLinearGeneral
 from ovsw_jax.nn.platforms import compute_for
 from ovsw_jax.nn.scale import mean_magnitude, standardize_kernel, standardized_scale
 from ovsw_jax.nn.sharpening import SharpeningSign
@@ -23,6 +24,7 @@ __all__ = [
     "BatchNorm",
     "BinaryConv",
     "BinaryDense",
+    "BinaryLinearGeneral",
     "LearnedThresholdSign",
     "PReLU",
     "RPReLU",

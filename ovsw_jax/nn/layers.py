@@ -80,13 +80,17 @@ class _BinaryLayer(nnx.Module):
             check_flag("deterministic", deterministic)
             self.deterministic = deterministic
 
+    def _filters(self) -> jax.Array:
+        """The kernel, latent or real, with one entry per filter on its last axis."""
+        return (self.kernel if self.kernel_sign is None else self.latent_kernel)[...]
+
     def _arguments(self, x: jax.Array) -> dict[str, Any]:
-        kernel = (self.kernel if self.kernel_sign is None else self.latent_kernel)[...]
-        learned = None if self.filter_scale is None else self.filter_scale[...]
+        kernel = self._filters()
+        learned = None if self.filter_scale is None else self.filter_scale[...].ravel()
         return {
             "x": x,
             "latent": kernel,
-            "bias": None if self.bias is None else self.bias[...],
+            "bias": None if self.bias is None else self.bias[...].ravel(),
             "scale": factor(self.scale, kernel, learned, self.kernel_sign),
             "input_sign": self.input_sign,
             "kernel_sign": self.kernel_sign,

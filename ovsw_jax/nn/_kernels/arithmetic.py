@@ -319,8 +319,17 @@ def _signs_of_samples(
     if not sample_axes:
         return _signs_of("input_sign", sign, x), None
     deviation, finite = _samples(x, sign, sample_axes, normalize)
-    x = x if deviation is None else _divide(_floating(x), deviation)
-    return _signs_of("input_sign", sign, x), finite
+    return _signs_of("input_sign", sign, _divided(x, deviation)), finite
+
+
+def before_sign(x: jax.Array, sample_axes: int, *, normalize: bool, training: bool) -> jax.Array:
+    """What a layer applies the sign of its input to; arguments as for `binary_conv`."""
+    deviation = sample_deviation(x, sample_axes)[0] if normalize and training else None
+    return _divided(x, deviation)
+
+
+def _divided(x: jax.Array, deviation: jax.Array | None) -> jax.Array:
+    return x if deviation is None else _divide(_floating(x), deviation)
 
 
 def _samples(
