@@ -1,4 +1,4 @@
-"""docs/guides/train.md: its tables are of the runs in results/, its copies in examples/ are current.
+"""docs/guides/train.md: its tables are of runs in results/, its copies in examples/ are current.
 
 Its Python runs in test_docs.py.
 """
