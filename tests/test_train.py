@@ -168,6 +168,29 @@ def test_metrics_of_steps_add_up(tiny_steps):
     jax.tree.map(np.testing.assert_array_equal, sums, expected)
 
 
+class Counted(Steps):
+    """Counts how often the step is traced."""
+
+    traced = 0
+
+    def _train_one(self, *arguments):
+        self.traced += 1
+        return super()._train_one(*arguments)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_steps_of_an_epoch_share_one_program(devices):
+    """The sums before the first step lie where those of later ones do."""
+    config = Config(batch_size=16)
+    layout = MembersApart(jax.devices()[:devices])
+    steps = Counted(tiny_network(), "ovsw", config, feed_of(dataset(48), config), layout=layout)
+    state, batches = epoch_of(steps, steps.init(range(devices)))
+    sums = steps.no_metrics(state)
+    for batch in batches:
+        state, sums = steps.train_step(state, sums, batch)
+    assert steps.traced == 1
+
+
 def test_crops_shift_and_flip_whole_images():
     images = jnp.asarray(np.random.default_rng(0).normal(size=(64, 6, 7, 2)), jnp.float32)
     cropped = np.asarray(crop_and_flip(jax.random.key(0), images))

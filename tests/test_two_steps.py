@@ -199,7 +199,7 @@ def wrong(runs):
         r"optimizer bop acts": ["--binary", "activations", "--optimizers", "bop"],
         r"nowhere is no run folder": ["--start", "nowhere"],
         r"elsewhere is no run folder": ["--teacher", "elsewhere"],
-        r"do not fit the network: params/.* Train both with the same": [
+        r"do not fit the network: params/.* They are of network .*: use the same network": [
             *("--start", step1, "--network", "small")
         ],
         r"distillation=1.5 is out of range: it must be from 0 to 1": ["--distillation", "1.5"],
