@@ -1,0 +1,86 @@
+"""What MkDocs calls while it builds the site: pages are added, links and formulas rewritten."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from website import api, formulas, gallery, places
+
+ROOT = Path(__file__).parents[1]
+
+_linked: re.Pattern[str]  # names that have a place in the API, as code
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages that are not in docs/, and puts them into the navigation."""
+    global _linked
+    for path in _shown_elsewhere():
+        uri = places.on_site(path)
+        files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
+    sections = api.sections((ROOT / "docs/reference/api.md").read_text("utf-8"))
+    for section in sections:
+        files.append(File.generated(config, section.uri, content=section.page()))
+    names = {name for s in sections for names in s.objects.values() for name in names}
+    _linked = re.compile(rf"(?<!\[)`({'|'.join(map(re.escape, sorted(names)))})`(?!\])")
+    pages = sorted(
+        (file.src_uri, file.content_string)
+        for file in files.documentation_pages()
+        if not file.src_uri.startswith("reference/api/")
+    )
+    files.append(File.generated(config, gallery.URI, content=gallery.page(pages)))
+    config.nav = _expanded(config.nav, [uri for uri, _ in pages] + [s.uri for s in sections])
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Rewrites links to files, and links names of the library to the API."""
+    uri = page.file.src_uri
+    markdown = places.for_site(markdown, uri, config.repo_url)
+    if uri.startswith("reference/api/"):
+        return markdown
+    return places.outside_of_code(lambda text: _linked.sub(r"[`\1`][\1]", text), markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Draws formulas."""
+    return formulas.drawn(html)
+
+
+def _shown_elsewhere() -> Iterator[str]:
+    yield from (path for path in places.PAGES if path != "README.md")
+    for file in sorted((ROOT / "results").rglob("*")):
+        path = file.relative_to(ROOT).as_posix()
+        if places.on_site(path) is not None:
+            yield path
+
+
+def _expanded(nav: Any, uris: list[str]) -> Any:
+    """The navigation, with `folder/*` replaced by the pages of the folder, in folders as they are."""
+    if isinstance(nav, list):
+        items = []
+        for item in nav:
+            found = _expanded(item, uris)
+            items += found if isinstance(item, str) and isinstance(found, list) else [found]
+        return items
+    if isinstance(nav, dict):
+        return {title: _expanded(item, uris) for title, item in nav.items()}
+    return _tree(nav.removesuffix("*"), uris) if nav.endswith("/*") else nav
+
+
+def _tree(folder: str, uris: list[str]) -> list[Any]:
+    inside = [uri for uri in uris if uri.startswith(folder)]
+    items: list[Any] = sorted(
+        (uri for uri in inside if "/" not in uri.removeprefix(folder)),
+        key=lambda uri: not uri.endswith("/README.md"),
+    )
+    for name in dict.fromkeys(
+        uri.removeprefix(folder).partition("/")[0] for uri in inside if uri not in items
+    ):
+        pages = _tree(f"{folder}{name}/", uris)
+        items += pages if len(pages) == 1 else [{name: pages}]
+    return items
