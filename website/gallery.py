@@ -36,6 +36,8 @@ def page(pages: Iterable[tuple[str, str]]) -> str:
                 figures += _FIGURE.format(alt=alt, picture=picture, caption=html.escape(alt))
         if figures:
             title = markdown.partition("\n")[0].removeprefix("# ")
+            folder = dirname(uri).removeprefix("measurements/")  # several runs have the same title
+            title = title if folder == dirname(uri) else f"{folder}: {title}"
             text += f"\n## [{title}]({relpath(uri, dirname(URI))})\n"
             text += f'\n<div class="gallery" markdown="1">\n{figures}\n</div>\n'
     return text

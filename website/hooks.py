@@ -82,5 +82,5 @@ def _tree(folder: str, uris: list[str]) -> list[Any]:
         uri.removeprefix(folder).partition("/")[0] for uri in inside if uri not in items
     ):
         pages = _tree(f"{folder}{name}/", uris)
-        items += pages if len(pages) == 1 else [{name: pages}]
+        items.append({name: pages[0] if len(pages) == 1 else pages})
     return items
