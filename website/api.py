@@ -76,4 +76,3 @@ def definition_of(name: str) -> str:
     for part in name.split(".")[1:]:
         found = getattr(found, part)
     return f"{found.__module__}.{found.__qualname__}"
-

@@ -11,8 +11,8 @@ _PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 _INTRODUCTION = """\
 # Gallery
 
-The figures of all [measurements](../measurements/README.md). A picture opens in full size; the title above it
-leads to the page that says how it was made, and has its numbers.
+The figures of all [measurements](../measurements/README.md). A picture opens in full size; the
+title above it leads to the page that says how it was made, and has its numbers.
 """
 _FIGURE = """
 <figure markdown="1">

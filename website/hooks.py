@@ -60,7 +60,7 @@ def _shown_elsewhere() -> Iterator[str]:
 
 
 def _expanded(nav: Any, uris: list[str]) -> Any:
-    """The navigation, with `folder/*` replaced by the pages of the folder, in folders as they are."""
+    """The navigation, with the pages of a folder in place of `folder/*`."""
     if isinstance(nav, list):
         items = []
         for item in nav:

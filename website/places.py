@@ -1,6 +1,7 @@
 """Where a file of the repository is on the site, and the other way round."""
 
 import re
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from posixpath import dirname, join, normpath, relpath
 
@@ -68,7 +69,7 @@ def for_site(markdown: str, uri: str, source_url: str | None = None) -> str:
     return outside_of_code(lambda text: _LINK.sub(replaced, text), markdown)
 
 
-def outside_of_code(change, markdown: str) -> str:  # type: ignore[no-untyped-def]
+def outside_of_code(change: Callable[[str], str], markdown: str) -> str:
     """Changes a text, but not its fenced blocks of code."""
     parts = _FENCE.split(markdown)
     return "".join(part if i % 2 else change(part) for i, part in enumerate(parts))
