@@ -13,6 +13,10 @@ from website import api, formulas, gallery, places
 
 ROOT = Path(__file__).parents[1]
 
+_SIGNS = (
+    "reference/building-blocks.md"  # the one page of docs/ with a figure that no measurement has
+)
+
 _linked: re.Pattern[str]  # names that have a place in the API, as code
 
 
@@ -27,19 +31,19 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, section.uri, content=section.page()))
     names = {name for s in sections for names in s.objects.values() for name in names}
     _linked = re.compile(rf"(?<!\[)`({'|'.join(map(re.escape, sorted(names)))})`(?!\])")
-    pages = sorted(
-        (file.src_uri, file.content_string)
-        for file in files.documentation_pages()
-        if not file.src_uri.startswith("reference/api/")
-    )
+    uris = [file.src_uri for file in files.documentation_pages()]
+    measured = sorted(file for file in uris if file.startswith("measurements/"))
+    pages = ((uri, files.src_uris[uri].content_string) for uri in (*measured, _SIGNS))
     files.append(File.generated(config, gallery.URI, content=gallery.page(pages)))
-    config.nav = _expanded(config.nav, [uri for uri, _ in pages] + [s.uri for s in sections])
+    config.nav = _expanded(config.nav, uris)
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Rewrites links to files, and links names of the library to the API."""
     uri = page.file.src_uri
+    if uri == "index.md":
+        page.meta["hide"] = ["navigation"]  # it would name this page alone
     markdown = places.for_site(markdown, uri, config.repo_url)
     if uri.startswith("reference/api/"):
         return markdown
