@@ -166,7 +166,7 @@ def test_formulas_become_mathml():
     drawn = formulas.drawn(page)
     assert drawn.startswith("<p><math><mi>a</mi><mo>&lt;</mo><mi>b</mi></math></p><div")
     assert '<math display="block"><mi>x</mi></math>' in drawn
-    with pytest.raises(Exception, match="unknownsymbol"):
+    with pytest.raises(ValueError, match=r"the formula \\unknownsymbol can't be drawn"):
         formulas.drawn(r'<span class="arithmatex">\(\unknownsymbol\)</span>')
 
 

@@ -3,7 +3,7 @@
 import html
 import re
 
-from math_core import LatexToMathML
+from math_core import LatexError, LatexToMathML
 
 # As pymdownx.arithmatex leaves them.
 _FORMULA = re.compile(
@@ -15,14 +15,17 @@ def drawn(page: str) -> str:
     """The HTML of a page with its formulas as MathML.
 
     Raises:
-      math_core.LatexError: if a formula is wrong.
+      ValueError: if a formula is none that can be drawn; it says which.
     """
     converter = LatexToMathML(fancy_error=False)
 
     def mathml(found: re.Match[str]) -> str:
         latex = html.unescape(found["latex"]).strip()
         block = found["tag"] == "div"
-        math = converter.convert_with_local_state(latex, displaystyle=block)
+        try:
+            math = converter.convert_with_local_state(latex, displaystyle=block)
+        except LatexError as error:
+            raise ValueError(f"the formula {latex} can't be drawn: {error}") from error
         # A wide formula scrolls by itself on a narrow screen; the keyboard must reach it, too.
         return f'<div class="formula" tabindex="0">{math}</div>' if block else math
 
