@@ -1,0 +1,1 @@
+"""Builds the documentation site; `mkdocs.yml` names what is used of it."""
