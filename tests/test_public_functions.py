@@ -13,6 +13,7 @@ import inspect
 import traceback
 from pathlib import Path
 
+import flax.errors
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -278,7 +279,7 @@ def module_keywords(data, make, required):
     return keywords
 
 
-@covers("nn.BinaryConv", "nn.BinaryDense", "nn.BatchNorm")
+@covers("nn.BinaryConv", "nn.BinaryDense", "nn.BinaryLinearGeneral", "nn.BatchNorm")
 @covers("nn.LearnedThresholdSign", "nn.PReLU", "nn.RPReLU")
 def a_layer(data, make):
     arguments = inspect.signature(make.__init__).parameters
@@ -295,7 +296,8 @@ def a_layer(data, make):
         assert_finite(y)
 
 
-@covers("linen.BinaryConv", "linen.BinaryDense", "linen.LearnedThresholdSign")
+@covers("linen.BinaryConv", "linen.BinaryDense", "linen.BinaryDenseGeneral")
+@covers("linen.LearnedThresholdSign")
 @covers("linen.PReLU", "linen.RPReLU")
 def a_linen_layer(data, make):
     arguments = inspect.signature(make).parameters
@@ -414,6 +416,77 @@ def binarized(data, binarize):
         keywords["where"] = data.draw(st.sampled_from(functions) | junk, label="where")
     network = attempt(binarize, model, **keywords, naming=["binarize", "layer", "nnx.Conv"])
     assert type(network) is type(model) or isinstance(model, nnx.Linear)
+
+
+@covers("binarize_report")
+def reported(data, report):
+    model = data.draw(models, label="model")
+    options = ["scale", "input_sign", "kernel_sign", "normalize_input", "features"]
+    keywords = some(data, options, MODULE_OPTIONS, 1)
+    keywords["where"] = data.draw(st.sampled_from([None, ovsw.skip_narrow]) | junk, label="where")
+    shape = data.draw(st.sampled_from([(1, 2), (1, 3), None]) | junk, label="shape")
+    shapes = [] if shape is None else [shape]
+    naming = ["binarize", "input_shape", "where"]
+    found = attempt(report, model, *shapes, **keywords, naming=naming)
+    assert str(found)
+    assert found.binary_share is None or 0 <= found.binary_share <= 1
+
+
+@covers("skip_depthwise", "skip_squeeze_excite", "skip_narrow")
+def a_refinement(data, where):
+    layer = data.draw(st.sampled_from([linear(2), linear(70), depthwise()]), label="layer")
+    path = data.draw(st.lists(st.text() | st.integers(0, 3)).map(tuple), label="path")
+    assert isinstance(where(path, layer), bool)
+    assert (where & where)(path, layer) == where(path, layer)
+
+
+def linear(features):
+    return nnx.eval_shape(lambda: nnx.Linear(features, 2, rngs=nnx.Rngs(0)))
+
+
+def depthwise():
+    make = lambda: nnx.Conv(4, 4, (3, 3), feature_group_count=4, rngs=nnx.Rngs(0))  # noqa: E731
+    return nnx.eval_shape(make)
+
+
+@covers("inspect")
+def inspected(data, inspect):
+    model = data.draw(st.sampled_from(DENSE) | models, label="model")
+    x = data.draw(inputs | junk, label="x")
+    evaluation = {"evaluation": data.draw(st.booleans() | junk)} if data.draw(st.booleans()) else {}
+    naming = ["ovsw.inspect", "can't be called", "there is no input", "input_shape", "nspect"]
+    found = attempt(inspect, model, x, **evaluation, naming=naming)
+    well_inspected(found)
+
+
+DENSE = [ovsw.nn.BinaryDense(3, 2, rngs=nnx.Rngs(0)), ovsw.nn.BinaryDense(2, 2, rngs=nnx.Rngs(0))]
+
+
+@covers("linen.inspect")
+def inspected_in_linen(data, inspect):
+    module = data.draw(st.just(ovsw.linen.BinaryDense(2, train=True)) | models, label="module")
+    x = data.draw(inputs | junk, label="x")
+    variables = {"params": {"latent_kernel": jnp.ones((3, 2))}}
+    variables = data.draw(st.just(variables) | junk, label="variables")
+    naming = ["inspect", "input", "dtype", "variables"]
+    with contextlib.suppress(flax.errors.FlaxError):  # linen's own, of a kernel of another shape
+        well_inspected(attempt(inspect, module, variables, x, naming=naming))
+
+
+def well_inspected(found):
+    assert str(found)
+    for row in found.rows:
+        numbers = row.numbers()
+        assert all(0 <= v <= 1 for k, v in numbers.items() if k.endswith("_ratio"))
+
+
+@covers("table")
+def a_table(data, table):
+    numbers = st.dictionaries(st.text(), st.floats() | coefficients, max_size=2)
+    metrics = data.draw(st.dictionaries(st.text(), numbers, max_size=3) | junk, label="metrics")
+    shown = attempt(table, metrics, naming=["metrics"])
+    assert isinstance(str(shown), str)
+    assert shown.to_markdown()
 
 
 @covers("filter_axes", "layer_axes", "linen.filter_axes", "linen.layer_axes")

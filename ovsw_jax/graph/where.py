@@ -1,5 +1,6 @@
 """Which layers `ovsw.binarize` makes binary: ready-made functions for `where=`, to be combined."""
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -24,50 +25,116 @@ class Refinement:
     default.
     """
 
-    def __init__(self, name: str, *tests: Where):
+    def __init__(self, *tests: Where):
         """Combines functions of path and layer; all must be True."""
-        self._name, self._tests = name, tests
+        self._tests = tests
+        if len(tests) == 1:
+            functools.update_wrapper(self, tests[0])
 
     def __call__(self, path: Path, layer: nnx.Module) -> bool:
         """Whether to make a layer binary, as far as this refinement tells."""
-        return all(test(path, layer) for test in self._tests)
+        return self.refusal(path, layer) is None
 
     def refusal(self, path: Path, layer: nnx.Module) -> str | None:
         """Name of the function that keeps a layer real, or None."""
-        for test in self._tests:
-            inner = test.refusal(path, layer) if isinstance(test, Refinement) else None
-            if inner is not None:
-                return inner
-            if not isinstance(test, Refinement) and not test(path, layer):
-                is_own = len(self._tests) == 1
-                return self._name if is_own else getattr(test, "__name__", repr(test))
-        return None
+        return next((_name(test) for test in self._tests if not test(path, layer)), None)
 
     def __and__(self, other: Where) -> "Refinement":
         if not callable(other):
             return NotImplemented
-        name = getattr(other, "_name", getattr(other, "__name__", repr(other)))
-        return Refinement(f"{self._name} & {name}", self, other)
+        return Refinement(
+            *self._tests, *(other._tests if isinstance(other, Refinement) else [other])
+        )
 
     def __rand__(self, other: Where) -> "Refinement":
         return self & other
 
     def __repr__(self) -> str:
-        return self._name
+        return " & ".join(map(_name, self._tests))
 
 
-def _is_dense(path: Path, layer: Any) -> bool:
-    return getattr(layer, "feature_group_count", 1) == 1 or layer.feature_group_count != (
-        layer.in_features
-    )
+def _name(test: Where) -> str:
+    name = getattr(test, "__name__", repr(test))
+    return f"ovsw.{name}" if getattr(test, "__module__", None) == __name__ else name
 
 
-def _is_wide(path: Path, layer: Any) -> bool:
-    return _products_per_output(layer) >= WORD
+@Refinement
+def skip_depthwise(path: Path, layer: Any) -> bool:
+    """For `where=` of `ovsw.binarize`: depthwise convolutions stay real, too.
+
+    One with a group for each input channel sums as few products as its window has places, and has
+    few weights to save.
+
+    Args:
+      path: of the layer.
+      layer: an `nnx.Conv` or `nnx.Linear`.
+
+    Returns:
+      Whether to make it binary. `ovsw.skip_depthwise & other` combines it with another such
+      function.
+
+    Example:
+      >>> import ovsw_jax as ovsw
+      >>> rngs = nnx.Rngs(0)
+      >>> depthwise = nnx.Conv(8, 8, (3, 3), feature_group_count=8, rngs=rngs)
+      >>> ovsw.skip_depthwise((), depthwise), ovsw.skip_depthwise((), nnx.Linear(8, 8, rngs=rngs))
+      (False, True)
+
+    Source: ours.
+    """
+    groups = getattr(layer, "feature_group_count", 1)
+    return groups == 1 or groups != layer.in_features
 
 
-def _is_in_no_squeeze(path: Path, layer: Any) -> bool:
+@Refinement
+def skip_squeeze_excite(path: Path, layer: Any) -> bool:
+    """For `where=` of `ovsw.binarize`: the layers of squeeze-and-excitation stay real, too.
+
+    They see one vector per image and scale whole channels. They are told by names in their path:
+    `se`, `squeeze`, `excite` and the like, alone or with other words.
+
+    Args:
+      path: of the layer.
+      layer: an `nnx.Conv` or `nnx.Linear`.
+
+    Returns:
+      Whether to make it binary. `ovsw.skip_squeeze_excite & other` combines it with another such
+      function.
+
+    Example:
+      >>> import ovsw_jax as ovsw
+      >>> layer = nnx.Linear(8, 8, rngs=nnx.Rngs(0))
+      >>> ovsw.skip_squeeze_excite(("block1", "se", "fc1"), layer)
+      False
+
+    Source: ours.
+    """
     return not any(isinstance(key, str) and _SQUEEZE.search(_words(key)) for key in path)
+
+
+@Refinement
+def skip_narrow(path: Path, layer: Any) -> bool:
+    """For `where=` of `ovsw.binarize`: layers that sum fewer than 64 products stay real, too.
+
+    That is input channels of a group times places of the window. A sum of n signs has n + 1 values,
+    and a machine word multiplies 64 of them at once.
+
+    Args:
+      path: of the layer.
+      layer: an `nnx.Conv` or `nnx.Linear`.
+
+    Returns:
+      Whether to make it binary. `ovsw.skip_narrow & other` combines it with another such function.
+
+    Example:
+      >>> import ovsw_jax as ovsw
+      >>> layers = [nnx.Linear(n, 8, rngs=nnx.Rngs(0)) for n in (32, 64)]
+      >>> [ovsw.skip_narrow((), layer) for layer in layers]
+      [False, True]
+
+    Source: ours.
+    """
+    return _products_per_output(layer) >= WORD
 
 
 def _words(name: str) -> str:
@@ -83,24 +150,3 @@ def _products_per_output(layer: Any) -> int:
     size = layer.kernel_size
     window = size if isinstance(size, tuple | list) else (size,)
     return math.prod(window) * inputs // layer.feature_group_count
-
-
-skip_depthwise = Refinement("ovsw.skip_depthwise", _is_dense)
-"""For `where=` of `ovsw.binarize`: depthwise convolutions stay real.
-
-One with a group for each input channel sums as few products as its window has places, and has few
-weights to save.
-"""
-
-skip_squeeze_excite = Refinement("ovsw.skip_squeeze_excite", _is_in_no_squeeze)
-"""For `where=` of `ovsw.binarize`: the layers of squeeze-and-excitation stay real.
-
-They see one vector per image and scale whole channels. They are told by names in their path: `se`,
-`squeeze`, `excite` and the like, alone or with other words.
-"""
-
-skip_narrow = Refinement("ovsw.skip_narrow", _is_wide)
-"""For `where=` of `ovsw.binarize`: layers that sum fewer than 64 products per output stay real.
-
-A sum of n signs has n + 1 values, and a machine word multiplies 64 of them at once.
-"""

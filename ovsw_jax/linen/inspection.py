@@ -50,7 +50,7 @@ def inspect(
       As `ovsw.inspect`. Layers that the call does not reach are no part of it.
 
     Raises:
-      TypeError: if `module` is no linen module, or holds or is given what can't be hashed.
+      TypeError: if `module` is no linen module, or an argument can't be hashed.
       ValueError: if an input is given by shape alone, it has no binary layer, or a layer is called
         where it can't be observed, as within a `shard_map`.
 
@@ -79,14 +79,32 @@ def inspect(
     call = call_with(args, kwargs)
     check_has_values(call, "ovsw.linen.inspect")
     fixed = (tuple(call.arrays), call.rest, call.structure)
-    check_hashable(type(module).__name__, (module, fixed), "ovsw.linen.inspect")
-    return _inspected(module, fixed, variables, rngs, list(call.arrays.values()))
+    check_hashable(type(module).__name__, fixed, "ovsw.linen.inspect")
+    return _inspected(_Fixed(module), fixed, variables, rngs, list(call.arrays.values()))
+
+
+class _Fixed:
+    """A module as a static argument: a `Sequential` of a list, say, can't be hashed itself."""
+
+    def __init__(self, module: linen.Module):
+        self.module = module
+        try:
+            self._hash = hash(module)
+        except TypeError:
+            self._hash = id(module)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Fixed) and self.module == other.module
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _inspected(
-    module: linen.Module, fixed: Any, variables: Any, rngs: Any, arrays: Sequence[jax.Array]
+    fixed_module: _Fixed, fixed: Any, variables: Any, rngs: Any, arrays: Sequence[jax.Array]
 ) -> Inspection:
+    module = fixed_module.module
     names, rest, structure = fixed
     call = Call(dict(zip(names, arrays, strict=True)), rest, structure)
     seen: dict[Path, LayerInspection] = {}
