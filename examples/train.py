@@ -114,7 +114,7 @@ def chain(lam, tau, horizon):
 # | --- | --- | --- |
 # | learning rate | 0.1 for SGD with momentum 0.9 | the loss is not finite, or falls no further: divide by 3 |
 # | schedule | warm-up of an epoch, cosine to 0 | signs still flip at the end: the schedule must reach 0 |
-# | `lam` | 5 to 10 times the $\lVert G \rVert / \lVert W \rVert$ that you measure, below | more than 10 % of the weights never flip: larger. Half of all signs change in an epoch: smaller |
+# | `lam` | 5 to 10 times the $\lVert G \rVert / \lVert W \rVert$ that you measure, below | more than a third of the weights never flip: larger. Half of all signs change in the first epochs: smaller |
 # | `tau` | $5 (1 - \mu) / \sum \eta$, with momentum $\mu$ and learning rates $\eta$ of all steps | silent weights stay silent: larger. Weights far from zero shrink and flip back and forth: smaller |
 # | horizon | a tenth of all steps | none of 10 to 2,302 steps was better than another ([measured](../docs/guides/../results/index.md)) |
 #
@@ -218,7 +218,7 @@ assert history[-1][0] > 0.9
 # | --- | --- | --- |
 # | `flip_ratio` | share of signs that changed in the last step | 0.1 to 2 % while the learning rate is high, near 0 at the end |
 # | `silent_ratio` | share of weights without a flip within the horizon | falls from 100 % at first, and rises again as the learning rate ends. In a training shorter than the horizon it is `never_flipped_ratio` |
-# | `never_flipped_ratio` | share of weights whose sign is still the initial one | falls in every epoch; below 10 % at the end. SGD leaves 80 to 90 % here |
+# | `never_flipped_ratio` | share of weights whose sign is still the initial one | falls while the learning rate is high; 3 to 35 % at the end, less the more steps there are. SGD leaves 90 % here |
 # | `rescaled_filter_ratio` | share of filters that AGS lifts | near 1. At 0 `lam` does nothing |
 # | `grad_weight_ratio` | mean of $\lVert G \rVert / \lVert W \rVert$ of filters, before AGS | what `lam` is chosen by |
 #
@@ -230,6 +230,10 @@ from ovsw_jax import plots
 figure = plots.latent_histogram(nnx.state(model, nnx.Param), optimizer.opt_state)
 
 # %% [markdown]
+# A histogram of each layer's latent weights, with the silent and the never-flipped ones in colours of their own: those that
+# sleep are far from zero. `plots.flip_curves` draws the metrics of a list of epochs
+# ([plots](../docs/guides/inspect.md#plots)). `figure.savefig("weights.png")` keeps it.
+#
 # ## Save, load, predict
 
 # %%
