@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from ovsw_jax.flip_state.kinds import StateKind, kind_named
-from ovsw_jax.flip_state.shares import share
+from ovsw_jax.flip_state.shares import shares
 from ovsw_jax.flip_state.state import FlipState
 from ovsw_jax.hyperparams import (
     Hyperparameter,
@@ -54,8 +54,8 @@ class FlipRule:
         sigma = jnp.asarray(value_at(self.threshold, state.count), accurate_dtype(*history))
         latent.check_fits(momentum=mu, threshold=sigma)
         updated, ratios = [], []
-        for h, weight in zip(history, latent.weights, strict=True):
-            counted = share(self._has_flipped, weight, h)
+        flips = shares(self._has_flipped, latent.weights, history)
+        for h, weight, counted in zip(history, latent.weights, flips, strict=True):
             # Weights may be loaded between init and the first update; that is no flip either.
             ratios.append(jnp.where(state.count > 0, counted, 0))
             # A share is never negative, but XLA can't know. It must count before it overwrites

@@ -1,10 +1,12 @@
 """Shares of weights for which something holds, counted without writing a bool for each of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ovsw_jax.rows import in_rows, sums
 
 MAX_TAPS = 64  # of a kernel, each an operand of one sum: a larger one only compiles longer
 
@@ -32,3 +34,14 @@ def share(test: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
     else:
         counts = test(*arrays)
     return jnp.sum(counts.astype(jnp.float32)) / max(arrays[0].size, 1)
+
+
+def shares(test: Callable[..., jax.Array], *layers: Sequence[jax.Array]) -> list[jax.Array]:
+    """The share of each layer; for `share`, `layers` are lists with an array per layer."""
+    if not in_rows(layers[0]):
+        return [share(test, *arrays) for arrays in zip(*layers, strict=True)]
+    flags = [test(*arrays).astype(jnp.int32) for arrays in zip(*layers, strict=True)]
+    counts = sums(flags, [tuple(range(x.ndim - 1)) for x in flags])
+    entries = np.array([x.size for x in flags])[np.argsort(counts.of)]
+    shares = jnp.sum(counts.values, axis=1).astype(jnp.float32) / np.maximum(entries, 1)
+    return [shares[row] for row in counts.of]
