@@ -181,7 +181,7 @@ def _scale_in_rows(
 ) -> list[_Scaled]:
     """The same of all layers, with the filters of each in a row."""
     dtype = accurate_dtype(*gradients, *weights)
-    g_squares = sums([jnp.square(g.astype(dtype)) for g in gradients], axes)
+    g_squares = sums([jnp.square(g.astype(dtype)) for g in gradients], axes, adjacent=True)
     w_squares = sums([jnp.square(w.astype(dtype)) for w in weights], axes)
     g_norm = _norm(g_squares.values, MIN_GRADIENT_NORM)
     w_norm = _norm(w_squares.values, MIN_WEIGHT_NORM)

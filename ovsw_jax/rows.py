@@ -53,14 +53,24 @@ def _nothing(x: jax.Array) -> jax.Array:
     return jnp.sum(x.ravel()[:0], dtype=accurate_dtype(x))
 
 
-def sums(arrays: Sequence[jax.Array], axes: Sequence[tuple[int, ...]]) -> Rows:
-    """Sums of arrays of one dtype, each over its axes; arrays of one shape are summed together."""
+def sums(
+    arrays: Sequence[jax.Array], axes: Sequence[tuple[int, ...]], *, adjacent: bool = False
+) -> Rows:
+    """Sums of arrays of one dtype, each over its axes; arrays of one shape are summed together.
+
+    Args:
+      arrays: of which a sum is a row.
+      axes: of each array, what to sum over.
+      adjacent: whether what is summed is best read as if it were adjacent in memory.
+    """
     alike = defaultdict(list)
     for i, (x, over) in enumerate(zip(arrays, axes, strict=True)):
         alike[x.shape, over].append(i)
     blocks = []
     for (_, over), layers in alike.items():
         stacked = jnp.stack([arrays[i] for i in layers])
+        if adjacent:
+            stacked = as_laid_out(stacked, last=[axis + 1 for axis in over])
         summed = jnp.sum(stacked, [axis + 1 for axis in over], arrays[0].dtype)
         blocks.append(summed.reshape(len(layers), -1))
     longest = max(block.shape[1] for block in blocks)
@@ -70,10 +80,11 @@ def sums(arrays: Sequence[jax.Array], axes: Sequence[tuple[int, ...]]) -> Rows:
     return Rows(jnp.concatenate(padded), np.argsort(order).tolist(), sizes)
 
 
-def as_laid_out(x: jax.Array) -> jax.Array:
-    """The array in the order of its axes, in which weights and state are kept.
+def as_laid_out(x: jax.Array, last: Sequence[int] = ()) -> jax.Array:
+    """The array as one whose axes lie in memory in their order, but for the `last` ones.
 
     Gradients are not: kernels of GPUs write them in an order of their own, in which XLA would
     compute all that is made of them, with transposed copies of the state.
     """
-    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
+    first = [axis for axis in range(x.ndim) if axis not in last]
+    return with_layout_constraint(x, Layout(major_to_minor=(*first, *last)))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from ovsw_jax.flip_state.kinds import StateKind, kind_named
 from ovsw_jax.flip_state.shares import shares
@@ -15,6 +16,7 @@ from ovsw_jax.hyperparams import (
 )
 from ovsw_jax.latent import LatentLeaves
 from ovsw_jax.precision import accurate_dtype
+from ovsw_jax.rows import in_rows
 
 
 class FlipRule:
@@ -62,6 +64,9 @@ class FlipRule:
             # the history, and so the weights, or it copies both to keep them for the count.
             flipped = self._has_flipped(weight, h) & (state.count > 0) & (counted >= 0)
             updated.append(self.kind.update(h, weight >= 0, flipped, mu, state.phase))
+        if in_rows(updated):
+            # Else XLA's GPU compiler would no longer fuse all the rest of a step into one kernel.
+            updated = list(lax.optimization_barrier(tuple(updated)))
         new = FlipState(
             optax.safe_increment(state.count),
             latent.only(updated),
