@@ -14,7 +14,7 @@ from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, mean
 from ovsw_jax.nn._kernels.sums import sum_pair
 from ovsw_jax.precision import accurate_dtype
-from ovsw_jax.rows import as_laid_out, in_rows, sums
+from ovsw_jax.rows import in_rows, sums
 
 # Norms are bounded from below so that a dead filter or an all-zero gradient divides by no zero.
 MIN_GRADIENT_NORM = 1e-6
@@ -186,22 +186,18 @@ def _scale_in_rows(
     g_norm = _norm(g_squares.values, MIN_GRADIENT_NORM)
     w_norm = _norm(w_squares.values, MIN_WEIGHT_NORM)
     factor, below, ratio = _factors(g_norm, w_norm, jnp.asarray(lam, dtype))
-    filters, filled = g_squares.sizes, g_squares.filled
-    below, ratio = sum_pair(
-        jnp.where(filled, below, 0).astype(dtype), jnp.where(filled, ratio, 0), (1,)
-    )
-    means = jnp.stack([below, ratio]) / np.maximum(filters, 1)
+    filled, sizes = g_squares.filled, g_squares.sizes
+    lifted, kept, ratios = (jnp.where(filled, x, 0).astype(dtype) for x in (below, ~below, ratio))
+    lifted_count, ratio_total = sum_pair(lifted, ratios, (1,))
+    # All filters are counted, too: of a constant XLA would make a copy for each layer.
+    filters = lifted_count + jnp.sum(kept, 1, dtype)
+    means = (x / jnp.maximum(filters, 1) for x in (lifted_count, ratio_total))
+    numbers = [x.astype(jnp.float32) for x in (*means, filters)]
     scaled = []
-    for row, gradient, over in zip(g_squares.of, gradients, axes, strict=True):
-        shape = [1 if axis in over else n for axis, n in enumerate(gradient.shape)]
-        scaled.append(
-            _Scaled(
-                _lifted(as_laid_out(gradient), factor[row, : filters[row]].reshape(shape)),
-                means[0, row].astype(jnp.float32),
-                means[1, row].astype(jnp.float32),
-                jnp.asarray(filters[row], jnp.float32),
-            )
-        )
+    for row, g, over in zip(g_squares.of, gradients, axes, strict=True):
+        shape = [1 if axis in over else n for axis, n in enumerate(g.shape)]
+        of_filters = factor[row, : sizes[row]].reshape(shape)
+        scaled.append(_Scaled(_lifted(g, of_filters), *(x[row] for x in numbers)))
     return scaled
 
 
@@ -222,4 +218,5 @@ def _factors(
 
 
 def _lifted(gradient: jax.Array, factor: jax.Array) -> jax.Array:
-    return jnp.where(factor > 0, (gradient.astype(factor.dtype) * factor).astype(gradient.dtype), gradient)
+    scaled = (gradient.astype(factor.dtype) * factor).astype(gradient.dtype)
+    return jnp.where(factor > 0, scaled, gradient)

@@ -2,9 +2,11 @@
 
 A GPU launches a kernel for each reduction of each layer, which takes longer than most of them
 compute. So there layers of one shape are reduced together, and what is small, a number per filter,
-is computed of all layers together. Nothing as large as the weights is copied for it.
+is computed of all layers together. Nothing as large as the weights is copied for it. The CPU's and
+the TPU's compilers gain nothing from it.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-
+from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from ovsw_jax.nn.platforms import platform
@@ -56,35 +58,53 @@ def _nothing(x: jax.Array) -> jax.Array:
 def sums(
     arrays: Sequence[jax.Array], axes: Sequence[tuple[int, ...]], *, adjacent: bool = False
 ) -> Rows:
-    """Sums of arrays of one dtype, each over its axes; arrays of one shape are summed together.
+    """Sums of arrays of one dtype, each over its axes, in a row per array.
 
     Args:
-      arrays: of which a sum is a row.
-      axes: of each array, what to sum over.
-      adjacent: whether what is summed is best read as if it were adjacent in memory.
+      arrays: what to sum; those of one shape are summed in one kernel.
+      axes: of each array, those to sum over.
+      adjacent: whether to read the arrays as if these axes were the last ones, as a GPU's
+        convolutions write the gradients of kernels.
     """
     alike = defaultdict(list)
     for i, (x, over) in enumerate(zip(arrays, axes, strict=True)):
         alike[x.shape, over].append(i)
-    blocks = []
-    for (_, over), layers in alike.items():
+    parts, sizes = [], []
+    for (shape, over), layers in alike.items():
         stacked = jnp.stack([arrays[i] for i in layers])
         if adjacent:
-            stacked = as_laid_out(stacked, last=[axis + 1 for axis in over])
-        summed = jnp.sum(stacked, [axis + 1 for axis in over], arrays[0].dtype)
-        blocks.append(summed.reshape(len(layers), -1))
-    longest = max(block.shape[1] for block in blocks)
-    padded = [jnp.pad(block, ((0, 0), (0, longest - block.shape[1]))) for block in blocks]
-    sizes = np.concatenate([[block.shape[1]] * len(block) for block in blocks])
-    order = np.concatenate(list(alike.values()))
-    return Rows(jnp.concatenate(padded), np.argsort(order).tolist(), sizes)
+            stacked = laid_out(stacked, last=[axis + 1 for axis in over])
+        parts.append(_partial_sums(stacked, [axis + 1 for axis in over]))
+        sizes += [math.prod(n for axis, n in enumerate(shape) if axis not in over)] * len(layers)
+    most = np.max([x.shape[1:] for x in parts], axis=0)
+    padded = [jnp.pad(x, ((0, 0), *((0, n) for n in most - x.shape[1:]))) for x in parts]
+    order = [i for layers in alike.values() for i in layers]
+    of = np.argsort(order).tolist()
+    return Rows(jnp.sum(jnp.concatenate(padded), 1, padded[0].dtype), of, np.array(sizes))
 
 
-def as_laid_out(x: jax.Array, last: Sequence[int] = ()) -> jax.Array:
-    """The array as one whose axes lie in memory in their order, but for the `last` ones.
+def _partial_sums(stacked: jax.Array, over: Sequence[int]) -> jax.Array:
+    """Sums over the longest axis; (layers, numbers left to add, filters).
 
-    Gradients are not: kernels of GPUs write them in an order of their own, in which XLA would
-    compute all that is made of them, with transposed copies of the state.
+    XLA would sum many weights in two kernels for each shape; the second is one for all shapes.
     """
+    longest = [max(over, key=lambda axis: stacked.shape[axis])] if over else []
+    partial = jnp.sum(stacked, longest, stacked.dtype, keepdims=True)
+    partial = jnp.moveaxis(partial, over, range(1, len(over) + 1))
+    left, filters = partial.shape[1 : len(over) + 1], partial.shape[len(over) + 1 :]
+    return partial.reshape(len(stacked), math.prod(left), math.prod(filters))
+
+
+def apart(arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """The arrays, for which a GPU has kernels of their own; they lie as `laid_out` says.
+
+    Fused with what reads them, XLA would compute them in the order of the gradients in memory,
+    which takes transposed copies of the state.
+    """
+    return list(lax.optimization_barrier(tuple(map(laid_out, arrays))))
+
+
+def laid_out(x: jax.Array, last: Sequence[int] = ()) -> jax.Array:
+    """The array, with its axes in memory in their order, but for some that are the last."""
     first = [axis for axis in range(x.ndim) if axis not in last]
     return with_layout_constraint(x, Layout(major_to_minor=(*first, *last)))

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from ovsw_jax.flip_state.kinds import StateKind, kind_named
 from ovsw_jax.flip_state.shares import shares
@@ -16,7 +15,7 @@ from ovsw_jax.hyperparams import (
 )
 from ovsw_jax.latent import LatentLeaves
 from ovsw_jax.precision import accurate_dtype
-from ovsw_jax.rows import in_rows
+from ovsw_jax.rows import apart, in_rows, laid_out
 
 
 class FlipRule:
@@ -64,9 +63,10 @@ class FlipRule:
             # the history, and so the weights, or it copies both to keep them for the count.
             flipped = self._has_flipped(weight, h) & (state.count > 0) & (counted >= 0)
             updated.append(self.kind.update(h, weight >= 0, flipped, mu, state.phase))
-        if in_rows(updated):
-            # Else XLA's GPU compiler would no longer fuse all the rest of a step into one kernel.
-            updated = list(lax.optimization_barrier(tuple(updated)))
+        read = updated
+        if in_rows(latent.weights):
+            updated = apart(updated)
+            read = [laid_out(h) for h in updated]
         new = FlipState(
             optax.safe_increment(state.count),
             latent.only(updated),
@@ -74,7 +74,7 @@ class FlipRule:
             sigma,
             self.kind.next_phase(state.phase, mu),
         )
-        return new, [self.kind.silent(h, new.threshold, new.phase) for h in updated]
+        return new, [self.kind.silent(h, new.threshold, new.phase) for h in read]
 
     def written(self, state: FlipState, latent: LatentLeaves) -> list[jax.Array]:
         """True for every weight, as a bool array per kernel that XLA must read history to know."""

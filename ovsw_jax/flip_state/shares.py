@@ -36,12 +36,14 @@ def share(test: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
     return jnp.sum(counts.astype(jnp.float32)) / max(arrays[0].size, 1)
 
 
-def shares(test: Callable[..., jax.Array], *layers: Sequence[jax.Array]) -> list[jax.Array]:
-    """The share of each layer; for `share`, `layers` are lists with an array per layer."""
-    if not in_rows(layers[0]):
-        return [share(test, *arrays) for arrays in zip(*layers, strict=True)]
-    flags = [test(*arrays).astype(jnp.int32) for arrays in zip(*layers, strict=True)]
+def shares(test: Callable[..., jax.Array], *arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """The share of each layer; `arrays` are lists with an array per layer."""
+    layers = list(zip(*arrays, strict=True))
+    if not in_rows(arrays[0]):
+        return [share(test, *layer) for layer in layers]
+    flags = [test(*layer).astype(jnp.int32) for layer in layers]
     counts = sums(flags, [tuple(range(x.ndim - 1)) for x in flags])
-    entries = np.array([x.size for x in flags])[np.argsort(counts.of)]
-    shares = jnp.sum(counts.values, axis=1).astype(jnp.float32) / np.maximum(entries, 1)
-    return [shares[row] for row in counts.of]
+    totals = jnp.sum(counts.values, 1, jnp.int32).astype(jnp.float32)
+    entries = np.array([flags[i].size for i in np.argsort(counts.of)])
+    ratios = totals / np.maximum(entries, 1).astype(np.float32)
+    return [ratios[row] for row in counts.of]
