@@ -187,7 +187,7 @@ def _scale_in_rows(
     w_norm = _norm(w_squares.values, MIN_WEIGHT_NORM)
     factor, below, ratio = _factors(g_norm, w_norm, jnp.asarray(lam, dtype))
     filled, sizes = g_squares.filled, g_squares.sizes
-    lifted, kept, ratios = (jnp.where(filled, x, 0).astype(dtype) for x in (below, ~below, ratio))
+    lifted, kept, ratios = (jnp.where(filled, x.astype(dtype), 0) for x in (below, ~below, ratio))
     lifted_count, ratio_total = sum_pair(lifted, ratios, (1,))
     # All filters are counted, too: of a constant XLA would make a copy for each layer.
     filters = lifted_count + jnp.sum(kept, 1, dtype)
