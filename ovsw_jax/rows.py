@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
+from jax.sharding import AxisType
 
 from ovsw_jax.nn.platforms import platform
 from ovsw_jax.precision import accurate_dtype
@@ -43,11 +44,19 @@ class Rows(NamedTuple):
 def in_rows(arrays: Sequence[jax.Array]) -> bool:
     """Whether to compute with small numbers of these layers' arrays together.
 
-    Only if they have one precision, and lie on the same devices as far as their types say.
+    Only if they have one precision, and each device has them whole as far as their types say:
+    layers that are split over devices in different ways would have to be gathered.
     """
-    if platform() != "gpu" or any(jax.typeof(x).sharding.mesh.explicit_axes for x in arrays):
+    if platform() != "gpu" or any(map(_may_be_split, arrays)):
         return False
     return len({jax.typeof(_nothing(x)) for x in arrays}) == 1
+
+
+def _may_be_split(x: jax.Array) -> bool:
+    """Whether XLA may compute with parts of an array; within `shard_map` it is one part."""
+    mesh = jax.typeof(x).sharding.mesh
+    sizes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    return any(size > 1 and kind != AxisType.Manual for size, kind in sizes)
 
 
 def _nothing(x: jax.Array) -> jax.Array:

@@ -44,7 +44,7 @@ def run(platform, tx, params, gradients, steps=1):
     with ovsw.nn.compute_for(platform):
         state = tx.init(params)
         for i in range(steps):
-            turned = jax.tree.map(lambda g, i=i: (-0.9) ** i * g, gradients)
+            turned = jax.tree.map(lambda g, i=i: jnp.roll(g, i, axis=0), gradients)
             params, state = step(params, state, turned)
     return params, state
 
@@ -163,6 +163,10 @@ def test_layers_are_computed_one_by_one_where_they_differ():
     assert not in_rows([a, b])  # on a CPU
     with ovsw.nn.compute_for("gpu"):
         assert in_rows([a, b, a.astype(jnp.bfloat16)])  # both are computed in float32
+        mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+        whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+        assert not jax.jit(lambda x: jnp.array(in_rows([x])))(jax.device_put(b, split))
+        assert not jax.jit(lambda x: jnp.array(in_rows([x])))(jax.device_put(b, whole))
         with jax.enable_x64(True):
             assert not in_rows([a, jnp.ones(4, jnp.float64)])
 
