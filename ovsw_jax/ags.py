@@ -136,7 +136,7 @@ def scale_by_ags(
         if filters is None:
             filters = [tuple(range(w.ndim - 1)) for w in latent.weights]
         gradients, weights = latent.gradients(updates), latent.weights
-        if not np.ndim(floor) and in_rows([*gradients, *weights]):
+        if not np.ndim(floor) and in_rows(gradients, weights):
             scaled = _scale_in_rows(gradients, weights, floor, filters)
         else:
             scaled = [

@@ -41,13 +41,14 @@ class Rows(NamedTuple):
         return np.arange(self.values.shape[1]) < self.sizes[:, None]
 
 
-def in_rows(arrays: Sequence[jax.Array]) -> bool:
-    """Whether to compute with small numbers of these layers' arrays together.
+def in_rows(*lists: Sequence[jax.Array]) -> bool:
+    """Whether to compute with small numbers of layers together; lists have an array per layer.
 
-    Only if they have one precision, and each device has them whole as far as their types say:
+    Only if several have one precision, and each device has them whole as far as their types say:
     layers that are split over devices in different ways would have to be gathered.
     """
-    if platform() != "gpu" or any(map(_may_be_split, arrays)):
+    arrays = [x for of_layers in lists for x in of_layers]
+    if platform() != "gpu" or len(lists[0]) < 2 or any(map(_may_be_split, arrays)):
         return False
     return len({jax.typeof(_nothing(x)) for x in arrays}) == 1
 

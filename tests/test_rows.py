@@ -162,11 +162,12 @@ def test_layers_are_computed_one_by_one_where_they_differ():
     a, b = jnp.ones((2, 3)), jnp.ones(4)
     assert not in_rows([a, b])  # on a CPU
     with ovsw.nn.compute_for("gpu"):
-        assert in_rows([a, b, a.astype(jnp.bfloat16)])  # both are computed in float32
+        assert not in_rows([a])  # there is nothing to share
+        assert in_rows([a, b], [a.astype(jnp.bfloat16), b])  # both are computed in float32
         mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
         whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
-        assert not jax.jit(lambda x: jnp.array(in_rows([x])))(jax.device_put(b, split))
-        assert not jax.jit(lambda x: jnp.array(in_rows([x])))(jax.device_put(b, whole))
+        assert not jax.jit(lambda x: jnp.array(in_rows([x, x])))(jax.device_put(b, split))
+        assert not jax.jit(lambda x: jnp.array(in_rows([x, x])))(jax.device_put(b, whole))
         with jax.enable_x64(True):
             assert not in_rows([a, jnp.ones(4, jnp.float64)])
 
