@@ -16,7 +16,7 @@ _chosen = jax.make_user_context(None)  # a part of the key by which jit knows wh
 
 
 def compute_for(platform: Platform) -> AbstractContextManager[None]:
-    """A context in which layers and rules are traced for a platform, not for JAX's default backend.
+    """A context in which layers and rules are traced for a platform; else for JAX's default one.
 
     Results are the same up to rounding. What differs is what training costs: on a CPU the signs of
     activations are kept as bits and counted; on a GPU and a TPU they are computed again from the
