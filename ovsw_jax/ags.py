@@ -1,16 +1,20 @@
 """Adaptive Gradient Scaling (Eq. 14): a floor under each filter's |gradient| / |weights|."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ovsw_jax.axes import Axes, axes_of_kernels, check_axes, warn_if_unclear
 from ovsw_jax.fitting import check_params, check_state
 from ovsw_jax.hyperparams import Hyperparameter, check_coefficient, value_at
 from ovsw_jax.latent import LatentLeaves, Mask, mean
+from ovsw_jax.nn._kernels.sums import sum_pair
 from ovsw_jax.precision import accurate_dtype
+from ovsw_jax.rows import in_rows, sums
 
 # Norms are bounded from below so that a dead filter or an all-zero gradient divides by no zero.
 MIN_GRADIENT_NORM = 1e-6
@@ -131,12 +135,14 @@ def scale_by_ags(
         filters = axes_of_kernels(axes, params, latent)
         if filters is None:
             filters = [tuple(range(w.ndim - 1)) for w in latent.weights]
-        scaled = [
-            _scale(g, w, floor, filter_axes)
-            for g, w, filter_axes in zip(
-                latent.gradients(updates), latent.weights, filters, strict=True
-            )
-        ]
+        gradients, weights = latent.gradients(updates), latent.weights
+        if not np.ndim(floor) and in_rows(gradients, weights):
+            scaled = _scale_in_rows(gradients, weights, floor, filters)
+        else:
+            scaled = [
+                _scale(g, w, floor, filter_axes)
+                for g, w, filter_axes in zip(gradients, weights, filters, strict=True)
+            ]
         return latent.put(updates, (s.gradient for s in scaled)), AgsState(
             optax.safe_increment(state.count),
             latent.only_scalars(s.rescaled_filter_ratio for s in scaled),
@@ -155,21 +161,62 @@ def _scale(
 ) -> _Scaled:
     dtype = accurate_dtype(gradient, weight)
     g, floor = gradient.astype(dtype), jnp.asarray(lam, dtype)
-    g_norm = jnp.maximum(_norm(g, axes), MIN_GRADIENT_NORM)
-    w_norm = jnp.maximum(_norm(weight.astype(dtype), axes), MIN_WEIGHT_NORM)
-    # Weights whose norm overflows are left alone, and counted as a ratio of 0; no quotient or
-    # product of them is NaN on the way, which jax_debug_nans would stop at.
-    ratio = jnp.where(w_norm == jnp.inf, 0, g_norm) / w_norm
-    below = (ratio < floor) & jnp.isfinite(w_norm)
-    # Above 1, or 0 for "leave it". XLA repeats all but a quotient for each weight of the filter.
-    factor = floor * jnp.where(below, w_norm, 0) / g_norm
+    g_norm = _norm(jnp.sum(jnp.square(g), axes, keepdims=True), MIN_GRADIENT_NORM)
+    w_squares = jnp.square(weight.astype(dtype))
+    w_norm = _norm(jnp.sum(w_squares, axes, keepdims=True), MIN_WEIGHT_NORM)
+    factor, below, ratio = _factors(g_norm, w_norm, floor)
     return _Scaled(
-        jnp.where(factor > 0, (g * factor).astype(gradient.dtype), gradient),
+        _lifted(gradient, factor),
         mean(below),
         mean(ratio),
         jnp.asarray(ratio.size, jnp.float32),
     )
 
 
-def _norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
+def _scale_in_rows(
+    gradients: Sequence[jax.Array],
+    weights: Sequence[jax.Array],
+    lam: jax.Array | float,
+    axes: Sequence[tuple[int, ...]],
+) -> list[_Scaled]:
+    """The same of all layers, with the filters of each in a row."""
+    dtype = accurate_dtype(*gradients, *weights)
+    g_squares = sums([jnp.square(g.astype(dtype)) for g in gradients], axes, adjacent=True)
+    w_squares = sums([jnp.square(w.astype(dtype)) for w in weights], axes)
+    g_norm = _norm(g_squares.values, MIN_GRADIENT_NORM)
+    w_norm = _norm(w_squares.values, MIN_WEIGHT_NORM)
+    factor, below, ratio = _factors(g_norm, w_norm, jnp.asarray(lam, dtype))
+    filled, sizes = g_squares.filled, g_squares.sizes
+    lifted, kept, ratios = (jnp.where(filled, x.astype(dtype), 0) for x in (below, ~below, ratio))
+    lifted_count, ratio_total = sum_pair(lifted, ratios, (1,))
+    # All filters are counted, too: of a constant XLA would make a copy for each layer.
+    filters = lifted_count + jnp.sum(kept, 1, dtype)
+    means = (x / jnp.maximum(filters, 1) for x in (lifted_count, ratio_total))
+    numbers = [x.astype(jnp.float32) for x in (*means, filters)]
+    scaled = []
+    for row, g, over in zip(g_squares.of, gradients, axes, strict=True):
+        shape = [1 if axis in over else n for axis, n in enumerate(g.shape)]
+        of_filters = factor[row, : sizes[row]].reshape(shape)
+        scaled.append(_Scaled(_lifted(g, of_filters), *(x[row] for x in numbers)))
+    return scaled
+
+
+def _norm(squares: jax.Array, least: float) -> jax.Array:
+    return jnp.maximum(jnp.sqrt(squares), least)
+
+
+def _factors(
+    g_norm: jax.Array, w_norm: jax.Array, floor: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of each filter by what to scale it, whether it is below the floor, and |G_i| / |W_i|."""
+    # Weights whose norm overflows are left alone, and counted as a ratio of 0; no quotient or
+    # product of them is NaN on the way, which jax_debug_nans would stop at.
+    ratio = jnp.where(w_norm == jnp.inf, 0, g_norm) / w_norm
+    below = (ratio < floor) & jnp.isfinite(w_norm)
+    # Above 1, or 0 for "leave it". XLA repeats all but a quotient for each weight of the filter.
+    return floor * jnp.where(below, w_norm, 0) / g_norm, below, ratio
+
+
+def _lifted(gradient: jax.Array, factor: jax.Array) -> jax.Array:
+    scaled = (gradient.astype(factor.dtype) * factor).astype(gradient.dtype)
+    return jnp.where(factor > 0, scaled, gradient)

@@ -34,6 +34,7 @@ RULES = {
     "clip_latent": ovsw.clip_latent,
 }
 FEATURES = 16
+SAME_LAYERS = 4  # of one optimizer, which a GPU computes together
 SMALL = (256, 8, 8, FEATURES)
 # An activation of 67 MB in bfloat16. A TPU keeps what is small in its fast memory, where it is no
 # temporary; this is what shows how much the backward pass keeps.
@@ -116,6 +117,7 @@ def rules():
     """Every rule beside the others, each with weights of its own."""
     leaf = jax.ShapeDtypeStruct((3, 3, FEATURES, FEATURES), jnp.float32)
     params = {name: {"latent_kernel": leaf} for name in RULES}
+    params["ovsw_sgd packed"] = {i: {"latent_kernel": leaf} for i in range(SAME_LAYERS)}
     transforms = {name: make() for name, make in RULES.items()}
     state = {name: jax.eval_shape(tx.init, params[name]) for name, tx in transforms.items()}
 

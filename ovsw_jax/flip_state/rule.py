@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from ovsw_jax.flip_state.kinds import StateKind, kind_named
-from ovsw_jax.flip_state.shares import share
+from ovsw_jax.flip_state.shares import shares
 from ovsw_jax.flip_state.state import FlipState
 from ovsw_jax.hyperparams import (
     Hyperparameter,
@@ -15,6 +15,7 @@ from ovsw_jax.hyperparams import (
 )
 from ovsw_jax.latent import LatentLeaves
 from ovsw_jax.precision import accurate_dtype
+from ovsw_jax.rows import apart, in_rows, laid_out
 
 
 class FlipRule:
@@ -54,14 +55,18 @@ class FlipRule:
         sigma = jnp.asarray(value_at(self.threshold, state.count), accurate_dtype(*history))
         latent.check_fits(momentum=mu, threshold=sigma)
         updated, ratios = [], []
-        for h, weight in zip(history, latent.weights, strict=True):
-            counted = share(self._has_flipped, weight, h)
+        flips = shares(self._has_flipped, latent.weights, history)
+        for h, weight, counted in zip(history, latent.weights, flips, strict=True):
             # Weights may be loaded between init and the first update; that is no flip either.
             ratios.append(jnp.where(state.count > 0, counted, 0))
             # A share is never negative, but XLA can't know. It must count before it overwrites
             # the history, and so the weights, or it copies both to keep them for the count.
             flipped = self._has_flipped(weight, h) & (state.count > 0) & (counted >= 0)
             updated.append(self.kind.update(h, weight >= 0, flipped, mu, state.phase))
+        read = updated
+        if in_rows(latent.weights):
+            updated = apart(updated)
+            read = [laid_out(h) for h in updated]
         new = FlipState(
             optax.safe_increment(state.count),
             latent.only(updated),
@@ -69,7 +74,7 @@ class FlipRule:
             sigma,
             self.kind.next_phase(state.phase, mu),
         )
-        return new, [self.kind.silent(h, new.threshold, new.phase) for h in updated]
+        return new, [self.kind.silent(h, new.threshold, new.phase) for h in read]
 
     def written(self, state: FlipState, latent: LatentLeaves) -> list[jax.Array]:
         """True for every weight, as a bool array per kernel that XLA must read history to know."""

@@ -1,10 +1,12 @@
 """Shares of weights for which something holds, counted without writing a bool for each of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ovsw_jax.rows import in_rows, sums
 
 MAX_TAPS = 64  # of a kernel, each an operand of one sum: a larger one only compiles longer
 
@@ -32,3 +34,16 @@ def share(test: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
     else:
         counts = test(*arrays)
     return jnp.sum(counts.astype(jnp.float32)) / max(arrays[0].size, 1)
+
+
+def shares(test: Callable[..., jax.Array], *arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """The share of each layer; `arrays` are lists with an array per layer."""
+    layers = list(zip(*arrays, strict=True))
+    if not in_rows(arrays[0]):
+        return [share(test, *layer) for layer in layers]
+    flags = [test(*layer).astype(jnp.int32) for layer in layers]
+    counts = sums(flags, [tuple(range(x.ndim - 1)) for x in flags])
+    totals = jnp.sum(counts.values, 1, jnp.int32).astype(jnp.float32)
+    entries = np.array([flags[i].size for i in np.argsort(counts.of)])
+    ratios = totals / np.maximum(entries, 1).astype(np.float32)
+    return [ratios[row] for row in counts.of]

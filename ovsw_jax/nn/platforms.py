@@ -16,11 +16,12 @@ _chosen = jax.make_user_context(None)  # a part of the key by which jit knows wh
 
 
 def compute_for(platform: Platform) -> AbstractContextManager[None]:
-    """A context in which layers are traced for a platform; without it, for JAX's default backend.
+    """A context in which layers and rules are traced for a platform; else for JAX's default one.
 
     Results are the same up to rounding. What differs is what training costs: on a CPU the signs of
     activations are kept as bits and counted; on a GPU and a TPU they are computed again from the
-    activations, so that they are part of the compiler's fused kernels. Needed only to compile for a
+    activations, so that they are part of the compiler's fused kernels. On a GPU `scale_by_ags` and
+    the flip state compute with all layers together. Needed only to compile for a
     device that is absent, or for another than the default: functions that `jax.jit` has compiled
     outside the context are compiled again inside.
 
