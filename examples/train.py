@@ -230,8 +230,8 @@ from ovsw_jax import plots
 figure = plots.latent_histogram(nnx.state(model, nnx.Param), optimizer.opt_state)
 
 # %% [markdown]
-# A histogram of each layer's latent weights, with the silent and the never-flipped ones in colours of their own: those that
-# sleep are far from zero. `plots.flip_curves` draws the metrics of a list of epochs
+# A histogram of each layer's latent weights, with the silent and the never-flipped ones in colours of their own.
+# `plots.flip_curves` draws the metrics of a list of epochs
 # ([plots](../docs/guides/inspect.md#plots)). `figure.savefig("weights.png")` keeps it.
 #
 # ## Save, load, predict

@@ -41,6 +41,7 @@ _LABELS = {
     "never_flipped_ratio": "Never flipped (%)",
     "rescaled_filter_ratio": "Rescaled filters (%)",
 }
+SHOWN = 0.99  # of the weights of a layer have bars of their own
 _NAMED = 8  # layers with a colour of their own in a legend
 
 
@@ -50,7 +51,8 @@ def latent_histogram(
     """Draws how large the latent weights of each layer are, and which of them sleep.
 
     A bar counts weights of one sign, stacked: those that flip, those that flipped and fell silent,
-    and those that never flipped. Its panel says the shares of the last two.
+    and those that never flipped. Its panel says the shares of the last two. The outermost bars also
+    count the 1 % of weights that are larger.
 
     Args:
       params: parameters, as the optimizer has them.
@@ -185,14 +187,18 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 def _draw_layer(axes: Axes, name: str, weights: Any, silent: Any, never: Any, bins: int) -> None:
     silent, never = np.asarray(silent, bool), np.asarray(never, bool)
     finite = np.isfinite(weights)
-    reach = float(np.abs(weights[finite]).max(initial=0)) or 1.0
+    sizes = np.abs(weights[finite])
+    # A few large weights would leave all others in the two bars at 0.
+    reach = float(np.quantile(sizes, SHOWN)) if sizes.size else 0.0
+    reach = reach or float(sizes.max(initial=0)) or 1.0
+    inside = np.clip(weights, -reach, reach)
     edges = np.linspace(-reach, reach, bins + 1)
     edges[bins // 2] = 0.0
     parts = [(never, _NEVER, "never flipped"), (silent & ~never, _SILENT, "silent since a flip")]
     parts.append((~silent & ~never, _FLIPPING, "flipping"))
     below = np.zeros(bins)
     for chosen, color, label in parts:
-        counts = np.histogram(weights[chosen & finite], edges)[0]
+        counts = np.histogram(inside[chosen & finite], edges)[0]
         axes.stairs(below + counts, edges, baseline=below, fill=True, color=color, label=label)
         below = below + counts
     axes.set_xlim(-1.02 * reach, 1.02 * reach)
