@@ -705,3 +705,28 @@ def test_linen_arguments():
     variables = real.init(jax.random.key(0), x)
     with pytest.raises(ValueError, match="Dense has no binary layer to inspect"):
         ovsw.linen.inspect(real, variables, x)
+
+
+def test_linen_modules_that_can_not_be_hashed_are_compiled_once():
+    traces = []
+
+    def count(x):
+        traces.append(x.shape)
+        return x
+
+    model = linen.Sequential([count, ovsw.linen.BinaryDense(4, train=True)])
+    variables = model.init(jax.random.key(0), normal(8, 4))
+    traces.clear()
+    for seed in range(3):
+        ovsw.linen.inspect(model, variables, normal(8, 4, seed=seed))
+    assert len(traces) == 1
+
+
+def test_an_empty_batch_has_nothing_to_tell():
+    variables = {"params": {"latent_kernel": jnp.ones((4, 2, 2))}}
+    heads = ovsw.linen.BinaryDenseGeneral((2, 2), train=True)
+    for found in (
+        ovsw.inspect(dense(), np.zeros((0, 4), np.float32)),
+        ovsw.linen.inspect(heads, variables, np.zeros((0, 4), np.float32)),
+    ):
+        assert all(np.isfinite(x) for x in found.rows[0].numbers().values())

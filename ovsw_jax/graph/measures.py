@@ -47,7 +47,7 @@ def measure(call: SignedCall) -> dict[str, jax.Array]:
     x, finite = _floating(call.x), jnp.isfinite(call.x)
     measured = {
         "negative_input_ratio": _share(x < 0),
-        "input_mean_square": jnp.mean(jnp.square(jnp.where(finite, x, 0)), dtype=jnp.float32),
+        "input_mean_square": _mean_square(jnp.where(finite, x, 0)),
         "nonfinite_inputs": jnp.sum(~finite, dtype=jnp.float32),
     }
     if call.input_sign is not None and call.before_sign is not None:
@@ -102,6 +102,10 @@ def _sum(numbers: Iterable[jax.Array]) -> jax.Array:
 def _share(flags: jax.Array) -> jax.Array:
     # A sum of integers is exact; one of floats would stop growing at 2^24.
     return jnp.sum(flags, dtype=jnp.int32).astype(jnp.float32) / max(1, flags.size)
+
+
+def _mean_square(x: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.square(x), dtype=jnp.float32) / max(1, x.size)
 
 
 def _floating(x: jax.Array) -> jax.Array:

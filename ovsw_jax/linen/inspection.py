@@ -1,5 +1,6 @@
 """Whether the binary layers of a Flax linen network can learn: measured on one batch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -154,7 +155,7 @@ def _signed_call(layer: Any, x: jax.Array, args: Any, kwargs: Any, y: jax.Array)
     latent = linen.meta.unbox(dict(layer.variables.get("params", {}))).get(LATENT_KEY)
     if isinstance(layer, BinaryDenseGeneral):
         joined = features_last(x, None, axes_of(layer.axis))
-        x, y = joined, y.reshape(*joined.shape[:-1], -1)
+        x, y = joined, y.reshape(*joined.shape[:-1], math.prod(y.shape[joined.ndim - 1 :]))
         latent = None if latent is None else latent.reshape(-1, y.shape[-1])
     if isinstance(layer, BinaryConv | BinaryDense | BinaryDenseGeneral):
         window = layer.kernel_size if isinstance(layer, BinaryConv) else ()

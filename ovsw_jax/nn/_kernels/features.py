@@ -1,5 +1,6 @@
 """Vectors of one entry per feature, as the operations with (..., features) arrays need them."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -40,18 +41,15 @@ def features_last(x: jax.Array, features: tuple[int, ...] | None, axis: Sequence
     """
     x = real_array("input", x)
     exist = all(isinstance(a, int) and -x.ndim <= a < x.ndim for a in axis)
-    found = tuple(x.shape[a] for a in axis) if exist else None
-    if (
-        found is None
-        or len({a % x.ndim for a in axis}) < len(axis)
-        or features not in (None, found)
-    ):
+    found = tuple(x.shape[a] for a in axis) if exist else (0,)
+    differ = exist and len({a % x.ndim for a in axis}) == len(axis)
+    if not differ or 0 in found or features not in (None, found):
         raise ValueError(
             f"input of shape {x.shape} does not fit a layer whose features are on axis="
-            f"{tuple(axis)}, of the sizes in_features={features}."
+            f"{tuple(axis)}, of the sizes in_features={features or 'any'}, not 0."
         )
     x = jnp.moveaxis(x, axis, range(-len(axis), 0))
-    return x.reshape(*x.shape[: x.ndim - len(axis)], -1)
+    return x.reshape(*x.shape[: x.ndim - len(axis)], math.prod(found))
 
 
 def along_features(parameter: jax.Array, y: jax.Array) -> jax.Array:
