@@ -216,7 +216,8 @@ def test_stacked_layers_are_trained_as_a_list_of_them(optimizer):
             state = step(*state)
         ends.append((state[0], ovsw.flip_metrics(state[2])["total"]))
     (of_stack, metrics), (of_list, expected) = ends
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    # Biases in front of batch norm have no gradient but rounding, of about 1e-5.
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=5e-5)
     jax.tree.map(close, as_list(of_stack), of_list)
     jax.tree.map(close, metrics, expected)
 
