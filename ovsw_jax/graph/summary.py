@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ovsw_jax.graph.call import Call, call_with
+from ovsw_jax.graph.call import call_with
+from ovsw_jax.graph.evaluation import evaluation_copy, trace_call
 from ovsw_jax.graph.module_tree import Path, check_is_nnx, check_seen, walk
 from ovsw_jax.graph.products import macs, operand_dtypes
 from ovsw_jax.graph.summary_table import InputSummary, LayerSummary, ModelSummary
-from ovsw_jax.graph.trace import Branches, Equation, Trace, trace
+from ovsw_jax.graph.trace import Branches, Equation, Trace
 from ovsw_jax.latent import LATENT_KEY
 from ovsw_jax.nn._checks import as_dtype
 from ovsw_jax.nn.layers import BinaryConv, BinaryDense
@@ -78,10 +79,8 @@ def summary(
     if "input_shape" in named_inputs:
         inputs = (named_inputs.pop("input_shape"), *inputs)
     call = call_with(inputs, named_inputs, as_dtype("dtype", dtype))
-    network = nnx.clone(model, graph=True)
-    nnx.pop(network, nnx.Intermediate)
-    network.eval()
-    traced = _traced(network, call)
+    network = evaluation_copy(model)
+    traced = trace_call(network, call)
     layers = {path: _Layer(path, module) for path, module in traced.layers.items()}
     _hold(network, layers)
     _count(traced, layers)
@@ -180,27 +179,6 @@ def _count(traced: Trace, layers: Mapping[Path, _Layer]) -> None:
 
 def _costliest(branches: Branches) -> Iterable[Equation]:
     return max(branches, key=lambda branch: sum(macs(e.operation) * e.times for e in branch))
-
-
-def _traced(network: nnx.Module, call: Call) -> Trace:
-    try:
-        return trace(network, call)
-    except Exception as error:
-        given = [f"{x.dtype.name} array of shape {x.shape}" for x in call.abstract.values()]
-        single = list(call.arrays) == ["0"]
-        inputs = (
-            f"one {given[0]}"
-            if single
-            else ", ".join(f"{place} ({x})" for place, x in zip(call.arrays, given, strict=True))
-        )
-        flags = "".join(f", {place}={value!r}" for place, value in call.flags.items())
-        raise ValueError(
-            f"{type(network).__name__} can't be called with {inputs}{flags}: "
-            f"{type(error).__name__}: {error}\nGive the input_shape of a whole batch, such as "
-            "(1, 224, 224, 3), and the dtype that the network takes; or all of its inputs as "
-            "arrays or jax.ShapeDtypeStructs, and flags by their names. Only a positional input "
-            "may be given by its shape alone: by name, that is jax.ShapeDtypeStruct(shape, dtype)."
-        ) from error
 
 
 def _total(rows: Sequence[LayerSummary]) -> LayerSummary:
