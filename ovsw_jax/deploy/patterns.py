@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ovsw_jax.deploy.builder import Builder, attributes_of, rewrite, uses
+from ovsw_jax.deploy.builder import Builder, attributes_of, rewrite
 from ovsw_jax.deploy.graph import Graph, Node, Ref
 
 
@@ -134,18 +134,3 @@ _FINDERS = {
     "slice": _unless_same_shape,
     "pad": _unless_same_shape,
 }
-
-
-def signs_before_pools(graph: Graph) -> Graph:
-    """A maximum of signs instead of the sign of a maximum: the same, and bits to compare."""
-    counts = uses(graph.nodes, graph.output)
-
-    def rule(builder: Builder, node: Node, moved: Callable[[Ref], Ref]) -> Ref | None:
-        (x,) = node.inputs if node.op == "sign" else (0,)
-        pool = graph.nodes[int(x) - 1] if x else node
-        if pool.op != "max_pool" or counts[int(x)] > 1 or pool.type.kind != "float32":
-            return None
-        signs = builder.add("sign", moved(pool.inputs[0]), layer=node.layer)
-        return builder.add("max_pool", signs, layer=pool.layer, **pool.attributes)
-
-    return rewrite(graph, rule)

@@ -1,0 +1,61 @@
+"""Moves max-pools to where they take signs, or sums of signs, instead of real numbers.
+
+A maximum passes through every function that does not decrease, and to the last bit: rounding does
+not decrease either.
+"""
+
+from collections.abc import Callable
+
+from ovsw_jax.deploy.builder import Builder, rewrite, uses
+from ovsw_jax.deploy.graph import Graph, Node, Ref
+
+
+def move_pools(graph: Graph) -> Graph:
+    """Max-pools before factors and biases of sums of signs, and behind signs."""
+    return _behind_signs(_before_factors(graph))
+
+
+def _before_factors(graph: Graph) -> Graph:
+    """The factor of a maximum of sums instead of a maximum of sums with a factor."""
+
+    def rule(builder: Builder, node: Node, moved: Callable[[Ref], Ref]) -> Ref | None:
+        if node.op != "max_pool":
+            return None
+        steps = []
+        x = moved(node.inputs[0])
+        while (step := builder.made_by(x, "mul", "add", "sub")) and _increases(builder, step):
+            steps.insert(0, step)
+            x = step.inputs[0]
+        if not steps or builder.type_of(x).kind != "int32":
+            return None
+        x = builder.add("max_pool", x, **node.attributes)
+        for step in steps:
+            x = builder.add(step.op, x, step.inputs[1], layer=step.layer)
+        return x
+
+    return rewrite(graph, rule)
+
+
+def _increases(builder: Builder, node: Node) -> bool:
+    """Whether a node is a function of its first input that nowhere decreases."""
+    x, other = node.inputs
+    shape = builder.type_of(node.inputs[0]).shape
+    constant = builder.per_channel(other, shape[-1]) if isinstance(x, int) else None
+    return constant is not None and (node.op != "mul" or bool((constant >= 0).all()))
+
+
+def _behind_signs(graph: Graph) -> Graph:
+    """A maximum of signs instead of the sign of a maximum."""
+    counts = uses(graph.nodes, graph.output)
+
+    def rule(builder: Builder, node: Node, moved: Callable[[Ref], Ref]) -> Ref | None:
+        number = node.inputs[0]
+        if node.op != "sign" or number == 0 or counts[int(number)] > 1:
+            return None
+        pool = graph.nodes[int(number) - 1]
+        if pool.op != "max_pool" or pool.type.kind != "float32":
+            return None
+        signs = builder.add("sign", moved(pool.inputs[0]))
+        return builder.add("max_pool", signs, **pool.attributes)
+
+    return rewrite(graph, rule)
