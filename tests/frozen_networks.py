@@ -1,5 +1,6 @@
 """Networks whose float operations are all exact, so that every engine must give the same bits."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -111,7 +112,10 @@ class Drawn(nnx.Module):
             kind = kinds.get(layer["activation"], ovsw.nn.PReLU)
             self.activations.append(kind(features, rngs=rngs))
         self.head = None
-        x = nnx.eval_shape(self.features, jnp.zeros((1, *self.size, design["channels"])))
+        self.eval()
+        x = jax.eval_shape(
+            lambda x: self.features(x), jnp.zeros((1, *self.size, design["channels"]))
+        )
         count = int(np.prod(x.shape[1:])) if design["head"] != "mean" else x.shape[-1]
         make = ovsw.nn.BinaryDense if design["head"] == "binary" else nnx.Linear
         more = {"scale": "learned"} if design["head"] == "binary" else {}

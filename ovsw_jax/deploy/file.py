@@ -47,7 +47,7 @@ def save(network: FrozenNetwork, path: str | os.PathLike[str]) -> None:
     }
     text = _to_text(graph, {name: value for name, value in about.items() if value is not None})
     metadata = {"format": FORMAT, "graph": text, "sha256": _digest(text, arrays)}
-    _replace(Path(path), safetensors.numpy.save(arrays, metadata))
+    _replace(Path(path), _in_order(safetensors.numpy.save(arrays, metadata)))
 
 
 def load(path: str | os.PathLike[str]) -> FrozenNetwork:
@@ -103,6 +103,16 @@ def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"\n{name} {names[array.dtype]} {sizes}\n".encode())
         digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
+
+
+def _in_order(content: bytes) -> bytes:
+    """The file with its metadata in order: safetensors writes it in another one each time."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def _replace(path: Path, content: bytes) -> None:

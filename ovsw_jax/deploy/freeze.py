@@ -11,8 +11,8 @@ from ovsw_jax.deploy.binary_weights import pack_binary_weights
 from ovsw_jax.deploy.fold import fold_affine
 from ovsw_jax.deploy.graph import Graph
 from ovsw_jax.deploy.network import FrozenNetwork
+from ovsw_jax.deploy.order import order_signs
 from ovsw_jax.deploy.patterns import find_patterns
-from ovsw_jax.deploy.pools import move_pools
 from ovsw_jax.deploy.preprocessing import Preprocessing, checked_preprocessing
 from ovsw_jax.deploy.read import read
 from ovsw_jax.deploy.thresholds import find_thresholds
@@ -83,7 +83,7 @@ def simplified(graph: Graph) -> Graph:
     for improve in (
         find_patterns,
         pack_binary_weights,
-        move_pools,
+        order_signs,
         find_thresholds,
         fold_affine,
     ):

@@ -205,12 +205,20 @@ def _dense(w: _Writer, a: _Attributes) -> _Made:
     return LAST, w.emit("MatMul", w.result(_number(w), LAST), w.kernel([1, 0]))
 
 
-def _pool(op: str, **more: Any) -> _Operation:
-    def made(w: _Writer, a: _Attributes) -> _Made:
-        x = w.result(_number(w), FIRST)
-        return FIRST, w.emit(op, x, **_windows(a, a["window"]), **more)
+def _max_pool(w: _Writer, a: _Attributes) -> _Made:
+    """One side more padded than the other is padded before: onnx's own evaluator gets it wrong."""
+    x = w.result(_number(w), FIRST)
+    pads = [(0, 0), (0, 0), *(a["padding"] or ())]
+    if any(low != high for low, high in pads):
+        sizes = w.integers(*(low for low, _ in pads), *(high for _, high in pads))
+        x = w.emit("Pad", x, sizes, w.constant(np.float32(-np.inf)))
+        a = a | {"padding": None}
+    return FIRST, w.emit("MaxPool", x, **_windows(a, a["window"]))
 
-    return made
+
+def _avg_pool(w: _Writer, a: _Attributes) -> _Made:
+    x = w.result(_number(w), FIRST)
+    return FIRST, w.emit("AveragePool", x, count_include_pad=1, **_windows(a, a["window"]))
 
 
 def _sign(w: _Writer, a: _Attributes) -> _Made:
@@ -339,8 +347,8 @@ _OPERATIONS: dict[str, _Operation] = {
     **{op: _elementwise(op.capitalize()) for op in ("sqrt", "pow", "equal", "greater", "not")},
     "greater_equal": _elementwise("GreaterOrEqual"),
     "select": _elementwise("Where"),
-    "max_pool": _pool("MaxPool"),
-    "avg_pool": _pool("AveragePool", count_include_pad=1),
+    "max_pool": _max_pool,
+    "avg_pool": _avg_pool,
     "mean": _reduce("ReduceMean"),
     "reduce_max": _reduce("ReduceMax"),
     "reduce_min": _reduce("ReduceMin"),

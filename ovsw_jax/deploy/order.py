@@ -1,4 +1,4 @@
-"""Moves max-pools to where they take signs, or sums of signs, instead of real numbers.
+"""Puts operations in the order in which they take signs, or sums of signs, and not real numbers.
 
 A maximum passes through every function that does not decrease, and to the last bit: rounding does
 not decrease either.
@@ -10,8 +10,8 @@ from ovsw_jax.deploy.builder import Builder, rewrite, uses
 from ovsw_jax.deploy.graph import Graph, Node, Ref
 
 
-def move_pools(graph: Graph) -> Graph:
-    """Max-pools before factors and biases of sums of signs, and behind signs."""
+def order_signs(graph: Graph) -> Graph:
+    """Signs before pools and moves; pools before factors and biases of sums of signs."""
     return _behind_signs(_before_factors(graph))
 
 
@@ -45,17 +45,26 @@ def _increases(builder: Builder, node: Node) -> bool:
 
 
 def _behind_signs(graph: Graph) -> Graph:
-    """A maximum of signs instead of the sign of a maximum."""
+    """Moves of signs instead of the sign of what was moved, and a maximum of signs likewise."""
     counts = uses(graph.nodes, graph.output)
 
     def rule(builder: Builder, node: Node, moved: Callable[[Ref], Ref]) -> Ref | None:
-        number = node.inputs[0]
-        if node.op != "sign" or number == 0 or counts[int(number)] > 1:
+        if node.op != "sign":
             return None
-        pool = graph.nodes[int(number) - 1]
-        if pool.op != "max_pool" or pool.type.kind != "float32":
-            return None
-        signs = builder.add("sign", moved(pool.inputs[0]))
-        return builder.add("max_pool", signs, **pool.attributes)
+        moves: list[Node] = []
+        number = int(node.inputs[0])
+        while number and counts[number] == 1 and graph.type_of(number).kind == "float32":
+            move = graph.nodes[number - 1]
+            if move.op not in _MOVES:
+                break
+            moves.insert(0, move)
+            number = int(move.inputs[0])
+        x = builder.add("sign", moved(number))
+        for move in moves:
+            x = builder.add(move.op, x, **move.attributes)
+        return x
 
     return rewrite(graph, rule)
+
+
+_MOVES = ("max_pool", "reshape", "transpose", "slice", "reverse")
