@@ -32,7 +32,9 @@ def read(path):
         dtype = {"F32": "<f4", "I32": "<i4", "U8": "u1"}[entry["dtype"]]
         stored[name] = np.frombuffer(data[start:stop], dtype).reshape(entry["shape"])
     graph = json.loads(metadata["graph"])
-    tensors = {n: unpacked(a, graph["signs"][n]) if n in graph["signs"] else a for n, a in stored.items()}
+    tensors = {
+        n: unpacked(a, graph["signs"][n]) if n in graph["signs"] else a for n, a in stored.items()
+    }
     return graph, tensors, digest.hexdigest() == metadata["sha256"]
 
 
@@ -98,7 +100,7 @@ def dense(node, x, w):
 # --- the rest
 
 
-def threshold(node, x, limits, directions=F32(1)):
+def threshold(node, x, limits, directions=1):
     return np.where(x >= limits, F32(1), F32(-1)) * directions
 
 

@@ -57,9 +57,7 @@ class Pieces(nnx.Module):
         self.conv = nnx.Conv(3, 8, (3, 3), padding="CIRCULAR", rngs=RNGS)
         self.depthwise = nnx.Conv(8, 16, (3, 3), feature_group_count=8, use_bias=False, rngs=RNGS)
         self.norm = nnx.BatchNorm(16, rngs=RNGS)
-        self.reflect = ovsw.nn.BinaryConv(
-            16, 100, (3, 3), padding="REFLECT", scale=None, rngs=RNGS
-        )
+        self.reflect = ovsw.nn.BinaryConv(16, 100, (3, 3), padding="REFLECT", scale=None, rngs=RNGS)
         self.norm2 = nnx.BatchNorm(100, rngs=RNGS)
         self.dense = ovsw.nn.BinaryDense(100, 6, scale=None, use_bias=True, rngs=RNGS)
         self.one = ovsw.nn.BinaryConv(6, 4, 3, padding="CAUSAL", scale=None, rngs=RNGS)
@@ -73,7 +71,9 @@ class Pieces(nnx.Module):
         x = self.norm2(nnx.max_pool(self.reflect(x), (3, 3), strides=(2, 2)))
         x = self.dense(x.transpose(0, 2, 1, 3))
         y = self.one(x[:, ::-1, 0])
-        return jnp.clip(self.prelu(x).max((1, 2)) - 2 * jnp.squeeze(y[:, -1:], 1).min(1, keepdims=True), -9)
+        return jnp.clip(
+            self.prelu(x).max((1, 2)) - 2 * jnp.squeeze(y[:, -1:], 1).min(1, keepdims=True), -9
+        )
 
 
 def test_other_layers_and_the_python_between_them_agree_to_the_bit(tmp_path):
@@ -247,7 +247,7 @@ class _Inner(nnx.Module):
     [
         (jnp.sign, "the operation sign has no form in the graph. jnp.sign gives 0 at 0"),
         (lambda x: jnp.cumsum(x, 1), "the operation cumsum"),
-        (lambda x: jnp.einsum('bi,bj->bij', x, x), "a product of two results, as in attention"),
+        (lambda x: jnp.einsum("bi,bj->bij", x, x), "a product of two results, as in attention"),
         (lambda x: x - x.mean(0), "across the batch axis"),
         (lambda x: x.reshape(-1), "across the batch axis"),
         (lambda x: x[:1], "a slice across the batch axis"),

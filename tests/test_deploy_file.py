@@ -84,7 +84,9 @@ def refused(content, folder):
     """What the error says; whatever the file, reading takes little memory."""
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match="is no frozen network that this version can read") as e:
+        with pytest.raises(
+            ValueError, match="is no frozen network that this version can read"
+        ) as e:
             loaded(content, folder)
         assert tracemalloc.get_traced_memory()[1] < LEAST
     finally:
@@ -330,9 +332,14 @@ def test_text_that_is_no_graph_is_refused(text, said, content, tmp_path):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2)
+    ),
     max_leaves=5,
 )
 

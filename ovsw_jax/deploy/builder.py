@@ -67,7 +67,7 @@ class Builder:
     def constant(self, ref: Ref) -> np.ndarray | None:
         """A constant as a float32 array, or None of a result or of `Signs`."""
         if isinstance(ref, float):
-            return np.float32(ref).reshape(())
+            return np.asarray(ref, np.float32)
         tensor = self.tensors[ref] if isinstance(ref, str) else None
         return None if tensor is None or isinstance(tensor, Signs) else tensor
 

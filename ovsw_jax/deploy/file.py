@@ -72,6 +72,8 @@ def load(path: str | os.PathLike[str]) -> FrozenNetwork:
     ...     ovsw.deploy.freeze(layer, (1, 64)).save(f"{folder}/net.safetensors")
     ...     ovsw.deploy.load(f"{folder}/net.safetensors")
     <frozen BinaryDense: [64] to [8], 3 operations>
+
+    Source: ours; the container is safetensors.
     """
     path = Path(path)
     try:
@@ -116,7 +118,9 @@ def _in_order(content: bytes) -> bytes:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
         try:
             file.write(content)
             file.close()
@@ -297,7 +301,9 @@ def _ref(where: str, item: Any, count: int, tensors: Mapping[str, Tensor]) -> Re
 def _operand(ref: Ref, types: list[Type], tensors: Mapping[str, Tensor]) -> Operand:
     if isinstance(ref, str):
         return Operand(type_of_tensor(tensors[ref]), True)
-    return Operand(Type("float32", ()), True) if isinstance(ref, float) else Operand(types[ref], False)
+    return (
+        Operand(Type("float32", ()), True) if isinstance(ref, float) else Operand(types[ref], False)
+    )
 
 
 def _attribute(value: Any) -> Any:

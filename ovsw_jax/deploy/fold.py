@@ -32,9 +32,7 @@ def fold_affine(graph: Graph) -> Graph:
     return rewrite(graph, rule)
 
 
-def _exact(
-    builder: Builder, op: str, inputs: list[Ref], known: dict[Ref, _Exact]
-) -> _Exact | None:
+def _exact(builder: Builder, op: str, inputs: list[Ref], known: dict[Ref, _Exact]) -> _Exact | None:
     a, b = inputs
     value, other = (a, b) if isinstance(a, int) else (b, a)
     shape = builder.type_of(value).shape
@@ -65,4 +63,4 @@ def _flat(array: np.ndarray) -> np.ndarray:
 def _rounded(array: np.ndarray) -> np.ndarray:
     rounded = np.asarray(array, np.float32)
     same = rounded.size > 0 and (rounded == rounded.flat[0]).all()
-    return rounded.flat[0].reshape(()) if same else rounded
+    return np.asarray(rounded.flat[0]) if same else rounded

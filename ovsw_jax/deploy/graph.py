@@ -38,7 +38,9 @@ class Signs:
     def positive(self) -> np.ndarray:
         """Where the sign is +1: bool, of `shape`."""
         size = math.prod(self.shape)
-        return np.unpackbits(self.bits, count=size, bitorder="little").astype(bool).reshape(self.shape)
+        return (
+            np.unpackbits(self.bits, count=size, bitorder="little").astype(bool).reshape(self.shape)
+        )
 
     def values(self) -> np.ndarray:
         """The signs as float32 numbers, of `shape`."""

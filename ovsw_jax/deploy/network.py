@@ -26,6 +26,18 @@ class FrozenNetwork:
       source: what it was made of: the network's class, and versions of the libraries.
       input_shape: of one sample, without the batch axis.
       output_shape: of one sample.
+
+    Example:
+      >>> import jax.numpy as jnp, ovsw_jax as ovsw
+      >>> from flax import nnx
+      >>> layer = ovsw.nn.BinaryDense(64, 2, rngs=nnx.Rngs(0))
+      >>> frozen = ovsw.deploy.freeze(layer, (1, 64), classes=["cat", "dog"])
+      >>> frozen.input_shape, frozen.output_shape, frozen.classes
+      ((64,), (2,), ('cat', 'dog'))
+      >>> frozen(jnp.ones((5, 64))).shape
+      (5, 2)
+
+    Source: ours.
     """
 
     def __init__(

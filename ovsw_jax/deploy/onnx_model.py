@@ -240,7 +240,7 @@ def _threshold(w: _Writer, a: _Attributes) -> _Made:
 
 
 def _affine(w: _Writer, a: _Attributes) -> _Made:
-    """Constants come first: onnxruntime takes those that come second into the convolution's weights.
+    """Constants come first: onnxruntime multiplies weights by those that come second.
 
     Sums of signs would not be exact then, and a sum of 0 not 0: where a skip adds nothing, its sign
     would be that of the rounding error.

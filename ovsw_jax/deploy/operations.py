@@ -89,9 +89,7 @@ def with_defaults(op: str, attributes: Attributes) -> dict[str, Any]:
     return filled
 
 
-def windows(
-    spatial: Sequence[int], size: Sequence[int], attributes: Attributes
-) -> tuple[int, ...]:
+def windows(spatial: Sequence[int], size: Sequence[int], attributes: Attributes) -> tuple[int, ...]:
     """How many windows fit along each spatial axis.
 
     Raises:
@@ -184,7 +182,7 @@ def _threshold(operands: Sequence[Operand], _: Attributes) -> Type:
     x, *parameters = operands
     _needs_value(x)
     _need(x.type.kind == "int32", "threshold needs sums of signs")
-    kinds = ("int32", "signs")
+    kinds: tuple[Kind, ...] = ("int32", "signs")
     for parameter, kind in zip(parameters, kinds, strict=False):
         fits = parameter.is_constant and parameter.type == Type(kind, x.shape[-1:])
         _need(fits, f"threshold needs one constant of {kind} per channel")
@@ -390,7 +388,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "prelu": Operation((2, 2), {}, _per_channel),
     # of each element
     "clip": Operation(
-        (1, 1), {"low": (_or_none(_is_number), None), "high": (_or_none(_is_number), None)}, _function
+        (1, 1),
+        {"low": (_or_none(_is_number), None), "high": (_or_none(_is_number), None)},
+        _function,
     ),
     **{
         name: Operation((1, 1), {}, _function)

@@ -21,7 +21,7 @@ def _before_factors(graph: Graph) -> Graph:
     def rule(builder: Builder, node: Node, moved: Callable[[Ref], Ref]) -> Ref | None:
         if node.op != "max_pool":
             return None
-        steps = []
+        steps: list[Node] = []
         x = moved(node.inputs[0])
         while (step := builder.made_by(x, "mul", "add", "sub")) and _increases(builder, step):
             steps.insert(0, step)

@@ -9,7 +9,7 @@ from ovsw_jax.deploy.graph import Graph, Node, Ref
 
 
 def find_patterns(graph: Graph) -> Graph:
-    """Signs, PReLU, limits, and padding that its user can do; moves that move nothing are left out."""
+    """Signs, PReLU, limits, padding that a window does itself; no moves that move nothing."""
     return rewrite(graph, _simplest)
 
 
@@ -37,7 +37,7 @@ def _choice(builder: Builder, node: Node, inputs: tuple[Ref, ...]) -> Ref | None
 
 
 def _sign_of_difference(builder: Builder, node: Node, x: Ref, y: Ref) -> Ref:
-    """x >= y where x - y >= 0: exactly, as the difference is 0 only of equal numbers."""
+    """X >= y where x - y >= 0: exactly, as the difference is 0 only of equal numbers."""
     if not (isinstance(y, float) and y == 0):
         x = builder.add("sub", x, y, layer=node.layer)
     return builder.add("sign", x, layer=node.layer)
@@ -71,9 +71,7 @@ def _limit(builder: Builder, node: Node, inputs: tuple[Ref, ...]) -> Ref | None:
     return builder.add("clip", x, layer=node.layer, **given)
 
 
-def _tightest(
-    choose: Callable[[float, float], float], before: float | None, limit: float
-) -> float:
+def _tightest(choose: Callable[[float, float], float], before: float | None, limit: float) -> float:
     return limit if before is None else choose(before, limit)
 
 

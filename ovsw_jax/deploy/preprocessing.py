@@ -8,10 +8,12 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    r"""How pixels from 0 to 255 become the input of a network: per channel,
+    r"""How pixels from 0 to 255 become the input of a network.
 
     .. math::
       x = (p / 255 - \text{mean}) / \text{std}
+
+    per channel.
 
     Attributes:
       mean: of each channel, of pixels from 0 to 1.
@@ -22,6 +24,8 @@ class Preprocessing:
 
     >>> Preprocessing(mean=(0.5,), std=(0.25,)).std
     (0.25,)
+
+    Source: the usual standardisation of images.
     """
 
     mean: tuple[float, ...]

@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from ovsw_jax.deploy.builder import Builder
-from ovsw_jax.deploy.graph import Graph, Ref, Signs, Type
+from ovsw_jax.deploy.graph import Graph, Ref, Type
 from ovsw_jax.graph.marked_layers import layer_of
 from ovsw_jax.graph.trace import Trace
 
@@ -41,7 +41,7 @@ class _Refused(NamedTuple):
 
 
 class _Constant(NamedTuple):
-    index: int
+    number: int
 
 
 @dataclasses.dataclass
@@ -69,7 +69,8 @@ def read(trace: Trace, arrays: Sequence[Any]) -> Graph:
       CannotFreezeError: if something can't be expressed; it names the layer and the operation.
     """
     program, paths = trace.program, ["/".join(map(str, path)) for path in trace.layers]
-    (aval,) = [v.aval for v in trace.inputs.values()]
+    (variable,) = trace.inputs.values()
+    aval: Any = variable.aval
     reader = _Reader(paths, aval.shape[0])
 
     def constants(arrays: Sequence[Any]) -> list[Any]:
@@ -116,7 +117,9 @@ class _Reader:
             known.update(zip(operation.outvars, results, strict=True))
         return [value(x) for x in jaxpr.outvars]
 
-    def _read(self, jaxpr: Jaxpr, operation: Any, inputs: list[_Value], scope: str) -> Sequence[_Value]:
+    def _read(
+        self, jaxpr: Jaxpr, operation: Any, inputs: list[_Value], scope: str
+    ) -> Sequence[_Value]:
         name = operation.primitive.name
         if name in _CALLS:
             return self._call(operation.params[_CALLS[name]], inputs, scope)
@@ -141,9 +144,7 @@ class _Reader:
                 refused = _Refused(str(error))
         return [refused] * count
 
-    def _constants_of(
-        self, jaxpr: Jaxpr, operation: Any, inputs: list[_Value]
-    ) -> Sequence[_Value]:
+    def _constants_of(self, jaxpr: Jaxpr, operation: Any, inputs: list[_Value]) -> Sequence[_Value]:
         """Traced, but for a few numbers, which a slice may need to know."""
         pairs = zip(operation.invars, inputs, strict=True)
         given = {atom: value for atom, value in pairs if not isinstance(atom, Literal)}
@@ -442,9 +443,10 @@ def _pad(reader: _Reader, operation: Any, inputs: Sequence[_Value]) -> _Result:
         raise reader.refusal("padding between elements")
     if not isinstance(x, _Result) or isinstance(value, _Result):
         raise reader.refusal("padding with a result")
-    cut = [(max(-low, 0), n - max(-high, 0)) for (low, high, _), n in zip(config, x.shape)]
-    if any(bounds != (0, n) for bounds, n in zip(cut, x.shape, strict=True)):
-        x = _sliced(reader, x, *zip(*cut, strict=True), (1,) * len(cut))
+    sizes = zip(config, x.shape, strict=True)
+    starts, limits = zip(*((max(-a, 0), n - max(-b, 0)) for (a, b, _), n in sizes), strict=True)
+    if any(starts) or limits != x.shape:
+        x = _sliced(reader, x, starts, limits, (1,) * len(starts))
     pads = tuple((max(int(low), 0), max(int(high), 0)) for low, high, _ in config[1:])
     # The value is known once the constants are: it is an attribute of the typed node.
     return reader.emit("pad", _results_like(operation), x, value, padding=pads)
@@ -623,13 +625,11 @@ _HANDLERS: dict[str, _Handler] = {
     "ge": _compare("greater_equal"),
     "lt": _compare("greater", swap=True),
     "le": _compare("greater_equal", swap=True),
-    "not": lambda reader, operation, inputs: reader.emit(
-        "not", _results_like(operation), *inputs
-    ),
+    "not": lambda reader, operation, inputs: reader.emit("not", _results_like(operation), *inputs),
     "select_n": _select,
     "convert_element_type": _convert,
-    **{name: _same for name in ("copy", "copy_p", "name", "stop_gradient")},
-    **{name: _same for name in ("optimization_barrier", "sharding_constraint")},
+    **dict.fromkeys(("copy", "copy_p", "name", "stop_gradient"), _same),
+    **dict.fromkeys(("optimization_barrier", "sharding_constraint"), _same),
     "reshape": _reshaped,
     "squeeze": _reshaped,
     "expand_dims": _reshaped,
@@ -664,15 +664,15 @@ def _typed(reader: _Reader, values: Sequence[np.ndarray], input_type: Type) -> G
         attributes = dict(node.attributes)
         inputs = list(node.inputs)
         if node.op == "pad":
-            attributes["value"] = float(values[inputs.pop().index])
+            attributes["value"] = float(values[inputs.pop().number])
         refs: list[Ref] = []
         for place, ref in enumerate(inputs):
             if not isinstance(ref, _Constant):
                 refs.append(numbers[ref])
             elif node.op in ("conv", "dense") and place == 1:
-                refs.append(builder.tensor(np.asarray(values[ref.index], np.float32)))
+                refs.append(builder.tensor(np.asarray(values[ref.number], np.float32)))
             else:
-                constant = _of_each_sample(values[ref.index], node)
+                constant = _of_each_sample(values[ref.number], node)
                 refs.append(builder.tensor(constant))
         try:
             numbers[number] = builder.add(node.op, *refs, layer=node.layer, **attributes)

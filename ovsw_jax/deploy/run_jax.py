@@ -248,6 +248,28 @@ def _concat(c: _Context) -> _Value:
     return jnp.concatenate(values, c.attributes["axis"] + 1)
 
 
+_Function = Callable[..., jax.Array]
+_OF_ONE: dict[str, _Function] = {
+    "abs": jnp.abs,
+    "exp": jnp.exp,
+    "log": jnp.log,
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "erf": lax.erf,
+    "sqrt": jnp.sqrt,
+}
+_OF_TWO: dict[str, _Function] = {
+    "add": jnp.add,
+    "sub": jnp.subtract,
+    "mul": jnp.multiply,
+    "div": jnp.divide,
+    "max": jnp.maximum,
+    "min": jnp.minimum,
+    "pow": jnp.power,
+    "equal": jnp.equal,
+    "greater": jnp.greater,
+    "greater_equal": jnp.greater_equal,
+}
 _OPERATIONS: dict[str, Callable[[_Context], _Value]] = {
     "conv": _conv,
     "dense": _dense,
@@ -256,33 +278,8 @@ _OPERATIONS: dict[str, Callable[[_Context], _Value]] = {
     "affine": _affine,
     "prelu": _prelu,
     "clip": _clip,
-    **{
-        name: _elementwise(function, 1)
-        for name, function in {
-            "abs": jnp.abs,
-            "exp": jnp.exp,
-            "log": jnp.log,
-            "tanh": jnp.tanh,
-            "sigmoid": jax.nn.sigmoid,
-            "erf": lax.erf,
-            "sqrt": jnp.sqrt,
-        }.items()
-    },
-    **{
-        name: _elementwise(function, 2)
-        for name, function in {
-            "add": jnp.add,
-            "sub": jnp.subtract,
-            "mul": jnp.multiply,
-            "div": jnp.divide,
-            "max": jnp.maximum,
-            "min": jnp.minimum,
-            "pow": jnp.power,
-            "equal": jnp.equal,
-            "greater": jnp.greater,
-            "greater_equal": jnp.greater_equal,
-        }.items()
-    },
+    **{name: _elementwise(function, 1) for name, function in _OF_ONE.items()},
+    **{name: _elementwise(function, 2) for name, function in _OF_TWO.items()},
     "not": lambda c: ~c.value(),
     "select": _select,
     "max_pool": _max_pool,

@@ -55,12 +55,13 @@ def _functions_of_sums(
             return None
         functions.insert(0, function)
         (number,) = values
-    return (number, functions) if number and functions else None
+    found = number and functions and graph.type_of(number).shape
+    return (number, functions) if found else None
 
 
 def _function(graph: Graph, node: Node) -> _Function | None:
     """What a node does to (integers, channels) of numbers, if it treats each by itself."""
-    channels = node.type.shape[-1]
+    channels = math.prod(node.type.shape[-1:])
     operands = []
     for ref in node.inputs:
         constant = _constant(graph, ref)
