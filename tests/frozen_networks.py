@@ -61,14 +61,18 @@ def designs(draw):
         skip = draw(st.booleans())
         features = width if skip else draw(st.sampled_from([groups, 2 * groups, 33 * groups]))
         features = features if features <= 100 else groups
+        paddings = ["SAME"] if skip else ["SAME", 1, ((0, 2), (2, 1))]
+        padding = draw(st.sampled_from(paddings))
+        # A dilated kernel would be larger than a small map with another padding.
+        dilations = [1, 1, 2] if padding == "SAME" else [1]
         layers.append(
             {
                 "in_features": width,
                 "out_features": features,
                 "kernel_size": draw(st.sampled_from([(1, 1), (3, 3), (2, 3)])),
                 "strides": 1 if skip else draw(st.sampled_from([1, 2])),
-                "padding": "SAME" if skip else draw(st.sampled_from(["SAME", 1, ((0, 2), (1, 0))])),
-                "kernel_dilation": draw(st.sampled_from([1, 1, 2])),
+                "padding": padding,
+                "kernel_dilation": draw(st.sampled_from(dilations)),
                 "feature_group_count": groups,
                 "use_bias": draw(st.booleans()),
                 "scale": draw(st.sampled_from(["learned", None])),

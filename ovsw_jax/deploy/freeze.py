@@ -49,6 +49,9 @@ def freeze(
       preprocessing: how raw images become its input; a note for those who use the network, which
         takes what `model` takes.
 
+    Returns:
+      The network as a `FrozenNetwork`: call it, `save` it, or write it as ONNX with `to_onnx`.
+
     Raises:
       TypeError: if `model` is not an NNX module.
       ValueError: if the network does not take such an input, has a part that the graph can't
