@@ -4,7 +4,7 @@ Source: Xiang et al., "OvSW: Overcoming Silent Weights for Accurate Binary Neura
 ECCV 2024.
 """
 
-from ovsw_jax import linen, models, nn
+from ovsw_jax import deploy, linen, models, nn
 from ovsw_jax.ags import AgsState, ags, scale_by_ags
 from ovsw_jax.bop import BopState, bop
 from ovsw_jax.clip import clip_latent
@@ -45,6 +45,7 @@ __all__ = [
     "bop",
     "clip_latent",
     "convert_flip_state",
+    "deploy",
     "filter_axes",
     "flip_metrics",
     "inspect",

@@ -94,6 +94,7 @@ def test_every_public_name_is_on_the_page_of_the_api():
         "ovsw.nn": ovsw.nn,
         "ovsw.linen": ovsw.linen,
         "ovsw.models": ovsw.models,
+        "ovsw.deploy": ovsw.deploy,
     }
     named = {f"{module}.{name}" for module, found in modules.items() for name in found.__all__}
     missing = named - modules.keys() - set(re.findall(r"`(ovsw\.[\w.]+)`", text))

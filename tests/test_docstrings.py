@@ -13,6 +13,7 @@ FUNCTIONS = [
     *(getattr(ovsw.nn, name) for name in ovsw.nn.__all__),
     *(getattr(ovsw.linen, name) for name in ovsw.linen.__all__),
     *(getattr(ovsw.models, name) for name in ovsw.models.__all__),
+    *(getattr(ovsw.deploy, name) for name in ovsw.deploy.__all__),
 ]
 
 

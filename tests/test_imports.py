@@ -11,7 +11,7 @@ import pytest
 
 PROJECT = pathlib.Path(__file__).parents[1]
 LIBRARY = PROJECT / "ovsw_jax"
-FLAX_PARTS = {"nn", "linen", "models", "graph"}
+FLAX_PARTS = {"nn", "linen", "models", "graph", "deploy"}
 
 NO_BACKEND = """
 from jax._src import xla_bridge

@@ -10,6 +10,7 @@ HYPOTHESIS_PROFILE=search pytest tests/test_public_functions.py tries 250 cases 
 
 import contextlib
 import inspect
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def public_names():
     """All of them but the modules, the states, which only the transforms make, and protocols."""
     names = {n for n in ovsw.__all__ if not inspect.ismodule(public(n))}
     names -= {n for n in names if hasattr(public(n), "_fields") or n == "ReportsMetrics"}
-    for module in ("nn", "linen", "models"):
+    for module in ("nn", "linen", "models", "deploy"):
         names |= {f"{module}.{n}" for n in public(module).__all__}
     return names
 
@@ -526,3 +527,38 @@ def summarised(data, summary):
     assert counted.total.training_bytes >= 0
     assert str(counted)
     assert counted.to_markdown()
+
+
+# ---- frozen networks
+
+
+@covers("deploy.freeze", "deploy.FrozenNetwork")
+def a_frozen_network(data, freeze):
+    if freeze is ovsw.deploy.FrozenNetwork:  # made by `freeze` alone
+        freeze = ovsw.deploy.freeze
+    model = data.draw(models | junk, label="model")
+    shape = data.draw(st.sampled_from([(2, 4), (1, 6, 6, 3), (3,), ()]) | junk, label="shape")
+    keywords = {}
+    if data.draw(st.booleans()):
+        keywords["classes"] = data.draw(junk, label="classes")
+    frozen = attempt(
+        freeze, model, shape, **keywords, naming=["input", "model", "ovsw.deploy", "frozen"]
+    )
+    y = attempt(frozen, data.draw(arrays() | junk, label="x"), naming=["images"])
+    assert y.shape[1:] == frozen.output_shape
+
+
+@covers("deploy.Preprocessing")
+def a_preprocessing(data, make):
+    numbers = st.lists(st.floats(), max_size=3) | junk
+    made = attempt(make, mean=data.draw(numbers), std=data.draw(numbers))
+    assert len(made.mean) == len(made.std) > 0
+    assert all(value > 0 for value in made.std)
+
+
+@covers("deploy.load")
+def a_file_of_anything(data, load):
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data.draw(st.binary(max_size=100)))
+        file.flush()
+        attempt(load, file.name, naming=["is no frozen network"])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ovsw_jax.graph.call import call_with
+from ovsw_jax.graph.evaluation import evaluation_copy
 from ovsw_jax.graph.module_tree import Path, check_is_nnx, check_seen, walk
 from ovsw_jax.graph.products import macs, operand_dtypes
 from ovsw_jax.graph.summary_table import InputSummary, LayerSummary, ModelSummary
@@ -79,9 +80,7 @@ def summary(
     if "input_shape" in named_inputs:
         inputs = (named_inputs.pop("input_shape"), *inputs)
     call = call_with(inputs, named_inputs, as_dtype("dtype", dtype))
-    network = nnx.clone(model, graph=True)
-    nnx.pop(network, nnx.Intermediate)
-    network.eval()
+    network = evaluation_copy(model)
     traced = explained_trace(network, call)
     layers = {path: _Layer(path, module) for path, module in traced.layers.items()}
     _hold(network, layers)

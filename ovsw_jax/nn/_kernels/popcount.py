@@ -53,9 +53,13 @@ def convolve_words(x: jax.Array, kernel: jax.Array, taps: Taps) -> jax.Array:
     Returns:
       (batch, *spatial', out_features) int16, or int32 where they need it.
     """
-    w = pack(jnp.moveaxis(kernel, -2, -1))
+    return count_words(x, pack(jnp.moveaxis(kernel, -2, -1)), kernel.shape[-2], taps)
+
+
+def count_words(x: jax.Array, w: jax.Array, in_features: int, taps: Taps) -> jax.Array:
+    """`convolve_words` with a kernel that is packed: (*kernel_size, out_features, words) uint32."""
     with _apart():
-        return _sums(x, w, taps=taps, in_features=kernel.shape[-2])
+        return _sums(x, w, taps=taps, in_features=in_features)
 
 
 @partial(jax.jit, static_argnames=("taps", "in_features"))

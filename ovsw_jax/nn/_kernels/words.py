@@ -31,11 +31,16 @@ def pack(signs: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _pack(signs: jax.Array) -> jax.Array:
-    channels = signs.shape[-1]
+    return pack_positive(signs >= 0)
+
+
+def pack_positive(positive: jax.Array) -> jax.Array:
+    """Packs as `pack` does, from a bool for each sign: whether it is +1."""
+    channels = positive.shape[-1]
     bits = bits_of_word(channels)
     missing = -channels % bits
-    positive = jnp.pad(signs >= 0, [(0, 0)] * (signs.ndim - 1) + [(0, missing)])
-    grouped = positive.reshape(*signs.shape[:-1], -1, bits)
+    padded = jnp.pad(positive, [(0, 0)] * (positive.ndim - 1) + [(0, missing)])
+    grouped = padded.reshape(*positive.shape[:-1], -1, bits)
     powers = along_features(jnp.uint32(1) << jnp.arange(bits, dtype=jnp.uint32), grouped)
     return jnp.sum(jnp.where(grouped, powers, 0), axis=-1, dtype=jnp.uint32)
 

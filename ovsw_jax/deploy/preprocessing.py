@@ -1,0 +1,73 @@
+"""How a raw image becomes the input of a network."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    r"""How pixels from 0 to 255 become the input of a network.
+
+    .. math::
+      x = (p / 255 - \text{mean}) / \text{std}
+
+    per channel.
+
+    Attributes:
+      mean: of each channel, of pixels from 0 to 1.
+      std: of each channel, likewise; above 0.
+
+    Raises:
+      ValueError: if they are not as many finite numbers each, or a std is not above 0.
+
+    >>> Preprocessing(mean=(0.5,), std=(0.25,)).std
+    (0.25,)
+
+    Source: the usual standardisation of images.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
+            raise ValueError(
+                f"mean={self.mean} and std={self.std} must have one number per channel each, and "
+                "std must be above 0: each pixel becomes (pixel / 255 - mean) / std."
+            )
+
+
+def checked_preprocessing(given: Preprocessing | Mapping[str, Any] | None) -> Preprocessing | None:
+    """What a user gave, as a `Preprocessing`.
+
+    Raises:
+      ValueError: if it is a mapping without `mean` and `std`, or with more.
+      TypeError: if it is none.
+    """
+    if given is None or isinstance(given, Preprocessing):
+        return given
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"preprocessing={given!r} is no mapping: give ovsw.deploy.Preprocessing(mean, std), a "
+            'mapping such as {"mean": [0.5], "std": [0.25]}, or None.'
+        )
+    if set(given) != {"mean", "std"}:
+        raise ValueError(
+            f"preprocessing has the keys {sorted(map(str, given))}: it needs mean and std, one "
+            "number per channel, of pixels from 0 to 1."
+        )
+    return Preprocessing(**given)
+
+
+def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{name}={values!r} must hold one finite number per channel.")
+    return numbers
