@@ -8,6 +8,7 @@ from sklearn.metrics import accuracy_score
 from experiments import train
 from experiments.data import load
 from experiments.run import histograms, predictions
+from experiments.training.latent_histograms import count
 from experiments.training.trained import load_trained
 
 LAYER = "conv"
@@ -69,12 +70,12 @@ def test_histograms_of_each_evaluated_epoch_agree_with_the_metrics(run, seed):
 def test_weights_that_are_no_numbers_are_in_no_interval():
     w = np.array([np.nan, np.inf, 0.5, -0.5, 0.0], np.float32)
     none = np.zeros(5, bool)
-    (found,) = histograms.count({LAYER: w[2:]}, {LAYER: none[2:]}, {LAYER: none[2:]}).values()
+    (found,) = count({LAYER: w[2:]}, {LAYER: none[2:]}, {LAYER: none[2:]}).values()
     assert found["counts"].sum(axis=1).tolist() == [3, 0, 0]
-    (found,) = histograms.count({LAYER: w}, {LAYER: none}, {LAYER: none}).values()
+    (found,) = count({LAYER: w}, {LAYER: none}, {LAYER: none}).values()
     assert found["counts"].sum() <= 3
     zero = np.zeros(5, np.float32)
-    (found,) = histograms.count({LAYER: zero}, {LAYER: none}, {LAYER: none}).values()
+    (found,) = count({LAYER: zero}, {LAYER: none}, {LAYER: none}).values()
     assert found["counts"][0, histograms.BINS // 2] == 5
 
 
