@@ -26,4 +26,4 @@ def main(runs: tyro.conf.Positional[tuple[Path, ...]], images: bool = True) -> N
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, prog="python -m experiments.report")

@@ -3,7 +3,8 @@
 const MOST_IN_TABLE = 26; // classes; larger matrices are pictures
 
 function answersSection(data) {
-  return el("div", { class: "panels" }, data.answers.map((found) => {
+  const said = el("p", { class: "note" }, "Rows: class. Columns: answer. Colour: share of the row.");
+  return [data.answers.some((found) => found.matrix) ? said : null, el("div", { class: "panels" }, data.answers.map((found) => {
     const seeds = found.seeds.length > 1 ? `sum of ${found.seeds.length} seeds` : `seed ${found.seeds[0]}`;
     const right = `${number(found.right, 9)} of ${number(found.images, 9)} right, ${seeds}`;
     return el("figure", { class: "panel" },
@@ -11,7 +12,7 @@ function answersSection(data) {
       found.matrix && (data.classes.length <= MOST_IN_TABLE ? matrixTable(found.matrix, data.classes) : matrixPicture(found.matrix, data.classes)),
       found.unanswered ? el("p", { class: "note" }, `${found.unanswered} images got no answer: their logits were not finite.`) : null,
       found.matrix && data.classes.length <= MOST_IN_TABLE ? null : confused(found, data.classes));
-  }));
+  }))];
 }
 
 /** Counts by class (row) and answer (column); colours are shares of the row. */
@@ -25,7 +26,6 @@ function matrixTable(matrix, classes) {
   };
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Confusion matrix" },
     el("table", { class: "matrix" },
-      el("caption", { class: "note" }, "Rows: class. Columns: answer. Colour: share of the row."),
       el("thead", {}, el("tr", {}, el("td", {}), narrow.map((name, i) => el("th", { scope: "col", title: classes[i] }, name)))),
       el("tbody", {}, matrix.map((row, i) => {
         const all = sum(row);
@@ -38,7 +38,7 @@ function matrixPicture(matrix, classes) {
   const size = classes.length, host = el("div", {});
   const picture = svg("svg", { viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": "Confusion matrix: rows are classes, columns are answers" },
     svg("image", { href: pixels(shares), width: size, height: size }));
-  host.append(el("p", { class: "note" }, "Rows: class. Columns: answer. Colour: share of the row."), picture);
+  host.append(picture);
   host.className = "panel";
   const tip = new Tip(host);
   picture.addEventListener("pointermove", (event) => {

@@ -1,6 +1,7 @@
 // Curves over the epochs, with a cursor for pointer and arrow keys.
 
 const MOST_NAMED = 10; // lines in a tip
+const MOST_BANDS = 8; // lines that have bands: more would hide each other
 
 const swatch = (arm) =>
   svg("svg", { viewBox: "0 0 28 10", "aria-hidden": "true" },
@@ -73,7 +74,8 @@ class LineChart {
       root.append(svg("text", { x: this.x(tick), y: box.bottom + 17, "text-anchor": "middle" }, number(tick, 6)));
     root.append(svg("line", { class: "axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }));
     root.append(svg("text", { x: (box.left + box.right) / 2, y: height - 3, "text-anchor": "middle" }, "epoch"));
-    for (const line of this.lines) root.append(...this.drawLine(line));
+    const bands = this.lines.length <= MOST_BANDS;
+    for (const line of this.lines) root.append(...this.drawLine(line, bands));
     this.over = svg("g", {});
     root.append(this.over);
     root.addEventListener("pointermove", (event) => this.point(event));
@@ -108,14 +110,14 @@ class LineChart {
     this.within = (v) => Math.min(box.bottom, Math.max(box.top, v));
   }
 
-  drawLine(line) {
+  drawLine(line, band) {
     const arm = this.arms[line.arm], vars = { "--line": arm.color };
     const drawn = [];
     const points = line.mean.map((m, i) => (known(m) ? [this.x(line.epochs[i]), this.y(m), i] : null));
     const runs = [[]];
     for (const point of points) point ? runs.at(-1).push(point) : runs.at(-1).length && runs.push([]);
     for (const run of runs.filter((r) => r.length)) {
-      if (line.std && run.length > 1) {
+      if (band && line.std && run.length > 1) {
         const edge = (sign) => run.map(([x, , i]) => {
           const value = line.mean[i] + sign * (line.std[i] || 0);
           return [x, this.log && value <= 0 ? this.box.bottom : this.within(this.y(value))];

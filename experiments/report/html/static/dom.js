@@ -9,7 +9,7 @@ function fill(element, attributes, children) {
     else if (name === "vars") for (const [key, v] of Object.entries(value)) element.style.setProperty(key, v);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;
 }
 
@@ -31,7 +31,7 @@ const inUnit = (value, unit) => (unit === "%" ? percent(value) : number(value));
 
 /** Round numbers in an interval, about `count` of them. */
 function ticks(low, high, count) {
-  const rough = (high - low) / Math.max(1, count) || 1;
+  const rough = (0.7 * (high - low)) / Math.max(1, count) || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((n) => n * power).find((s) => s >= rough * 0.999) || power;
   const found = [];

@@ -11,7 +11,7 @@ function weightsSection(layers, latent, arms) {
   const slider = el("input", { type: "range", id: "epoch", min: 0, max: epochs.length - 1, value: epochs.length - 1, step: 1, oninput: () => choose({ epoch: epochs[slider.value] }) });
   const shown = el("output", { for: "epoch" });
   const layer = el("select", { onchange: () => choose({ layer: layer.value }) }, names.map((name) => el("option", { value: name }, name)));
-  const ramp = el("span", { class: "ramp" }, "0 %", el("i", {}), el("span", {}));
+  const ramp = el("span", { class: "ramp" }, el("span", {}), el("i", {}), el("span", {}));
 
   function choose(wanted) {
     Object.assign(view, wanted);
@@ -20,7 +20,7 @@ function weightsSection(layers, latent, arms) {
     layer.value = view.layer;
     shown.textContent = `epoch ${view.epoch} of ${epochs.at(-1)}`;
     slider.setAttribute("aria-valuetext", shown.textContent);
-    if (layers) ramp.lastChild.textContent = percent(topOf(layers, view.kind));
+    if (layers) [ramp.firstChild, ramp.lastChild].forEach((end, i) => { end.textContent = `${number(ends(layers, view.kind)[i])} %`; });
     for (const part of [...maps, ...histograms]) part.show(view);
   }
 
@@ -44,11 +44,11 @@ function weightsSection(layers, latent, arms) {
   ].flat();
 }
 
-/** Where the colours of a kind end: at 100 %, but for shares that are all small. */
-function topOf(layers, kind) {
-  if (kind !== "epoch_flip_ratio") return 100;
+/** Where the colours of a kind begin and end, in percent: the same for all arms. */
+function ends(layers, kind) {
   const all = layers.maps.flatMap((map) => (map.values[kind] || []).flat()).filter(known);
-  return Math.max(...all, 0.01);
+  const low = Math.min(...all), high = Math.max(...all);
+  return high < 10 ? [0, Math.ceil(high) || 1] : [10 * Math.floor(low / 10), 10 * Math.ceil(high / 10)];
 }
 
 class HeatMap {
@@ -83,9 +83,9 @@ class HeatMap {
     Object.assign(this, { width, box, rowHeight, cell });
     const root = svg("svg", { viewBox: `0 0 ${width} ${box.bottom + 36}`, role: "img", "aria-label": `${this.figure.textContent}: a row per layer, a column per epoch` });
     const values = this.map.values[this.view.kind];
-    const top = topOf(this.layers, this.view.kind);
     if (values) {
-      const shares = values.map((row) => row.map((v) => (known(v) ? v / top : null)));
+      const [low, high] = ends(this.layers, this.view.kind);
+      const shares = values.map((row) => row.map((v) => (known(v) ? (v - low) / (high - low || 1) : null)));
       root.append(svg("image", { href: pixels(shares), x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top, preserveAspectRatio: "none" }));
     }
     root.append(svg("rect", { class: "frame", x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top }));
@@ -108,10 +108,10 @@ class HeatMap {
     const row = this.layers.layers.indexOf(view.layer), column = nearest(this.map.epochs, view.epoch);
     const before = view.epoch < this.map.epochs[0]; // the initial weights have no metrics
     const x = box.left + (before ? 0 : column) * cell;
-    return [
-      row < 0 ? null : svg("rect", { class: "chosen", x: box.left, y: box.top + row * rowHeight, width: box.right - box.left, height: rowHeight }),
-      svg("rect", { class: "chosen", x, y: box.top, width: before ? 0 : cell, height: box.bottom - box.top }),
-    ].filter((mark) => mark !== null);
+    const marked = [{ x, y: box.top, width: before ? 0 : cell, height: box.bottom - box.top }];
+    if (row >= 0) marked.push({ x: box.left, y: box.top + row * rowHeight, width: box.right - box.left, height: rowHeight });
+    // Black in white is seen on every colour.
+    return ["around", "chosen"].flatMap((kind) => marked.map((place) => svg("rect", { class: kind, ...place })));
   }
 
   place(event) {

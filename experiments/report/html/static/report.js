@@ -12,7 +12,7 @@ showPage((data) => {
       pairs(data.about),
     ]),
     section("curves", "Curves", [
-      el("p", { class: "note" }, "Lines: mean over the seeds. Bands: ± sample standard deviation. Point at a chart, or focus it and use the arrow keys; the buttons hide lines."),
+      el("p", { class: "note" }, "Lines: mean over the seeds. Bands: ± sample standard deviation, where up to 8 lines are shown. Point at a chart, or focus it and use the arrow keys; the buttons hide lines."),
       ...charts(data.curves, arms)]),
     layers || latent ? section("weights", "Silent weights", weightsSection(layers, latent, arms)) : null,
     data.answers.length ? section("confusion", "Confusion", answersSection(data), true) : null,

@@ -3,11 +3,12 @@
 /** A table; `numbers` are the places of columns that hold numbers, `best` of rows in bold. */
 function table(heads, rows, numbers, best = []) {
   const align = (i) => (numbers.includes(i) ? "number" : null);
+  const fold = (cell) => (typeof cell === "string" && cell.length > 40 ? "long" : null);
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table" },
     el("table", {},
       el("thead", {}, el("tr", {}, heads.map((head, i) => el("th", { scope: "col", class: align(i) }, head)))),
       el("tbody", {}, rows.map((row, k) => el("tr", { class: best.includes(k) ? "best" : null }, row.map((cell, i) =>
-        i ? el("td", { class: align(i) }, cell) : el("th", { scope: "row", class: typeof cell === "string" && cell.length > 40 ? "long" : null }, cell)))))));
+        i ? el("td", { class: align(i) || fold(cell) }, cell) : el("th", { scope: "row", class: fold(cell) }, cell)))))));
 }
 
 const pairs = (items) =>
