@@ -1,13 +1,18 @@
-"""What a run keeps for a report: histograms of latent weights by epoch, and predictions."""
+"""What a run keeps for a report: histograms, predictions, example images, the network's cost."""
+
+import json
 
 import numpy as np
 import pytest
+from flax import nnx
 from run_folders import rows
 from sklearn.metrics import accuracy_score
+from tiny_networks import Tiny
 
+import ovsw_jax as ovsw
 from experiments import train
 from experiments.data import load
-from experiments.run import histograms, predictions
+from experiments.run import examples, histograms, predictions
 from experiments.training.latent_histograms import count
 from experiments.training.trained import load_trained
 
@@ -103,3 +108,20 @@ def test_predictions_are_those_of_the_trained_weights(run, seed):
     assert np.array_equal(predicted, logits.argmax(-1))
     softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(probability, softmax.max(-1), rtol=2e-3)
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_examples_are_test_images_in_their_places(run, seed):
+    index, images = examples.read(examples.file_of(run, f"ovsw-seed{seed}"))
+    assert np.array_equal(images, load("digits").test_images[index])
+    answered = predictions.read(predictions.file_of(run, "ovsw", seed))
+    wrong = (answered.label != answered.predicted)[index]
+    assert 0 < wrong.sum() <= examples.EACH
+    assert sorted(wrong, reverse=True) == wrong.tolist()
+
+
+def test_the_cost_of_the_network_is_that_of_the_summary(run):
+    (name,), (found,) = zip(*json.loads((run / "network.json").read_text()).items(), strict=True)
+    model = nnx.eval_shape(lambda: Tiny(10, in_channels=1, rngs=nnx.Rngs(0)))
+    assert name == "tiny_networks:Tiny"
+    assert found == json.loads(json.dumps(ovsw.summary(model, (1, 8, 8, 1)).to_dict()))

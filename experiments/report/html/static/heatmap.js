@@ -10,7 +10,7 @@ function weightsSection(layers, latent, arms) {
   view.epoch = epochs.at(-1);
   const slider = el("input", { type: "range", id: "epoch", min: 0, max: epochs.length - 1, value: epochs.length - 1, step: 1, oninput: () => choose({ epoch: epochs[slider.value] }) });
   const shown = el("output", { for: "epoch" });
-  const layer = el("select", { onchange: () => choose({ layer: layer.value }) }, names.map((name) => el("option", { value: name }, name)));
+  const layer = el("select", { onchange: () => choose({ layer: layer.value }) }, names.map((name) => el("option", { value: name }, elided(name, 60))));
   const ramp = el("span", { class: "ramp" }, el("span", {}), el("i", {}), el("span", {}));
 
   function choose(wanted) {
@@ -18,8 +18,8 @@ function weightsSection(layers, latent, arms) {
     slider.value = nearest(epochs, view.epoch);
     view.epoch = epochs[slider.value];
     layer.value = view.layer;
-    shown.textContent = `epoch ${view.epoch} of ${epochs.at(-1)}`;
-    slider.setAttribute("aria-valuetext", shown.textContent);
+    shown.textContent = `${view.epoch} of ${epochs.at(-1)}`;
+    slider.setAttribute("aria-valuetext", `epoch ${shown.textContent}`);
     if (layers) [ramp.firstChild, ramp.lastChild].forEach((end, i) => { end.textContent = `${number(ends(layers, view.kind)[i])} %`; });
     for (const part of [...maps, ...histograms]) part.show(view);
   }
