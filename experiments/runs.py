@@ -75,7 +75,11 @@ def _table(shown: list[Line]) -> Table:
 
 def _differences(shown: list[Line]) -> list[str]:
     """In which fields of their configs the runs differ, a sentence for each run."""
-    return [f"{name}: {said}" for name, said in {x.name: x.cells[_DIFFERS] for x in shown}.items() if said]
+    return [
+        f"{name}: {said}"
+        for name, said in {x.name: x.cells[_DIFFERS] for x in shown}.items()
+        if said
+    ]
 
 
 if __name__ == "__main__":

@@ -35,14 +35,14 @@ def write_records(folder, *, classes=10, images=360, epochs=None, side=8, channe
         )
         index = np.concatenate([np.flatnonzero(wrong)[:3], np.flatnonzero(~wrong)[:4]])
         pixels = rng.integers(0, 256, (len(index), side, side, channels)).astype(np.uint8)
-        np.savez(folder / "examples" / f"{name}.npz", index=index, images=pixels)
+        np.savez(folder / "examples" / f"{name}.npz", places=index, images=pixels)
     return folder
 
 
 def histogram_line(epoch, layers, rng):
     by_layer = {}
     for layer in layers:
-        shape = np.exp(-np.linspace(-4, 4, BINS) ** 2 / 2)
+        shape = np.exp(-(np.linspace(-4, 4, BINS) ** 2) / 2)
         counts = rng.poisson(200 * shape, (3, BINS)) * [[epoch > 0], [epoch > 1], [True]]
         by_layer[layer] = {"limit": 0.5, **dict(zip(KINDS, counts.tolist(), strict=True))}
     return json.dumps({"epoch": epoch, "step": 22 * epoch, "layers": by_layer}) + "\n"

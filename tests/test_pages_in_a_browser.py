@@ -71,8 +71,14 @@ def opened(browser, pages):
         page.on("console", lambda message: said.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: said.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
-        page.on("request", lambda request: said.append(f"request: {request.url[:90]}") if not (
-            request.url.startswith("data:") or request.url == pages[name].as_uri()) else None)
+        page.on(
+            "request",
+            lambda request: (
+                said.append(f"request: {request.url[:90]}")
+                if not (request.url.startswith("data:") or request.url == pages[name].as_uri())
+                else None
+            ),
+        )
         page.goto(pages[name].as_uri())
         page.wait_for_selector("section svg")
         return page
@@ -97,9 +103,7 @@ NAMES = ("digits", "resnet20", "hostile", "older", "sweep", "runs")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
-def test_pages_draw_in_light_and_dark_on_a_desk_and_a_phone(
-    opened, folder, name, scheme, viewport
-):
+def test_pages_draw_in_light_and_dark_on_a_desk_and_a_phone(opened, folder, name, scheme, viewport):
     page = opened(name, viewport, color_scheme=scheme)
     looked_at(page, folder, f"{name}-{scheme}-{viewport['width']}")
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -123,7 +127,7 @@ def test_pages_print_on_white_without_controls(opened, folder):
 def bars(page):
     """Heights of the histograms' bars of the weights that flip."""
     return page.evaluate(
-        "[...document.querySelectorAll('.histogram .kind0')].map((bar) => bar.getAttribute('height'))"
+        "[...document.querySelectorAll('.histogram .kind0')].map((b) => b.getAttribute('height'))"
     )
 
 

@@ -75,11 +75,14 @@ def test_heat_maps_are_means_over_the_seeds(folder, data):
         for kind in ("never_flipped_ratio", "silent_ratio", "epoch_flip_ratio"):
             wanted = [
                 [
-                    100 * np.mean([
-                        row["layers"][layer][kind]
-                        for row in rows
-                        if (row["optimizer"], row["epoch"]) == (optimizer, epoch)
-                    ])
+                    100
+                    * np.mean(
+                        [
+                            row["layers"][layer][kind]
+                            for row in rows
+                            if (row["optimizer"], row["epoch"]) == (optimizer, epoch)
+                        ]
+                    )
                     for epoch in one["epochs"]
                 ]
                 for layer in DIGITS_LAYERS
@@ -116,7 +119,7 @@ def test_confusion_is_summed_over_the_seeds(folder, data):
 
 def test_example_images_are_shown_pixel_by_pixel(folder, data):
     with np.load(folder / "examples" / "ovsw-seed3.npz") as kept:
-        index, images = kept["index"], kept["images"]
+        index, images = kept["places"], kept["images"]
     with np.load(folder / "predictions" / "ovsw-seed3.npz") as answers:
         label, predicted = answers["label"][index], answers["predicted"][index]
     shown = data["examples"][1]["images"]
@@ -149,11 +152,12 @@ def test_the_verdict_compares_the_best_with_sgd(folder, data):
         f"SGD ({points / error:.1f} standard errors of the difference, 2 seeds); "
     )
     never = {
-        key: f"{100 * np.mean([r['never_flipped_ratio'] for r in rows if r['optimizer'] == key]):.1f} %"
+        key: np.mean([r["never_flipped_ratio"] for r in rows if r["optimizer"] == key])
         for key in of
     }
     assert data["verdict"].endswith(
-        f"{never['ovsw']} of its binary weights never flipped, of SGD's {never['sgd']}."
+        f"{100 * never['ovsw']:.1f} % of its binary weights never flipped, of SGD's "
+        f"{100 * never['sgd']:.1f} %."
     )
 
 
@@ -342,7 +346,9 @@ def test_the_command_writes_pages_and_names_what_is_wrong(tmp_path, capsys):
 
 
 def test_pages_are_made_without_jax():
-    program = "import sys, experiments.runs, experiments.report.__main__; assert 'jax' not in sys.modules"
+    program = (
+        "import sys, experiments.runs, experiments.report.__main__; assert 'jax' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
@@ -381,9 +387,9 @@ def test_examples_are_the_surest_mistakes_and_the_least_sure_right_answers(tmp_p
     found = examples.read(examples.file_of(tmp_path, "sgd-seed0"))
     wrong = sorted(np.flatnonzero(label != predicted), key=lambda i: -probability[i])
     right = sorted(np.flatnonzero(label == predicted), key=lambda i: probability[i])
-    assert found.index.tolist() == [*wrong[:12], *right[:12]]
+    assert found.places.tolist() == [*wrong[:12], *right[:12]]
     assert found.images.shape == (24, 4, 5, 1)
-    assert found.images[:, 0, 0, 0].tolist() == found.index.tolist()
+    assert found.images[:, 0, 0, 0].tolist() == found.places.tolist()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -399,12 +405,12 @@ def test_large_examples_are_made_small(tmp_path, channels):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"index": np.zeros(2, int)}, "can't be read"),
-        ({"index": np.zeros(2, int), "images": np.zeros((1, 2, 2, 1), np.uint8)}, "must be int64"),
-        ({"index": np.zeros(1, int), "images": np.zeros((1, 2, 2, 4), np.uint8)}, "1 or 3"),
-        ({"index": np.zeros(1, int), "images": np.zeros((1, 2, 2, 1))}, "float64"),
-        ({"index": np.zeros(1, int), "images": np.zeros((1, 4096, 4097, 1), np.uint8)}, "bytes"),
-        ({"index": np.array([{}]), "images": np.zeros((1, 2, 2, 1), np.uint8)}, "pickle"),
+        ({"places": np.zeros(2, int)}, "can't be read"),
+        ({"places": np.zeros(2, int), "images": np.zeros((1, 2, 2, 1), np.uint8)}, "must be int64"),
+        ({"places": np.zeros(1, int), "images": np.zeros((1, 2, 2, 4), np.uint8)}, "1 or 3"),
+        ({"places": np.zeros(1, int), "images": np.zeros((1, 2, 2, 1))}, "float64"),
+        ({"places": np.zeros(1, int), "images": np.zeros((1, 4096, 4097, 1), np.uint8)}, "bytes"),
+        ({"places": np.array([{}]), "images": np.zeros((1, 2, 2, 1), np.uint8)}, "pickle"),
     ],
 )
 def test_examples_that_no_run_writes_are_refused(tmp_path, arrays, message):

@@ -1,4 +1,4 @@
-"""python -m experiments.runs: what it lists, keeps and names, beside another reading of the rows."""
+"""python -m experiments.runs: what it lists, keeps and names."""
 
 import json
 import re
@@ -132,7 +132,7 @@ def test_the_command_prints_a_table(folder, capsys, monkeypatch):
     assert "not read: foreign: holds no run" in printed
     command(folder, "--where", "epochs=99")
     assert f"no run in {folder} fits" in capsys.readouterr().out.replace("\n", "")
-    with pytest.raises(SystemExit, match="error: .* is no folder"):
+    with pytest.raises(SystemExit, match=r"error: .* is no folder"):
         command(folder / "none")
     with pytest.raises(SystemExit, match="error: field 'epoch' is unknown"):
         command(folder, "--where", "epoch=3")

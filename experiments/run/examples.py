@@ -1,12 +1,13 @@
 """Test images that trained networks get wrong and right, for a reader to look at.
 
-RUN/examples/OPTIMIZER-seedSEED.npz holds `index`, places in the test set, and `images`, uint8
+RUN/examples/OPTIMIZER-seedSEED.npz holds `places` in the test set and `images`, uint8
 (images, height, width, channels), of at most `SIDE` pixels a side. First come wrong answers, the
 surest first, then right ones, the least sure first; `experiments.run.predictions` has the answers.
 """
 
+import zipfile
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ MOST_BYTES = 2**24  # of a file that is read: it may be untrusted
 class Examples(NamedTuple):
     """Test images with their places in the test set."""
 
-    index: NDArray[np.int64]  # (images,)
+    places: NDArray[np.int64]  # (images,)
     images: NDArray[np.uint8]  # (images, height, width, channels)
 
 
@@ -61,11 +62,12 @@ def keep(run: Path, dataset: HasTestImages) -> None:
         file = file_of(run, path.stem)
         if file.exists():
             continue
-        index = chosen(predictions.read(path))
-        arrays = {"index": np.array(index, np.int64), "images": _small(dataset, index)}
+        places = chosen(predictions.read(path))
+        images = _small(dataset, places)
         with writing(file.parent, run):
             file.parent.mkdir(exist_ok=True)
-        write_arrays(file, run, arrays, compressed=True)
+        found = Examples(np.array(places, np.int64), images)
+        write_arrays(file, run, found._asdict(), compressed=True)
 
 
 def read(path: Path) -> Examples:
@@ -77,35 +79,39 @@ def read(path: Path) -> Examples:
     """
     with path.open("rb") as file:
         try:
+            _check_sizes(file)
             with np.load(file, allow_pickle=False) as arrays:
-                _check_sizes(arrays)
-                found = Examples(arrays["index"], arrays["images"])
+                found = Examples(arrays["places"], arrays["images"])
         except Exception as error:  # zipfile, zlib and NumPy raise many kinds
             raise ValueError(f"{path} can't be read: {error}") from error
-    index, images = found
-    fits = index.dtype.kind == "i" and images.dtype == np.uint8 and images.ndim == 4
-    if not fits or index.shape != images.shape[:1] or images.shape[-1] not in (1, 3):
+    places, images = found
+    fits = places.dtype.kind == "i" and images.dtype == np.uint8 and images.ndim == 4
+    if not fits or places.shape != images.shape[:1] or images.shape[-1] not in (1, 3):
         raise ValueError(
-            f"{path} holds index {index.dtype} {index.shape} and images {images.dtype} "
+            f"{path} holds places {places.dtype} {places.shape} and images {images.dtype} "
             f"{images.shape}, they must be int64 (images,) and uint8 (images, height, width, 1 or "
             "3)"
         )
     return found
 
 
-def _check_sizes(arrays: "np.lib.npyio.NpzFile") -> None:
+def _check_sizes(file: BinaryIO) -> None:
     """Raises ValueError for a file that would unpack to more than any run writes."""
-    for member in arrays.zip.infolist():
-        if member.file_size > MOST_BYTES:
-            raise ValueError(f"{member.filename} has {member.file_size:,} bytes")
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            if member.file_size > MOST_BYTES:
+                raise ValueError(f"{member.filename} has {member.file_size:,} bytes")
+    file.seek(0)
 
 
-def _small(dataset: HasTestImages, index: list[int]) -> NDArray[np.uint8]:
-    images = dataset.test_images_at(index)
+def _small(dataset: HasTestImages, places: list[int]) -> NDArray[np.uint8]:
+    images = dataset.test_images_at(places)
     height, width = images.shape[1:3]
     if max(height, width) <= SIDE:
         return images
     shrink = SIDE / max(height, width)
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     shown = [Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x).resize(size) for x in images]
-    return np.array([np.asarray(x) for x in shown], np.uint8).reshape(-1, *size[::-1], images.shape[-1])
+    return np.array([np.asarray(x) for x in shown], np.uint8).reshape(
+        -1, *size[::-1], images.shape[-1]
+    )

@@ -8,8 +8,8 @@ and one for the initial weights, epoch 0:
 
 The lists count the weights of `BINS` equal intervals from -limit to limit; the outermost two also
 hold what lies beyond. A weight is in one list: "silent" has those that flipped before they fell
-silent (`experiments.training.latent_histograms` counts them). A stack of layers in one kernel is one LAYER. An epoch that a resumed run trains again has
-two lines; the later one holds.
+silent. A stack of layers in one kernel is one LAYER. An epoch that a resumed run trains again has
+two lines; the later one holds. `experiments.training.latent_histograms` counts.
 """
 
 import json

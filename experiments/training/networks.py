@@ -203,7 +203,7 @@ class Network:
           `ovsw.ModelSummary.to_dict`, or {"uncounted": why} where it can't be traced.
         """
         try:
-            flags = modes(self._model, training=False)
+            flags: Mapping[str, Any] = modes(self._model, training=False)
             return ovsw.summary(self._model, (1, *self._image_shape), **flags).to_dict()
         except (TypeError, ValueError) as error:  # a network of one's own may do what can't be seen
             return {"uncounted": str(error)}

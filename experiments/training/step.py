@@ -200,7 +200,7 @@ class Steps:
         return self._standing(state.opt_state)
 
     def histograms(self, state: TrainState) -> dict[str, dict[str, jax.Array]]:
-        """Counts of latent weights by layer, of each member, as `run.histograms.append` takes them."""
+        """Counts of latent weights by layer, of each member, for `experiments.run.histograms`."""
         return self._histograms(state.params, state.opt_state)
 
     def evaluate(self, state: TrainState, between: Callable[[], None] = lambda: None) -> Evaluation:

@@ -90,8 +90,8 @@ def example_images(run: Run, arms: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _examples(path: Path, answered: Predictions) -> list[dict[str, Any]]:
-    index, images = examples.read(path)
-    if len(index) and not 0 <= index.min() <= index.max() < len(answered.label):
+    places, images = examples.read(path)
+    if len(places) and not 0 <= places.min() <= places.max() < len(answered.label):
         raise ValueError(f"{path} is of other test images than the predictions")
     return [
         {
@@ -101,7 +101,7 @@ def _examples(path: Path, answered: Predictions) -> list[dict[str, Any]]:
             "percent": _percent(float(answered.probability[i])),
             "png": png(image),
         }
-        for i, image in zip(index, images, strict=True)
+        for i, image in zip(places, images, strict=True)
     ]
 
 

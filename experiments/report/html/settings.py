@@ -1,7 +1,6 @@
 """The config, the versions and the cost of the network, as the page lists them."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +9,14 @@ from experiments.config.config_file import read_object
 from experiments.run.reader import Run
 
 MOST_LAYERS = 400
-_COUNTS = ("binary_params", "real_params", "stored_bytes", "training_bytes")
-_COUNTS += ("binary_macs", "float_macs")
+_COUNTS = (
+    "binary_params",
+    "real_params",
+    "stored_bytes",
+    "training_bytes",
+    "binary_macs",
+    "float_macs",
+)
 
 
 def config_list(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -43,11 +48,7 @@ def text(value: Any) -> str:
         return ", ".join(map(text, value))
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {text(x)}" for key, x in value.items())
-    return f"{value:g}" if isinstance(value, float) else os.fspath(value) if _path(value) else str(value)
-
-
-def _path(value: Any) -> bool:
-    return isinstance(value, os.PathLike)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def versions_list(versions: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -37,7 +37,8 @@ function matrixPicture(matrix, classes) {
   const shares = matrix.map((row) => row.map((count) => (count ? count / sum(row) : null)));
   const size = classes.length, host = el("div", {});
   const picture = svg("svg", { viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": "Confusion matrix: rows are classes, columns are answers" },
-    svg("image", { href: pixels(shares), width: size, height: size }));
+    svg("image", { href: pixels(shares), width: size, height: size }),
+    svg("rect", { class: "frame", width: size, height: size, "vector-effect": "non-scaling-stroke" }));
   host.append(picture);
   host.className = "panel";
   const tip = new Tip(host);

@@ -92,8 +92,8 @@ class HeatMap {
     names.forEach((name, i) => {
       if (i % every === 0) root.append(svg("text", { x: box.left - 6, y: box.top + (i + 0.5) * rowHeight + 4, "text-anchor": "end" }, elided(name, letters)));
     });
-    const step = Math.max(1, Math.ceil(epochs.length / Math.max(1, (box.right - box.left) / 45)));
-    for (let i = 0; i < epochs.length; i += step)
+    const labelled = epochTicks(epochs[0], epochs.at(-1), box.right - box.left, 45).map((tick) => nearest(epochs, tick));
+    for (const i of new Set(labelled))
       root.append(svg("text", { x: box.left + (i + 0.5) * cell, y: box.bottom + 16, "text-anchor": "middle" }, epochs[i]));
     root.append(svg("text", { x: (box.left + box.right) / 2, y: box.bottom + 33, "text-anchor": "middle" }, "epoch"));
     root.append(...this.marks());
