@@ -36,10 +36,10 @@ from experiments.process.compile_cache import keep_compiled_programs
 from experiments.process.safe_stdout import never_fail
 from experiments.process.signals import Signals, Stopped
 from experiments.recipes import ABOUT, RECIPES
-from experiments.report import summary
+from experiments.report import html, summary
 from experiments.report.best import keep_best_weights
 from experiments.report.progress import Bars
-from experiments.run import weights
+from experiments.run import examples, weights
 from experiments.run.folder import RunFolder
 from experiments.run.read_only import ReadOnlyRunFolder
 from experiments.sweep.members import Member, Program, chunks, programs
@@ -106,7 +106,10 @@ def train(
     status = 0
     with run:
         try:
+            run.keep_networks(lambda: {n: x.counted() for n, x in prepared.networks.items()})
             _Run(config, prepared, run, console).train(signals or Signals())
+            if distributed.is_first():
+                examples.keep(run.path, dataset)
         except KeyboardInterrupt as stopped:
             status = stopped.status if isinstance(stopped, Stopped) else 130
             console.print(
@@ -351,6 +354,7 @@ def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None
                 return status  # without a row there is nothing to show
             drawn = figures.draw(path)  # first, since the summary shows them
             written = summary.write_summary(path)
+            page = html.write_report(path)
     except (ValueError, OSError) as error:
         if distributed.says_lost(error):
             raise
@@ -361,7 +365,7 @@ def main(arguments: Sequence[str] | None = None, join: Callable[[], None] | None
     except Stopped as stopped:  # before the run began, or while figures were drawn
         return stopped.status
     summary.print_table(written, console)
-    for file in (*drawn, path / "summary.md"):
+    for file in (*drawn, path / "summary.md", page):
         console.print(str(file), soft_wrap=True)
     return status
 

@@ -14,11 +14,12 @@ import tyro
 from documents import DOCUMENTS, commands_of, relative, words_of_code
 
 from benchmarks.accelerators import __main__ as accelerators
-from experiments import launch, prepare, train
+from experiments import launch, prepare, runs, train
 from experiments.config import Config
 from experiments.config.choices import choose
 from experiments.optimizers import OPTIMIZERS
 from experiments.recipes import ABOUT
+from experiments.report import __main__ as report
 from experiments.sweep.members import programs
 
 # What stands for something of the reader's.
@@ -138,7 +139,10 @@ def known_options():
     fields = [field for kind in kinds for field in dataclasses.fields(kind)]
     names = [field.name for field in fields]
     names += [f"no-{field.name}" for field in fields if isinstance(field.default, bool)]
-    names += inspect.signature(accelerators.main).parameters
+    commands = (accelerators.main, report.main, runs.main)
+    parameters = [x for main in commands for x in inspect.signature(main).parameters.values()]
+    names += [x.name for x in parameters]
+    names += [f"no-{x.name}" for x in parameters if isinstance(x.default, bool)]
     launched = {text for action in launch._parser()._actions for text in action.option_strings}
     return {f"--{name.replace('_', '-')}" for name in names} | launched
 

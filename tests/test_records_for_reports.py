@@ -1,13 +1,19 @@
-"""What a run keeps for a report: histograms of latent weights by epoch, and predictions."""
+"""What a run keeps for a report: histograms, predictions, example images, the network's cost."""
+
+import json
 
 import numpy as np
 import pytest
+from flax import nnx
 from run_folders import rows
 from sklearn.metrics import accuracy_score
+from tiny_networks import Tiny
 
+import ovsw_jax as ovsw
 from experiments import train
 from experiments.data import load
-from experiments.run import histograms, predictions
+from experiments.run import examples, histograms, predictions
+from experiments.training.latent_histograms import count
 from experiments.training.trained import load_trained
 
 LAYER = "conv"
@@ -69,12 +75,12 @@ def test_histograms_of_each_evaluated_epoch_agree_with_the_metrics(run, seed):
 def test_weights_that_are_no_numbers_are_in_no_interval():
     w = np.array([np.nan, np.inf, 0.5, -0.5, 0.0], np.float32)
     none = np.zeros(5, bool)
-    (found,) = histograms.count({LAYER: w[2:]}, {LAYER: none[2:]}, {LAYER: none[2:]}).values()
+    (found,) = count({LAYER: w[2:]}, {LAYER: none[2:]}, {LAYER: none[2:]}).values()
     assert found["counts"].sum(axis=1).tolist() == [3, 0, 0]
-    (found,) = histograms.count({LAYER: w}, {LAYER: none}, {LAYER: none}).values()
+    (found,) = count({LAYER: w}, {LAYER: none}, {LAYER: none}).values()
     assert found["counts"].sum() <= 3
     zero = np.zeros(5, np.float32)
-    (found,) = histograms.count({LAYER: zero}, {LAYER: none}, {LAYER: none}).values()
+    (found,) = count({LAYER: zero}, {LAYER: none}, {LAYER: none}).values()
     assert found["counts"][0, histograms.BINS // 2] == 5
 
 
@@ -102,3 +108,20 @@ def test_predictions_are_those_of_the_trained_weights(run, seed):
     assert np.array_equal(predicted, logits.argmax(-1))
     softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(probability, softmax.max(-1), rtol=2e-3)
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_examples_are_test_images_in_their_places(run, seed):
+    index, images = examples.read(examples.file_of(run, f"ovsw-seed{seed}"))
+    assert np.array_equal(images, load("digits").test_images[index])
+    answered = predictions.read(predictions.file_of(run, "ovsw", seed))
+    wrong = (answered.label != answered.predicted)[index]
+    assert 0 < wrong.sum() <= examples.EACH
+    assert sorted(wrong, reverse=True) == wrong.tolist()
+
+
+def test_the_cost_of_the_network_is_that_of_the_summary(run):
+    (name,), (found,) = zip(*json.loads((run / "network.json").read_text()).items(), strict=True)
+    model = nnx.eval_shape(lambda: Tiny(10, in_channels=1, rngs=nnx.Rngs(0)))
+    assert name == "tiny_networks:Tiny"
+    assert found == json.loads(json.dumps(ovsw.summary(model, (1, 8, 8, 1)).to_dict()))

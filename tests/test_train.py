@@ -23,6 +23,7 @@ from experiments.data import load
 from experiments.data.augment import PADDING, crop_and_flip, standardise
 from experiments.data.batches import feed_of
 from experiments.recipes import ABOUT
+from experiments.report.html.document import unpacked
 from experiments.training.networks import Network
 from experiments.training.sharding import MembersApart
 from experiments.training.step import Steps, latent_weights, never_flipped
@@ -41,7 +42,10 @@ def digits_run(tmp_path_factory):
 
 def test_run_folder_holds_everything(digits_run):
     written = "config.json versions.json metrics.jsonl latent.npz summary.json summary.md"
-    assert {p.name for p in digits_run.iterdir()} >= {*written.split(), "tensorboard", "figures"}
+    written += " network.json report.html"
+    folders = {"tensorboard", "figures", "predictions", "histograms", "examples"}
+    assert {p.name for p in digits_run.iterdir()} >= {*written.split(), *folders}
+    assert unpacked((digits_run / "report.html").read_text())["missing"] == []
     config = json.loads((digits_run / "config.json").read_text())
     assert (config["seeds"], config["epochs"], config["data"]) == ([3, 5], 2, "digits")
     versions = json.loads((digits_run / "versions.json").read_text())

@@ -14,6 +14,7 @@ Files by task: `cifar_*.py`, `tfds_source.py`, `image_*.py` and `streamed*.py` r
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,10 @@ class Dataset:
     @property
     def test_count(self) -> int:
         return len(self.test_labels)
+
+    def test_images_at(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Some test images: (images, height, width, channels)."""
+        return self.test_images[np.asarray(indices, np.intp)]
 
     def fingerprints(self) -> dict[str, str]:
         """A text per split that changes with its pixels, labels or standardisation."""

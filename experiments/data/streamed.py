@@ -146,9 +146,6 @@ class StreamedDataset:
         out. Zeros with label -1 fill up the last batch.
         """
         _check_batch_size(batch_size)
-        size = self.image_shape[0]
-        shorter = shorter_side(size)
-
         filled = -(-self.test_count // batch_size) * batch_size
         places = np.arange(filled).reshape(-1, batch_size)[:, rows]
         indices = places.reshape(-1)
@@ -157,10 +154,26 @@ class StreamedDataset:
             index = int(indices[position])
             if index >= self.test_count:
                 return np.zeros(self.image_shape, np.uint8), NO_LABEL
-            image = self._test.read(index)
-            return image_file.decode_centre(image.file, image.name, shorter, size), image.label
+            return self._test_image(index)
 
         return _batches(load, len(indices), places.shape[1], self.workers)
+
+    def test_images_at(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Some test images, as the network sees them: (images, height, width, 3).
+
+        Raises:
+          ValueError: if one can't be decoded.
+        """
+        found = [self._test_image(index)[0] for index in indices]
+        return np.array(found, np.uint8).reshape(-1, *self.image_shape)
+
+    def _test_image(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        size = self.image_shape[0]
+        image = self._test.read(index)
+        return (
+            image_file.decode_centre(image.file, image.name, shorter_side(size), size),
+            image.label,
+        )
 
 
 def shorter_side(size: int) -> int:

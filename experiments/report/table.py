@@ -108,6 +108,15 @@ def table(source: Path | Summary) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
+def rows(summary: Summary) -> tuple[list[str], list[dict[str, Any]]]:
+    """The same table: heads, and rows with their `cells` and whether they are `best`."""
+    best = _best(summary)
+    return _heads(summary)[0], [
+        {"cells": [cell for _, cell in cells], "best": arm in best}
+        for arm, cells in _cells(summary)
+    ]
+
+
 def print_table(source: Path | Summary, console: Console | None = None) -> None:
     """The same table on the terminal."""
     summary = _load(source)

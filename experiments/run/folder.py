@@ -9,7 +9,8 @@ weights/       trained weights, likewise, and in a sweep those of each optimizer
                (see experiments.run.weights); as the former, so are histograms/ of latent
                weights by epoch and predictions/ for the test images (experiments.run.histograms and
                .predictions)
-summary.json, summary.md, figures/               written by experiments.report.summary and .figures
+network.json   size and cost of the network      examples/      test images, right and wrong answers
+summary.json, summary.md, report.html, figures/  written by experiments.report and .figures
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -117,6 +118,11 @@ class RunFolder:
         earlier = there.get("continued")
         there["continued"] = [*(earlier if isinstance(earlier, list) else []), here]
         self._write_json("versions.json", there)
+
+    def keep_networks(self, counted: Callable[[], Mapping[str, Any]]) -> None:
+        """Writes network.json, by name of the network, unless it is there."""
+        if not self._file("network.json").exists():
+            self._write_json("network.json", counted())
 
     def forget_images(self) -> None:
         """Drops the fingerprints: an unreadable image may be replaced before the run resumes."""

@@ -9,7 +9,7 @@ and one for the initial weights, epoch 0:
 The lists count the weights of `BINS` equal intervals from -limit to limit; the outermost two also
 hold what lies beyond. A weight is in one list: "silent" has those that flipped before they fell
 silent. A stack of layers in one kernel is one LAYER. An epoch that a resumed run trains again has
-two lines; the later one holds.
+two lines; the later one holds. `experiments.training.latent_histograms` counts.
 """
 
 import json
@@ -17,8 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.run.atomic_files import writing
@@ -29,28 +27,6 @@ KINDS = ("flipping", "silent", "never_flipped")
 LIMIT = 4.0  # root mean squares of a layer: of normal weights one in 16,000 lies beyond
 
 Counts = Mapping[str, Mapping[str, Any]]  # by layer: "limit", and "counts" (kinds, BINS)
-
-
-def count(
-    latent: Mapping[str, jax.Array],
-    silent: Mapping[str, jax.Array],
-    never_flipped: Mapping[str, jax.Array],
-) -> dict[str, dict[str, jax.Array]]:
-    """Counts by layer, from weights and masks by layer; pure. NaN is in no interval."""
-    return {
-        layer: _count(w, silent[layer].astype(int) + never_flipped[layer])
-        for layer, w in latent.items()
-    }
-
-
-def _count(latent: jax.Array, kind: jax.Array) -> dict[str, jax.Array]:
-    limit = LIMIT * jnp.sqrt(jnp.mean(jnp.square(latent)))
-    # An even number of intervals, so that zero, where a sign flips, is a border.
-    place = jnp.floor((latent / jnp.where(limit > 0, limit, 1) + 1) * (BINS / 2))
-    index = jnp.clip(place, 0, BINS - 1).astype(jnp.int32)
-    index = jnp.where(jnp.isfinite(latent), index, BINS)
-    zeros = jnp.zeros((len(KINDS), BINS), jnp.int32)
-    return {"limit": limit, "counts": zeros.at[kind, index].add(1, mode="drop")}
 
 
 def file_of(run: Path, optimizer: str, seed: int) -> Path:

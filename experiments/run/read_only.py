@@ -1,6 +1,6 @@
 """The run folder as seen by the other processes of a run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ class ReadOnlyRunFolder(RunFolder):
         self._check_same_data(data)
 
     def note_continued(self) -> None:
+        """Left to the first process."""
+
+    def keep_networks(self, counted: Callable[[], Mapping[str, Any]]) -> None:
         """Left to the first process."""
 
     def keep_rows(

@@ -152,6 +152,7 @@ class Network:
         takes = "".join(f", {option}=..." for option in ("in_channels", *options, "rngs"))
         try:
             model = abstract(lambda rngs: self._make(rngs=rngs))
+            self._model, self._image_shape = model, image_shape
             self._graph = nnx.split(model, nnx.Param, ...)[0]
             stacked = jax.eval_shape(self.init, jax.random.split(jax.random.key(0), 1))
             self.shapes = jax.tree.map(
@@ -197,6 +198,18 @@ class Network:
             return nnx.to_pure_dict(nnx.state(model, nnx.Param)), _statistics(model)
 
         return jax.vmap(init_one)(keys)
+
+    def counted(self) -> dict[str, Any]:
+        """Its parameters, memory and multiply-accumulates for one image, as `ovsw.summary` counts.
+
+        Returns:
+          `ovsw.ModelSummary.to_dict`, or {"uncounted": why} where it can't be traced.
+        """
+        try:
+            flags: Mapping[str, Any] = modes(self._model, training=False)
+            return ovsw.summary(self._model, (1, *self._image_shape), **flags).to_dict()
+        except (TypeError, ValueError) as error:  # a network of one's own may do what can't be seen
+            return {"uncounted": str(error)}
 
     def train(self, params: Any, statistics: Any, images: jax.Array) -> tuple[jax.Array, Any]:
         """Logits in training mode, in float32 at least, and the batch statistics after this batch.

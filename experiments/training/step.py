@@ -19,11 +19,11 @@ import ovsw_jax as ovsw
 from experiments.config import Config
 from experiments.data.augment import standardise
 from experiments.data.batches import Batch, Feed
-from experiments.run import histograms
 from experiments.run.predictions import Predictions
 from experiments.run.weights import Data
 from experiments.training.initialisation import initialise_latent
 from experiments.training.inspection import Inspector
+from experiments.training.latent_histograms import count
 from experiments.training.losses import cross_entropy, distillation
 from experiments.training.make_optimizer import make_optimizer
 from experiments.training.networks import Network
@@ -203,7 +203,7 @@ class Steps:
         return self._standing(state.opt_state)
 
     def histograms(self, state: TrainState) -> dict[str, dict[str, jax.Array]]:
-        """Counts of latent weights by layer, of each member, as `histograms.append` takes them."""
+        """Counts of latent weights by layer, of each member, for `experiments.run.histograms`."""
         return self._histograms(state.params, state.opt_state)
 
     def inspect(self, state: TrainState) -> Any:
@@ -380,7 +380,7 @@ class Steps:
 
     def _histograms_one(self, params: Any, opt_state: Any) -> dict[str, dict[str, jax.Array]]:
         masks = ovsw.silent_mask(opt_state), ovsw.never_flipped_mask(opt_state)
-        return histograms.count(latent_weights(params), *map(latent_weights, masks))
+        return count(latent_weights(params), *map(latent_weights, masks))
 
     def _answer_one(
         self, state: TrainState, images: jax.Array, labels: jax.Array
