@@ -20,7 +20,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is missing,
 # After the skips: it imports onnx itself.
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
-CASES = max(4, hypothesis.settings().max_examples // 3)
+CASES = max(4, hypothesis.settings().max_examples // 5)
 
 
 def run(path, x):

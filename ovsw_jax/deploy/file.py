@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from ovsw_jax.deploy.graph import Graph, Node, Ref, Signs, Tensor, Type, type_of_tensor
 from ovsw_jax.deploy.network import FrozenNetwork
@@ -33,6 +31,8 @@ _OF_NODE = ("op", "in", "shape", "layer")
 
 def save(network: FrozenNetwork, path: str | os.PathLike[str]) -> None:
     """Writes a network; what was at `path` is replaced once all is written."""
+    import safetensors.numpy  # here, as all else works where it is missing
+
     graph = network.graph
     arrays = {
         name: tensor.bits if isinstance(tensor, Signs) else tensor
@@ -173,6 +173,8 @@ def _short(number: float) -> float:
 
 def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
     """Text and tensors of a file, none of them longer than the file."""
+    import safetensors
+
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         _need(stat.S_ISREG(status.st_mode), "it is no regular file")
