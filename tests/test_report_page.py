@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from report_records import write_records
 from sklearn.metrics import confusion_matrix
@@ -217,6 +219,24 @@ def test_hostile_names_stay_texts(tmp_path):
     assert found["classes"][0] == found["command"] == HOSTILE
 
 
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    ),
+    st.text(),
+)
+def test_any_data_come_back_as_they_were(content, title):
+    data = {"title": title, "verdict": title, "content": content}
+    page = document("report", data)
+    assert unpacked(page) == data
+    assert page.count("</script>") == 2
+
+
 def test_a_page_asks_nothing_of_the_network(folder):
     page = write_report(folder).read_text(encoding="utf-8")
     for tag, attributes in Elements(page).found:
@@ -373,8 +393,12 @@ class Images:
             shape, np.uint8
         )
 
-    def test_images_at(self, indices):
-        return self.images[indices]
+    @property
+    def test_count(self):
+        return len(self.images)
+
+    def test_images_at(self, places):
+        return self.images[places]
 
 
 def test_examples_are_the_surest_mistakes_and_the_least_sure_right_answers(tmp_path):
@@ -390,6 +414,15 @@ def test_examples_are_the_surest_mistakes_and_the_least_sure_right_answers(tmp_p
     assert found.places.tolist() == [*wrong[:12], *right[:12]]
     assert found.images.shape == (24, 4, 5, 1)
     assert found.images[:, 0, 0, 0].tolist() == found.places.tolist()
+
+
+def test_predictions_of_another_test_set_are_refused(tmp_path):
+    answered = Predictions(np.array([0, 1]), np.array([0, 0]), np.array([0.5, 0.5]))
+    save_predictions(tmp_path / "predictions" / "sgd-seed0.npz", answered)
+    with pytest.raises(
+        ValueError, match=r"holds 2 answers, and there are 3 test images: .* Remove"
+    ):
+        examples.keep(tmp_path, Images(3, (4, 4, 1)))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

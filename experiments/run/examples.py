@@ -33,6 +33,10 @@ class Examples(NamedTuple):
 class HasTestImages(Protocol):
     """What is asked of a data set."""
 
+    @property
+    def test_count(self) -> int:
+        """Number of test images."""
+
     def test_images_at(self, indices: list[int]) -> NDArray[np.uint8]:
         """(images, height, width, channels)."""
 
@@ -55,14 +59,20 @@ def keep(run: Path, dataset: HasTestImages) -> None:
     """Writes the examples of every training that has predictions, unless they are there.
 
     Raises:
-      ValueError: if an image can't be read.
+      ValueError: if an image or the predictions can't be read, or are of another test set.
       WriteError: if they can't be written.
     """
     for path in sorted((run / predictions.FOLDER).glob("[!.]*.npz")):
         file = file_of(run, path.stem)
         if file.exists():
             continue
-        places = chosen(predictions.read(path))
+        answered = predictions.read(path)
+        if len(answered.label) != dataset.test_count:
+            raise ValueError(
+                f"{path} holds {len(answered.label):,} answers, and there are "
+                f"{dataset.test_count:,} test images: it is of another run. Remove it."
+            )
+        places = chosen(answered)
         images = _small(dataset, places)
         with writing(file.parent, run):
             file.parent.mkdir(exist_ok=True)

@@ -23,7 +23,7 @@ function large(value, unit = "") {
 
 function networkParts(network) {
   if (network.uncounted) return [el("h3", {}, network.name), el("p", { class: "note" }, `Not counted: ${network.uncounted}`)];
-  const t = network.total, real = 4 * (t.binary_params + t.real_params);
+  const t = network.total;
   const tile = (value, label) => el("div", { class: "tile" }, el("b", {}, value), el("span", {}, label));
   const columns = ["binary_params", "real_params", "stored_bytes", "training_bytes", "binary_macs", "float_macs"];
   return [
@@ -31,8 +31,8 @@ function networkParts(network) {
     el("div", { class: "tiles" },
       tile(large(t.binary_params), "1-bit weights"),
       tile(large(t.real_params), "real parameters"),
-      tile(large(t.stored_bytes, "B"), `to store it, where real weights need ${large(real, "B")}`),
-      tile(large(t.training_bytes, "B"), "weights and statistics in training"),
+      tile(large(t.stored_bytes, "B"), "to store it, 1-bit weights as bits"),
+      tile(large(t.training_bytes, "B"), "in training, without gradients and optimizer state"),
       tile(large(t.binary_macs), "binary multiply-accumulates"),
       tile(large(t.float_macs), "real multiply-accumulates")),
     el("details", {}, el("summary", {}, "By layer"), table(
