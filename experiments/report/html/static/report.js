@@ -15,9 +15,9 @@ showPage((data) => {
       el("p", { class: "note" }, "Lines: mean over the seeds. Bands: ± sample standard deviation, where up to 8 lines are shown. Point at a chart, or focus it and use the arrow keys; the buttons hide lines."),
       ...charts(data.curves, arms)]),
     layers || latent ? section("weights", "Silent weights", weightsSection(layers, latent, arms)) : null,
-    data.answers.length ? section("confusion", "Confusion", answersSection(data), true) : null,
-    data.examples.length ? section("images", "Test images", examplesSection(data), true) : null,
-    data.networks.length ? section("size", "Size and cost", data.networks.map(networkParts).flat()) : null,
+    data.answers ? section("confusion", "Confusion", answersSection(data), true) : null,
+    data.examples ? section("images", "Test images", examplesSection(data), true) : null,
+    data.networks ? section("size", "Size and cost", data.networks.map(networkParts).flat()) : null,
     section("config", "Config", [
       configParts(data.config),
       data.versions.length ? el("details", {}, el("summary", {}, "Versions"), pairs(data.versions)) : null], true),
