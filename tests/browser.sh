@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a browser available to the longer checks: Chromium of Debian or Ubuntu, unless one is there, and
+# Makes a browser available to the longer checks: Debian's Chromium, unless there is one, and
 # Playwright in .venv, which drives it. Installing Chromium needs root.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -141,6 +141,13 @@ def test_test_images_do_not_change(noise):
     np.testing.assert_array_equal(one, other)
 
 
+def test_some_test_images_are_those_of_the_batches(noise):
+    data = stream(noise)
+    (images, _), *_ = data.test_batches(data.test_count)
+    np.testing.assert_array_equal(data.test_images_at([2, 0]), images[[2, 0]])
+    assert data.test_images_at([]).shape == (0, *data.image_shape)
+
+
 # The folder
 
 

@@ -11,6 +11,7 @@ from run_folders import rows
 from experiments import train
 from experiments.data import load_streamed
 from experiments.report import summary
+from experiments.run import examples
 from experiments.training.trained import load_trained
 
 CLASSES, TRAIN, TEST, SIZE = 20, 3, 2, 16
@@ -41,6 +42,12 @@ def run(folder, tmp_path_factory):
     command = ["digits", "--data", str(folder), *SHORT, "--out", str(out)]
     assert train.main(command) == 0
     return out
+
+
+def test_examples_are_kept_as_the_network_sees_them(run, folder):
+    kept = examples.read(run / "examples" / "ovsw-seed3.npz")
+    wanted = load_streamed(str(folder), image_size=SIZE).test_images_at(kept.places.tolist())
+    np.testing.assert_array_equal(kept.images, wanted)
 
 
 def test_rows_count_every_image(run):

@@ -45,13 +45,18 @@ def page(run: Run) -> str:
 
 
 def _title(run: Run) -> str:
+    return compared(run) + (f" on {run.config['data']}" if "data" in run.config else "")
+
+
+def compared(run: Run) -> str:
+    """What a run compares, as the beginning of its title: its optimizers, of a sweep how many."""
     names = [display_name(name) for name in run.optimizers]
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 2 else names)
     if run.is_sweep:
         planned = max(len(run.planned_arms), len(run.arms))
         of = "" if len(run.arms) == planned else f"{len(run.arms)} of "
         listed += f", {of}{planned} settings,"
-    return listed + (f" on {run.config['data']}" if "data" in run.config else "")
+    return listed
 
 
 def _held_out(run: Run) -> list[str]:

@@ -1,16 +1,19 @@
 """What the page of a run says: a dict that JSON can hold."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import PurePath
 from typing import Any, TypeVar
 
 from experiments.config.config_file import read_object
 from experiments.optimizers import display_name
-from experiments.report.html import answers, arms, settings
+from experiments.report.html import arms, settings
+from experiments.report.html.answers import answers, example_images
 from experiments.report.html.curves import curves
 from experiments.report.html.latent import latent
 from experiments.report.html.layers import layers
 from experiments.report.html.verdict import verdict
+from experiments.report.page import compared
 from experiments.report.table import rows, summarise
 from experiments.run.reader import Run
 
@@ -21,60 +24,87 @@ _OLDER = "runs before version 0.2 and sweeps of several settings keep none"
 def content(run: Run, *, images: bool = True) -> dict[str, Any]:
     """The parts of the page; `missing` says in a sentence each what the folder does not hold.
 
-    `arms` of the parts are places in the list `arms`.
+    `arm` of the parts is a place in the list `arms`.
     """
-    missing: list[str] = []
-    kept, of_curves = arms.of_panels(run), arms.of_curves(run)
-    classes = _classes(run)
-    binary = run.holds("never_flipped_ratio")
     heads, body = rows(summarise(run))
-    data = {
+    missing = _Missing()
+    return {
         "title": _title(run),
         "verdict": verdict(run),
         "about": _about(run),
         "notes": list(run.notes),
         "arms": arms.looks(run),
         "table": {"heads": heads, "rows": body},
-        "curves": curves(run, of_curves),
-        "layers": layers(run, kept),
-        "latent": latent(run, kept),
-        "classes": classes,
-        "answers": _tried(missing, "Confusion matrix", lambda: answers.answers(run, classes, kept)),
-        "examples": [],
-        "networks": _tried(missing, "Size of the network", lambda: settings.networks(run)),
+        **_measured(run, missing),
+        **_kept(run, images, missing),
         "config": settings.config_list(run.config),
         "versions": settings.versions_list(run.versions),
-        "command": str(run.versions.get("command") or run.config.get("command") or "") or None,
+        "command": missing.or_found("Command", partial(_command, run), "versions.json has none"),
+        "missing": missing.sentences,
     }
-    if images:
-        read = lambda: answers.example_images(run, kept)  # noqa: E731
-        data["examples"] = _tried(missing, "Example images", read)
-    if len(of_curves) < len(run.arms):
-        missing.append(f"Curves: the best {len(of_curves)} of {len(run.arms)} settings are drawn.")
-    if binary and data["layers"] is None:
-        missing.append("Heat maps: metrics.jsonl has no layers.")
-    if binary and data["latent"] is None:
-        missing.append(f"Histograms of latent weights: histograms/ has none; {_OLDER}.")
-    if not data["answers"]:
-        missing.append(f"Confusion matrix: predictions/ has none; {_OLDER}.")
-    if images and not data["examples"]:
-        missing.append(f"Example images: examples/ has none; {_OLDER}.")
-    if not images:
-        missing.append("Example images: left out of this page.")
-    if data["command"] is None:
-        missing.append("Command: versions.json does not say it.")
-    return data | {"missing": missing}
 
 
-def _tried(missing: list[str], part: str, read: Callable[[], list[Part]]) -> list[Part]:
-    """What `read` gives; if it can't be read, nothing, and why."""
-    try:
-        return read()
-    except FileNotFoundError as error:
-        missing.append(f"{part}: {PurePath(str(error.filename)).name} is not in the folder.")
-    except (OSError, ValueError) as error:
-        missing.append(f"{part}: {error}.")
-    return []
+class _Missing:
+    """What can't be shown, and why."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def add(self, part: str, why: str) -> None:
+        self.sentences.append(f"{part}: {why}.")
+
+    def or_found(self, part: str, read: Callable[[], Part], none: str) -> Part | None:
+        """What `read` finds; None if that is nothing, for which `none` is why, or can't be read."""
+        try:
+            found = read()
+        except FileNotFoundError as error:
+            self.add(part, f"{PurePath(str(error.filename)).name} is not in the folder")
+        except (OSError, ValueError) as error:
+            self.add(part, str(error))
+        else:
+            if found:
+                return found
+            self.add(part, none)
+        return None
+
+
+def _measured(run: Run, missing: _Missing) -> dict[str, Any]:
+    """What metrics.jsonl and histograms/ hold."""
+    shown, panels = arms.of_curves(run), arms.of_panels(run)
+    if len(shown) < len(run.arms):
+        missing.add("Curves", f"the best {len(shown)} of {len(run.arms)} settings are drawn")
+    found: dict[str, Any] = {"curves": curves(run, shown), "layers": None, "latent": None}
+    if run.holds("never_flipped_ratio"):  # else the weights are real
+        found["layers"] = missing.or_found(
+            "Heat maps", partial(layers, run, panels), "metrics.jsonl has no layers"
+        )
+        found["latent"] = missing.or_found(
+            "Histograms of latent weights",
+            partial(latent, run, panels),
+            f"histograms/ has none; {_OLDER}",
+        )
+    return found
+
+
+def _kept(run: Run, images: bool, missing: _Missing) -> dict[str, Any]:
+    """What predictions/, examples/, data.json and network.json hold."""
+    classes, panels = _classes(run), arms.of_panels(run)
+    return {
+        "classes": classes,
+        "answers": missing.or_found(
+            "Confusion matrix",
+            partial(answers, run, classes, panels),
+            f"predictions/ has none; {_OLDER}",
+        ),
+        "examples": missing.or_found(
+            "Example images",
+            partial(example_images, run, panels if images else ()),
+            f"examples/ has none; {_OLDER}" if images else "left out of this page",
+        ),
+        "networks": missing.or_found(
+            "Size of the network", partial(settings.networks, run), "network.json is empty"
+        ),
+    }
 
 
 def _classes(run: Run) -> list[str]:
@@ -86,11 +116,13 @@ def _classes(run: Run) -> list[str]:
     return [str(name) for name in found] if isinstance(found, list) else []
 
 
+def _command(run: Run) -> str:
+    return str(run.versions.get("command") or run.config.get("command") or "")
+
+
 def _title(run: Run) -> str:
-    names = [display_name(name) for name in run.optimizers]
-    listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-    data = PurePath(str(run.config["data"])).name if run.config.get("data") else ""
-    return f"{listed} on {data}" if data else listed
+    data = PurePath(str(run.config.get("data") or "")).name  # may be a folder
+    return f"{compared(run)} on {data}" if data else compared(run)
 
 
 def _about(run: Run) -> list[dict[str, str]]:

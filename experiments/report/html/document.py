@@ -16,6 +16,7 @@ from string import Template
 from typing import Any
 
 STATIC = Path(__file__).parent / "static"
+STYLES = ("page", "figures", "media")
 # Scripts of each kind of page, in the order in which they are read.
 SCRIPTS = {
     "report": ("dom", "chart", "heatmap", "histogram", "answers", "tables", "report"),
@@ -30,7 +31,7 @@ def document(kind: str, data: Mapping[str, Any]) -> str:
       kind: a key of `SCRIPTS`.
       data: what JSON can hold, without NaN; `title` and `verdict` can be read without scripts.
     """
-    style = _static("page.css")
+    style = "\n".join(_static(f"{name}.css") for name in STYLES)
     script = "\n".join(["'use strict';", *(_static(f"{name}.js") for name in SCRIPTS[kind])])
     return Template(_static("page.html")).substitute(
         title=html.escape(data["title"]),

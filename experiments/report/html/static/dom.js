@@ -6,15 +6,20 @@ function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "vars") for (const [key, v] of Object.entries(value)) element.style.setProperty(key, v);
+    else if (name === "vars")
+      for (const [key, v] of Object.entries(value)) element.style.setProperty(key, v);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined),
+  );
   return element;
 }
 
-const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
-const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+const el = (tag, attributes, ...children) =>
+  fill(document.createElement(tag), attributes, children);
+const svg = (tag, attributes, ...children) =>
+  fill(document.createElementNS(SVG, tag), attributes, children);
 
 const known = (value) => value !== null && value !== undefined;
 
@@ -26,7 +31,8 @@ function number(value, digits = 3) {
   return value.toLocaleString("en", { maximumFractionDigits: Math.min(places, 6) });
 }
 
-const percent = (value) => (known(value) ? `${value.toFixed(value && Math.abs(value) < 1 ? 2 : 1)} %` : "–");
+const percent = (value) =>
+  known(value) ? `${value.toFixed(value && Math.abs(value) < 1 ? 2 : 1)} %` : "–";
 const inUnit = (value, unit) => (unit === "%" ? percent(value) : number(value));
 
 /** Round numbers in an interval, about `count` of them. */
@@ -35,7 +41,8 @@ function ticks(low, high, count) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((n) => n * power).find((s) => s >= rough * 0.999) || power;
   const found = [];
-  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++) found.push(+(n * step).toPrecision(12));
+  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++)
+    found.push(+(n * step).toPrecision(12));
   return found;
 }
 
@@ -46,13 +53,21 @@ function epochTicks(low, high, width, room = 55) {
 
 function nearest(sorted, value) {
   let best = 0;
-  sorted.forEach((x, i) => { if (Math.abs(x - value) < Math.abs(sorted[best] - value)) best = i; });
+  sorted.forEach((x, i) => {
+    if (Math.abs(x - value) < Math.abs(sorted[best] - value)) best = i;
+  });
   return best;
 }
 
 const union = (lists) => [...new Set(lists.flat())].sort((a, b) => a - b);
 
-const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
+const VIRIDIS = [
+  [68, 1, 84],
+  [59, 82, 139],
+  [33, 145, 140],
+  [94, 201, 98],
+  [253, 231, 37],
+];
 
 /** The colour of a share from 0 to 1, as [red, green, blue]. */
 function viridis(share) {
@@ -66,7 +81,11 @@ function pixels(rows) {
   const canvas = el("canvas", { width: rows[0].length, height: rows.length });
   const context = canvas.getContext("2d");
   const image = context.createImageData(canvas.width, canvas.height);
-  rows.flat().forEach((share, i) => image.data.set(known(share) ? [...viridis(share), 255] : [0, 0, 0, 0], 4 * i));
+  rows
+    .flat()
+    .forEach((share, i) =>
+      image.data.set(known(share) ? [...viridis(share), 255] : [0, 0, 0, 0], 4 * i),
+    );
   context.putImageData(image, 0, 0);
   return canvas.toDataURL();
 }
@@ -88,13 +107,16 @@ class Tip {
   show(x, y, ...content) {
     this.box.replaceChildren(...content.flat());
     this.box.hidden = false;
-    const width = this.box.offsetWidth, room = this.host.clientWidth;
+    const width = this.box.offsetWidth,
+      room = this.host.clientWidth;
     const left = x + 14 + width <= room ? x + 14 : x - 14 - width;
     this.box.style.left = `${Math.min(Math.max(0, left), Math.max(0, room - width))}px`;
     this.box.style.top = `${y}px`;
   }
 
-  hide() { this.box.hidden = true; }
+  hide() {
+    this.box.hidden = true;
+  }
 }
 
 /** Draws now, and again whenever the width changes. */
@@ -118,7 +140,9 @@ async function showPage(build) {
   try {
     main.replaceChildren(...build(await readData()));
   } catch (error) {
-    main.replaceChildren(el("p", {}, `This page can't be drawn here: ${error}. It needs a browser of 2023 or later.`));
+    main.replaceChildren(
+      el("p", {}, `This page can't be drawn here: ${error}. It needs a browser of 2023 or later.`),
+    );
     throw error;
   }
 }
