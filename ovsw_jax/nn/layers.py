@@ -84,13 +84,17 @@ class _BinaryLayer(nnx.Module):
         """The kernel, latent or real, with one entry per filter on its last axis."""
         return (self.kernel if self.kernel_sign is None else self.latent_kernel)[...]
 
+    def _by_filter(self, parameter: nnx.Param[Any] | None) -> jax.Array | None:
+        """A parameter with an entry per filter, as the products' last axis has them."""
+        return None if parameter is None else parameter[...]
+
     def _arguments(self, x: jax.Array) -> dict[str, Any]:
         kernel = self._filters()
-        learned = None if self.filter_scale is None else self.filter_scale[...].ravel()
+        learned = self._by_filter(self.filter_scale)
         return {
             "x": x,
             "latent": kernel,
-            "bias": None if self.bias is None else self.bias[...].ravel(),
+            "bias": self._by_filter(self.bias),
             "scale": factor(self.scale, kernel, learned, self.kernel_sign),
             "input_sign": self.input_sign,
             "kernel_sign": self.kernel_sign,

@@ -116,6 +116,9 @@ class BinaryLinearGeneral(_BinaryLayer):
     def _filters(self) -> jax.Array:
         return super()._filters().reshape(-1, math.prod(self.out_features))
 
+    def _by_filter(self, parameter: nnx.Param[Any] | None) -> jax.Array | None:
+        return None if parameter is None else parameter[...].ravel()
+
     def __call__(self, x: jax.Array, out_sharding: Any = None) -> jax.Array:
         """Applies the layer.
 
