@@ -180,7 +180,10 @@ class _Reader:
     def _scan(self, operation: Any, inputs: list[_Value], scope: str) -> list[_Value]:
         """Unrolled: the parameters of one step are those of one layer of a stack."""
         params = operation.params
-        fixed, carried = params["num_consts"], params["num_carry"]
+        # By ranks, as the names of parameters that say so differ between versions of JAX.
+        step = params["jaxpr"].jaxpr
+        carried = sum(_same_rank(operation.outvars, step.outvars))
+        fixed = sum(_same_rank(operation.invars, step.invars)) - carried
         consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
         stacked = inputs[fixed + carried :]
         if any(isinstance(x, _Result | _Refused) for x in stacked):
@@ -189,8 +192,8 @@ class _Reader:
             )
         order = range(params["length"])
         rows: list[list[_Value]] = []
-        for step in reversed(order) if params["reverse"] else order:
-            here = [x[step] for x in stacked]
+        for index in reversed(order) if params["reverse"] else order:
+            here = [x[index] for x in stacked]
             results = self._call(params["jaxpr"], [*consts, *carry, *here], scope)
             carry = results[:carried]
             rows.append(results[carried:])
@@ -240,6 +243,11 @@ class _Reader:
                 f"a result of {result.dtype}", "Freeze a module that returns the logits."
             )
         self.output = result.number
+
+
+def _same_rank(outer: Sequence[Any], inner: Sequence[Any]) -> list[bool]:
+    """For each variable, whether a step takes or gives all of it, and not one row."""
+    return [len(a.aval.shape) == len(b.aval.shape) for a, b in zip(outer, inner, strict=True)]
 
 
 class _PlatformIndex(NamedTuple):
