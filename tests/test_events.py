@@ -52,7 +52,7 @@ def test_the_checksum_of_this_reader():
 def test_scalars_are_those_that_tensorboardx_writes(tmp_path):
     ours, theirs = EventFile(tmp_path / "runs" / "ours"), SummaryWriter(str(tmp_path / "theirs"))
     for step in (3, 6):
-        ours.add(VALUES, step)
+        ours.add_scalars(VALUES, step)
         for tag, value in VALUES.items():
             theirs.add_scalar(tag, value, step)
     written = scalars(tmp_path / "runs" / "ours")  # before it is closed: all is on disk at once

@@ -129,7 +129,7 @@ FULL_DISKS = {
     "config.json": ((RunFolder, "_write_json", 3), 0, 0),
     "latent.npz": ((RunFolder, "write_latent", 1), 100, 0),
     "metrics.jsonl": ((RunFolder, "write_metrics", 1), 100, 0),
-    "tensorboard": ((EventFile, "add", 2), 100, 2),
+    "tensorboard": ((EventFile, "add_scalars", 2), 100, 2),
     "weights/ovsw-seed0.npz": ((weights, "save", 1), 1000, 1),
     "summary.json": ((summary, "summarise", 1), 0, 2),
 }

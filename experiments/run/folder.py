@@ -31,12 +31,12 @@ from filelock import FileLock, Timeout
 
 from experiments.config import Config
 from experiments.config.config_diff import differences, settings
+from experiments.run import histograms
 from experiments.run.atomic_files import WriteError, write_arrays, writing, written_whole
 from experiments.run.checkpoint import Checkpoints
-from experiments.run.events import EventFile
-from experiments.run.silence import horizon
+from experiments.run.histograms import Counts
 from experiments.run.symlinks import check_links
-from experiments.sweep.grid import Value
+from experiments.run.tensorboard import TensorBoard
 from experiments.sweep.members import Member
 
 PACKAGES = ("ovsw-jax", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -69,7 +69,7 @@ class RunFolder:
         self._command, self._config = command, config
         self._lock = FileLock(self.path / LOCK)  # released at any end of the process
         self._latent: dict[str, np.ndarray] = {}
-        self._writers: dict[str, EventFile] = {}
+        self._tensorboard = TensorBoard(self.path / "tensorboard", config)
         try:
             self._open(config, data)
         except Timeout as error:
@@ -178,38 +178,19 @@ class RunFolder:
             os.fsync(self._metrics.fileno())  # before their checkpoint is removed
         with self._writing("tensorboard"):
             for row in rows:
-                self._write_events(row)
+                self._tensorboard.add_row(row)
 
-    def _write_events(self, row: Mapping[str, Any]) -> None:
-        point = "".join(f"-{name}={_short(value)}" for name, value in row["point"].items())
-        values = {metric: value for metric, value in row.items() if isinstance(value, float)}
-        for layer, metrics in row["layers"].items():
-            values |= {f"{metric}/{layer}": value for metric, value in metrics.items()}
-        writer = self._writer(f"{row['optimizer']}{point}-seed{row['seed']}")
-        values, about = self._with_horizon(values, row["point"])
-        writer.add(values, row["step"], about)
+    def write_histograms(self, member: Member, epoch: int, step: int, counts: Counts) -> None:
+        """Appends the latent weights of an epoch to histograms/, and to TensorBoard."""
+        file = histograms.file_of(self.path, member.optimizer, member.seed)
+        histograms.append(file, epoch, step, counts)
+        with self._writing("tensorboard"):
+            self._tensorboard.add_histograms(member, step, counts)
 
-    def _with_horizon(
-        self, values: dict[str, float], point: Mapping[str, Value]
-    ) -> tuple[dict[str, float], dict[str, str]]:
-        """With the silence horizon, and what the curves of silent shares mean below it."""
-        silent = [tag for tag in values if tag.partition("/")[0] == "silent_ratio"]
-        if not silent:
-            return values, {}
-        fields = ("flip_momentum", "threshold")
-        momentum, threshold = (float(point.get(f, getattr(self._config, f))) for f in fields)
-        steps = horizon(momentum, threshold)
-        about = (
-            f"The silence horizon is {steps:,} steps. Until more are run, silent equals never "
-            "flipped by construction."
-        )
-        return {**values, "silence_horizon": float(steps)}, dict.fromkeys(silent, about)
-
-    def close_events(self) -> None:
+    def finish_events(self) -> None:
         """Closes the TensorBoard files of finished members: a sweep has many."""
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
+        with self._writing("tensorboard"):
+            self._tensorboard.finish()
 
     def keep_latent(self, optimizer: str, kind: str, layers: dict[str, np.ndarray]) -> None:
         """Keeps an array per layer for latent.npz; later ones of the same kind replace them."""
@@ -232,15 +213,10 @@ class RunFolder:
         """Writes latent.npz and closes every file; releases the lock whatever fails."""
         with contextlib.ExitStack() as closing:
             closing.callback(self._lock.release)
-            closing.callback(self.close_events)
+            closing.callback(self._tensorboard.close)
             closing.callback(self._metrics.close)
             closing.callback(self.write_latent)
             closing.callback(self.checkpoints.close)
-
-    def _writer(self, name: str) -> EventFile:
-        if name not in self._writers:
-            self._writers[name] = EventFile(self._file("tensorboard") / name)
-        return self._writers[name]
 
     def _check_same(self, config: Config) -> None:
         # A folder of an earlier version lacks newer fields, which have their defaults.
@@ -324,10 +300,6 @@ def _changed(name: str, there: Any, here: Any) -> str:
         return f"{split} images are others, or have other names or classes"
     counts = isinstance(there, int) and isinstance(here, int)
     return f"{name} were {there} and are {here}" if counts else f"{name} are others"
-
-
-def _short(value: Value) -> str:
-    return f"{value:g}" if isinstance(value, float) else value
 
 
 def versions() -> dict[str, Any]:

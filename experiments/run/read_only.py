@@ -7,6 +7,8 @@ import numpy as np
 
 from experiments.config import Config
 from experiments.run.folder import RunFolder
+from experiments.run.histograms import Counts
+from experiments.sweep.members import Member
 
 
 class ReadOnlyRunFolder(RunFolder):
@@ -31,6 +33,12 @@ class ReadOnlyRunFolder(RunFolder):
         """Left to the first process."""
 
     def write_metrics(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Left to the first process."""
+
+    def write_histograms(self, member: Member, epoch: int, step: int, counts: Counts) -> None:
+        """Left to the first process."""
+
+    def finish_events(self) -> None:
         """Left to the first process."""
 
     def keep_latent(self, optimizer: str, kind: str, layers: dict[str, np.ndarray]) -> None:

@@ -16,7 +16,7 @@ from experiments.config import Config
 from experiments.optimizers import display_name
 from experiments.process import distributed
 from experiments.process.signals import Signals, Stopped
-from experiments.run import histograms, predictions, weights
+from experiments.run import predictions, weights
 from experiments.run.folder import RunFolder
 from experiments.run.predictions import Predictions
 from experiments.sweep.members import programs
@@ -122,7 +122,7 @@ class Training:
         """
         with self.signals.waiting():
             self._train(*(self.restored or self.begin()))
-            self.run_folder.close_events()
+            self.run_folder.finish_events()
             distributed.wait("the last rows")
             self.run_folder.checkpoints.remove()
 
@@ -183,9 +183,9 @@ class Training:
     def _write_histograms(self, state: TrainState, epoch: int) -> None:
         if not self.sweep and self.steps.binary_weights:
             counts = self.steps.on_host(self.steps.histograms(state))
-            for i, file in self._files(histograms.file_of):
-                step = epoch * self.steps.steps_per_epoch
-                histograms.append(file, epoch, step, take_member(counts, i))
+            step = epoch * self.steps.steps_per_epoch
+            for i, member in enumerate(self.group.members[: self.group.count]):
+                self.run_folder.write_histograms(member, epoch, step, take_member(counts, i))
 
     def _inspect(self, state: TrainState, epoch: int) -> dict[str, dict[str, Any]]:
         """Measures of each layer and member; in the first epoch faults are reported."""
