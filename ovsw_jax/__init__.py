@@ -31,7 +31,7 @@ from ovsw_jax.sgd import ovsw_sgd
 from ovsw_jax.tables import table
 from ovsw_jax.tracking import track_flip_state
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AgsState",

@@ -1,21 +1,24 @@
 """Hyperparameters: a number, an array or an Optax schedule, checked where the value is known."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-Hyperparameter = float | jax.Array | Callable[[jax.Array], jax.Array | float]
-
+# Wider than `optax.ScalarOrSchedule`: the function need not take a Python number.
+Hyperparameter = float | jax.Array | Callable[[jax.Array], ArrayLike]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def value_at(hyperparameter: Hyperparameter, count: jax.Array) -> jax.Array | float:
     """The value at update number `count` (int32 scalar, 0 at the first)."""
-    return hyperparameter(count) if callable(hyperparameter) else hyperparameter
+    if callable(hyperparameter):
+        return cast(jax.Array | float, hyperparameter(count))  # Optax says ArrayLike
+    return hyperparameter
 
 
 def known_values(name: str, hyperparameter: Hyperparameter) -> np.ndarray:
