@@ -554,6 +554,22 @@ def a_preprocessing(data, make):
     made = attempt(make, mean=data.draw(numbers), std=data.draw(numbers))
     assert len(made.mean) == len(made.std) > 0
     assert all(value > 0 for value in made.std)
+    images = data.draw(st.sampled_from([np.uint8, np.int32, np.float32]), label="dtype")
+    channels = data.draw(st.integers(1, 3), label="channels")
+    found = attempt(made, np.full((2, channels), 255, images), naming=["images"])
+    expected = (1 - np.array(made.mean, np.float32)) / np.array(made.std, np.float32)
+    np.testing.assert_allclose(found, np.broadcast_to(expected, (2, channels)), rtol=1e-4)
+
+
+@covers("models.pretrained", "models.Pretrained")
+def a_pretrained(data, make):
+    name = data.draw(st.sampled_from(["digits", "Digits", "../digits", "", 3]), label="name")
+    net = attempt(make, name, naming=[f"called {name!r}"])
+    shape = data.draw(st.sampled_from([(8, 8, 1), (8, 8, 3), (8, 8), (2, 8, 8, 1), (0, 8, 8, 1)]))
+    dtype = data.draw(st.sampled_from([np.uint8, np.float32]))
+    found = attempt(net.predict, np.ones(shape, dtype), naming=["images"])
+    assert found.dtype == np.int32
+    assert found.shape == shape[:1]
 
 
 @covers("deploy.load")

@@ -5,6 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -18,6 +21,8 @@ class Preprocessing:
     Attributes:
       mean: of each channel, of pixels from 0 to 1.
       std: of each channel, likewise; above 0.
+
+    Called with images it does that.
 
     Raises:
       ValueError: if they are not as many finite numbers each, or a std is not above 0.
@@ -39,6 +44,33 @@ class Preprocessing:
                 f"mean={self.mean} and std={self.std} must have one number per channel each, and "
                 "std must be above 0: each pixel becomes (pixel / 255 - mean) / std."
             )
+
+    def __call__(self, images: jax.typing.ArrayLike) -> jax.Array:
+        """What the network takes.
+
+        Args:
+          images: uint8 (..., channels), pixels from 0 to 255.
+
+        Returns:
+          float32, of the same shape.
+
+        Raises:
+          TypeError: if they are of another dtype.
+          ValueError: if they have another number of channels.
+        """
+        pixels = jnp.asarray(images)
+        if pixels.dtype != jnp.uint8:
+            raise TypeError(
+                f"images of {pixels.dtype} are no uint8 pixels: give raw images from 0 to 255, as "
+                "a file holds them."
+            )
+        if len(self.mean) > 1 and pixels.shape[-1:] != (len(self.mean),):
+            raise ValueError(
+                f"images of shape {pixels.shape} do not fit: their last axis must be the "
+                f"{len(self.mean)} channels."
+            )
+        mean, std = (jnp.asarray(x, jnp.float32) for x in (self.mean, self.std))
+        return (pixels.astype(jnp.float32) / 255 - mean) / std
 
 
 def checked_preprocessing(given: Preprocessing | Mapping[str, Any] | None) -> Preprocessing | None:

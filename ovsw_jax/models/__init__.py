@@ -1,10 +1,11 @@
-"""The paper's networks in Flax NNX, a small one, their blocks, and weights from PyTorch."""
+"""The paper's networks in Flax NNX, a small one, their blocks, trained ones, PyTorch's weights."""
 
 from ovsw_jax.models.blocks import BasicBlock, BiRealBlock, ReActBlock
 from ovsw_jax.models.cifar_resnet import CifarResNet18, CifarResNet20, SmallResNet
 from ovsw_jax.models.resnet import ResNet18, ResNet34
 from ovsw_jax.models.shortcuts import ConvShortcut, PadShortcut
 from ovsw_jax.models.torch_weights import TorchNames, load_torch, torch_state_dict
+from ovsw_jax.models.trained_networks import Pretrained, pretrained
 from ovsw_jax.models.vgg_small import VGGSmall
 from ovsw_jax.nn.hardtanh import hardtanh
 
@@ -15,6 +16,7 @@ __all__ = [
     "CifarResNet20",
     "ConvShortcut",
     "PadShortcut",
+    "Pretrained",
     "ReActBlock",
     "ResNet18",
     "ResNet34",
@@ -23,5 +25,6 @@ __all__ = [
     "VGGSmall",
     "hardtanh",
     "load_torch",
+    "pretrained",
     "torch_state_dict",
 ]

@@ -1,0 +1,1 @@
+"""Networks that come trained: from run folders to files of the package and their model card."""
