@@ -1,4 +1,4 @@
-"""Every command that a document shows is one that its program understands; none is run."""
+"""Every command that a document shows is one that its program understands; short ones run."""
 
 import dataclasses
 import functools
@@ -6,12 +6,14 @@ import inspect
 import re
 import runpy
 import shlex
+import shutil
 import tomllib
 
 import documents
 import pytest
 import tyro
-from documents import DOCUMENTS, commands_of, relative, words_of_code
+from documents import DOCUMENTS, ROOT, commands_of, relative, words_of_code
+from synthetic_run import write_run
 
 from benchmarks.accelerators import __main__ as accelerators
 from experiments import launch, prepare, runs, train
@@ -108,6 +110,39 @@ def test_a_command_is_understood(command):
             parse(module, arguments)
     else:
         parse(module, arguments)
+
+
+SHORT = (
+    "figures",
+    "report",
+    "runs",
+    "summary",
+    "studies.appendix_b_figure",
+    "studies.signs_figure",
+)
+
+
+def short():
+    """Commands that take seconds, with arguments if they need some."""
+    modules = {f"experiments.{name}" for name in SHORT}
+    alone = {"experiments.runs"} | {m for m in modules if "studies" in m}
+    commands = [param.values[0] for param in shown()]
+    return [c for c in commands if c[0] in modules and (c[1:] or c[0] in alone)]
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("command", short(), ids=" ".join)
+def test_a_short_command_runs(command, tmp_path, monkeypatch, capsys):
+    write_run(tmp_path / "RUN", epochs=2)
+    write_run(tmp_path / "runs" / "mine", epochs=2)
+    shutil.copytree(ROOT / "results", tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", list(command))
+    runpy.run_module(command[0], run_name="__main__")
+    said = capsys.readouterr()
+    assert said.out.strip()
+    assert said.err == ""
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
