@@ -119,6 +119,26 @@ class FrozenNetwork:
 
         save_onnx(self, path)
 
+    def to_c(self, folder: str | os.PathLike[str], *, name: str = "network") -> None:
+        """Writes C99 that computes this network, without a library and without malloc.
+
+        `NAME.c` and `NAME.h` are all that a program needs. `main.c` classifies the image in a file;
+        `Makefile` and `CMakeLists.txt` build it. The results have the same bits on every processor
+        with IEEE floats, if no activation is a function of C's mathematics library.
+
+        Args:
+          folder: for the files; made if need be. Older files of the same names are replaced.
+          name: of the network, in front of all names of the header: small letters, digits and
+            underscores.
+
+        Raises:
+          ValueError: if `name` is no name in C, or the network has an operation that C has no
+            kernel for; the error names the layer and the operation.
+        """
+        from ovsw_jax.deploy.c.project import write_c
+
+        write_c(self, folder, name)
+
     def __repr__(self) -> str:
         name = self.source.get("network", "network")
         return (
