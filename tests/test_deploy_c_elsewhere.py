@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import c_paths
@@ -71,7 +72,7 @@ def floats(text):
     return np.array(rows, np.uint32).view(np.float32)
 
 
-HOSTED = 'void print(const char *text) { fputs(text, stdout); }'
+HOSTED = "void print(const char *text) { fputs(text, stdout); }"
 
 
 def hosted(folder, compiler, *flags, before=()):
@@ -152,7 +153,24 @@ def test_microcontrollers(machine, flags, digits):
     link = ["-nostartfiles", "-Wl,--gc-sections", "-T", "link.ld", "-o", "board.elf"]
     target = [*flags, "-mthumb", "-Os", "-ffunction-sections", "-fdata-sections"]
     run("arm-none-eabi-gcc", *STRICT, *target, *sources, *link, cwd=folder)
-    options = ["-display", "none", "-monitor", "none", "-serial", "none", "-chardev", "stdio,id=out"]
+    options = [
+        "-display",
+        "none",
+        "-monitor",
+        "none",
+        "-serial",
+        "none",
+        "-chardev",
+        "stdio,id=out",
+    ]
     options += ["-semihosting-config", "enable=on,target=native,chardev=out"]
     said = run("qemu-system-arm", "-M", machine, *options, "-kernel", "board.elf", cwd=folder)
     assert same(want, floats(said))
+
+
+def test_the_example_trains_and_runs_on_a_board_or_says_why_not(tmp_path):
+    command = [sys.executable, BOARD.parent / "microcontroller.py", "--folder", tmp_path]
+    said = run(*command, "--steps", "20", cwd=BOARD.parent.parent)
+    assert "test accuracy" in said
+    there = shutil.which("arm-none-eabi-gcc") and shutil.which("qemu-system-arm")
+    assert ("the same digit as JAX on 100%" if there else "not run on a Cortex-M0") in said

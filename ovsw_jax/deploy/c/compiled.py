@@ -29,7 +29,7 @@ def compile(network: FrozenNetwork) -> "CompiledNetwork":  # noqa: A001 - ovsw.d
 
     Returns:
       A function of (batch, *input_shape) or of one sample, real numbers that are preprocessed as
-      the network was trained. It gives (batch, *output_shape) or one sample's output, float32 NumPy arrays.
+      the network was trained. It gives (batch, *output_shape) or the output of one sample, float32.
       Several threads may call it at once. Its `path` says which instructions count products.
 
     Raises:
