@@ -10,7 +10,7 @@ _TEMPLATES = ("lines.h", "end_of_lines.h")
 _OF_ALL_PATHS = ("window.h", "out.h", "place.h")  # types and functions of indices
 _KERNELS = (
     *("binary.h", "packed.h", "float.h", "sign_weights.h", "grouped.h"),
-    *("elementwise.h", "signs.h", "pools.h", "reduce.h", "moves.h"),
+    *("elementwise.h", "signs.h", "pools.h", "reduce.h", "moves.h", "fixed.h"),
 )
 _INCLUDE = re.compile(r'^#include "([^"]+)"\n', re.MULTILINE)
 _SECTION = re.compile(r"^/\* ==== (\w+) \*/\n", re.MULTILINE)

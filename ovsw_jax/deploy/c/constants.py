@@ -1,7 +1,8 @@
 """Constants of a network as C: arrays of numbers, and structs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +23,8 @@ class Constants:
         self._names: dict[tuple[str, str], str] = {}
 
     def array(self, values: np.ndarray) -> str:
-        """The name of an array of float32, int32, uint32 or uint16 numbers."""
-        kind = {"f": "f32", "i": "i32", "u": "u32"}[values.dtype.kind]
-        kind = "uint16_t" if values.dtype == np.uint16 else kind
+        """The name of an array of numbers."""
+        kind = _C_TYPES[values.dtype.name]
         written = _wrapped([_WRITTEN[kind](v) for v in values.ravel().tolist()])
         size = values.nbytes
         return self._add("c", f"static const {kind} {{}}[{values.size}] ALIGNED = {written};", size)
@@ -56,8 +56,18 @@ def float_literal(value: float) -> str:
     return (text if "." in text or "e" in text else text + ".0") + "f"
 
 
-_WRITTEN = {
+_C_TYPES = {
+    "float32": "f32",
+    "int8": "i8",
+    "int32": "i32",
+    "int64": "int64_t",
+    "uint32": "u32",
+    "uint16": "uint16_t",
+}
+_WRITTEN: dict[str, Callable[[Any], str]] = {
     "f32": float_literal,
+    "i8": str,
+    "int64_t": lambda v: f"{v}" if abs(v) < 2**31 else f"INT64_C({v})",
     "i32": lambda v: str(v) if v > -(2**31) else "INT32_MIN",
     "u32": lambda v: f"0x{v:x}u",
     "uint16_t": lambda v: f"0x{v:x}",

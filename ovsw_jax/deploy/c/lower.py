@@ -20,16 +20,14 @@ def lowered(graph: Graph) -> tuple[Program, int]:
     Raises:
       ValueError: if C has no kernel for something; it names the layer and the operation.
     """
-    program, ends = Program(graph), find_ends(graph)
+    program, ends = Program(graph), find_ends(graph, "affine", "threshold")
     sources = {end: source for source, end in ends.items()}
     for number, node in enumerate(graph.nodes, start=1):
         program.node = node
-        if number in ends or _is_pool_of_an_end(graph, node, ends):
+        if number in ends or is_pool_of_an_end(graph, node, ends):
             continue  # at its end
         if number in sources:
-            product = graph.nodes[sources[number] - 1]
-            program.node = product
-            y = _ended(program, product, node, int(node.inputs[0]) != sources[number])
+            y = emit_end(program, sources[number], node)
         else:
             y = _OPERATIONS[node.op](program, node)
         program.of_result[number] = y
@@ -42,21 +40,25 @@ def lowered(graph: Graph) -> tuple[Program, int]:
     return program, output
 
 
-def _is_pool_of_an_end(graph: Graph, node: Node, ends: dict[int, int]) -> bool:
+def is_pool_of_an_end(graph: Graph, node: Node, ends: dict[int, int]) -> bool:
+    """Whether a node is the pool between a product and its threshold."""
     if node.op != "max_pool" or node.inputs[0] not in ends:
         return False
     end = graph.nodes[ends[int(node.inputs[0])] - 1]
     return graph.nodes[int(end.inputs[0]) - 1] is node
 
 
-def _ended(program: Program, product: Node, end: Node, pooled: bool) -> int:
-    if not pooled:
+def emit_end(program: Program, source: int, end: Node) -> int:
+    """The steps of a product, the result `source`, and of what is behind it up to its end."""
+    product = program.graph.nodes[source - 1]
+    program.node = product
+    if int(end.inputs[0]) == source:
         return emit_product(program, product, end)
     # The greatest of sums is above a limit where one of them is: pool signs, and flip them then.
     pool = program.graph.nodes[int(end.inputs[0]) - 1]
     plain = Node(end.op, end.inputs[:2], end.attributes, end.type, end.layer)
     x = emit_product(program, product, plain)
-    y = _max_pool_of(program, x, pool)
+    y = emit_max_pool(program, x, pool)
     flips = flips_of(program, end)
     if flips == "NULL":
         return y
@@ -178,7 +180,8 @@ def _sign(p: Program, node: Node) -> int:
     return p.as_kind(p.of_result[int(node.inputs[0])], "signs")
 
 
-def _threshold(p: Program, node: Node) -> int:
+def emit_threshold(p: Program, node: Node) -> int:
+    """Signs of sums."""
     x = p.as_kind(p.of_result[int(node.inputs[0])], "int32")
     limits: Any = p.graph.tensors[str(node.inputs[1])]
     shape = node.type.shape
@@ -191,10 +194,11 @@ def _threshold(p: Program, node: Node) -> int:
 
 
 def _max_pool(p: Program, node: Node) -> int:
-    return _max_pool_of(p, p.of_result[int(node.inputs[0])], node)
+    return emit_max_pool(p, p.of_result[int(node.inputs[0])], node)
 
 
-def _max_pool_of(p: Program, x: int, node: Node) -> int:
+def emit_max_pool(p: Program, x: int, node: Node) -> int:
+    """The maximum of floats, sums or signs."""
     kind = p.values[x].kind
     kernel = {"float32": "max_pool_floats", "int32": "max_pool_sums", "signs": "max_pool_signs"}
     return _pool(p, x, node, kernel[kind])
@@ -229,7 +233,7 @@ def _reduce(kernel: str) -> Callable[[Program, Node], int]:
 _OPERATIONS: dict[str, Callable[[Program, Node], int]] = {
     **dict.fromkeys(PRODUCTS, emit_product),
     "sign": _sign,
-    "threshold": _threshold,
+    "threshold": emit_threshold,
     "affine": _affine,
     "prelu": _of_two("prelu"),
     "clip": _clip,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ovsw_jax.deploy.builder import attributes_of
 from ovsw_jax.deploy.c.constants import WORD, float_literal
-from ovsw_jax.deploy.c.steps import Program
+from ovsw_jax.deploy.c.steps import FIXED, Program
 from ovsw_jax.deploy.graph import Node, Type
 
 _MOST_AXES = 6  # AXES in place.h
@@ -92,7 +92,7 @@ def _moved(
     move = _move(program, sizes, start, x_steps, 0, y_steps)
     result = Type(kind, shape)
     if kind != "signs":
-        kernel = "move_bytes" if kind == "bool" else "move_words"
+        kernel = _kernel(kind)
         return program.emit(kernel, f"{kernel}(&{move}, $0, $y);", result, whole=(x,), at_once=True)
     from_channels = program.values[x].shape[-1]
     channels = shape[-1] if shape else 1
@@ -142,35 +142,32 @@ def emit_concat(program: Program, node: Node) -> int:
 
 
 def _kernel(kind: str) -> str:
-    return "move_bytes" if kind == "bool" else "move_words"
+    return {"bool": "move_bytes", FIXED: "move_halves"}.get(kind, "move_words")
 
 
 def emit_pad(program: Program, node: Node) -> int:
     """A border."""
     x, a = program.of_result[int(node.inputs[0])], attributes_of(node)
-    signs = node.type.kind == "signs" and tuple(a["padding"][-1]) == (0, 0)
-    x = program.as_kind(x, "signs" if signs else "float32")
-    shape, old = node.type.shape, program.values[x].shape
-    low = [p[0] for p in a["padding"]]
-    sizes, channels = list(old), shape[-1]
-    if signs:  # whole words move
-        words = -(-channels // WORD)
-        sizes, outer = [*old[:-1], words], [*shape[:-1], words]
-    else:
-        outer = list(shape)
-    steps = row_major(outer)
-    start = sum(n * s for n, s in zip(low, steps, strict=True))
-    move = _move(program, sizes, 0, row_major(sizes), start, steps)
-    if signs:
-        positive = int(a["value"] > 0)
-        fill = f"fill_signs($y, {positive}, {math.prod(shape[:-1])}, {channels});"
-    else:
+    shape = node.type.shape
+    if node.type.kind != "signs" or tuple(a["padding"][-1]) != (0, 0):
+        x = program.as_kind(x, "float32")
         fill = f"fill_floats($y, {float_literal(a['value'])}, {math.prod(shape)});"
-    y = program.emit(
-        ("fill_signs" if signs else "fill_floats", "move_words"),
-        f"{fill} move_words(&{move}, $0, $y);",
-        Type("signs" if signs else "float32", shape),
-        whole=(x,),
-        at_once=True,
-    )
-    return program.as_kind(y, node.type.kind)
+        return program.as_kind(padded(program, x, a["padding"], fill), node.type.kind)
+    x, channels = program.as_kind(x, "signs"), shape[-1]
+    fill = f"fill_signs($y, {int(a['value'] > 0)}, {math.prod(shape[:-1])}, {channels});"
+    return padded(program, x, a["padding"], fill)
+
+
+def padded(program: Program, x: int, padding: Sequence[Sequence[int]], fill: str) -> int:
+    """A value in an array that a call has filled; of signs, whole pixels move."""
+    kind, old = program.values[x].kind, program.values[x].shape
+    shape = tuple(low + n + high for n, (low, high) in zip(old, padding, strict=True))
+    sizes, outer = list(old), list(shape)
+    if kind == "signs":
+        sizes[-1] = outer[-1] = -(-old[-1] // WORD)
+    steps = row_major(outer)
+    start = sum(low * s for (low, _), s in zip(padding, steps, strict=True))
+    move = _move(program, sizes, 0, row_major(sizes), start, steps)
+    kernels = (fill.partition("(")[0], _kernel(kind))
+    code = f"{fill} {_kernel(kind)}(&{move}, $0, $y);"
+    return program.emit(kernels, code, Type(kind, shape), whole=(x,), at_once=True)

@@ -14,8 +14,8 @@ from ovsw_jax.deploy.graph import Graph, Node, Signs, Type
 PRODUCTS = ("conv", "dense")
 
 
-def find_ends(graph: Graph) -> dict[int, int]:
-    """For each product, the result of the affine or threshold that alone takes its sums.
+def find_ends(graph: Graph, *ops: str) -> dict[int, int]:
+    """For each product, the result of the operation, one of `ops`, that alone takes its sums.
 
     A pool may be in between if a threshold is behind it: the greatest sum is above a limit where
     one of them is.
@@ -23,7 +23,7 @@ def find_ends(graph: Graph) -> dict[int, int]:
     counts = uses(graph.nodes, graph.output)
     ends = {}
     for number, node in enumerate(graph.nodes, start=1):
-        if node.op not in ("affine", "threshold"):
+        if node.op not in ops:
             continue
         source = int(node.inputs[0])
         before = graph.nodes[source - 1] if source else None

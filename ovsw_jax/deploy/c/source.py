@@ -1,11 +1,12 @@
 """The C source of a network: constants, kernels, and one function for each group of steps."""
 
 import re
+from collections.abc import Mapping
 from string import Template
 
 from ovsw_jax.deploy.c.amalgamation import kernels, names_of, path_headers, source
 from ovsw_jax.deploy.c.memory import Group, Plan
-from ovsw_jax.deploy.c.steps import C_TYPES, Program, Step, size_of
+from ovsw_jax.deploy.c.steps import C_TYPES, SIZES, Program, Step, size_of
 
 
 class Source:
@@ -33,7 +34,6 @@ class Source:
         paths = path_headers()
         names = names_of(paths, own, steps, run)
         renames = "\n".join(f"#define {name} NAME({name}, PATH)" for name in names)
-        dispatch = source("dispatch.c").replace("@renames@", renames)
         parts = [
             f"/* {about} */",
             "#ifndef PATH",
@@ -47,7 +47,7 @@ class Source:
             "/* --- constants */",
             *self.program.constants.definitions.values(),
             ending,
-            filled(dispatch, self.name),
+            filled(source("dispatch.c"), {"renames": renames}),
             "#else /* PATH: what follows is compiled once for each path */",
             paths,
             own,
@@ -102,11 +102,12 @@ class Source:
             start = f"(m->arena + {self.plan.places[root]})"
         if not by_line:
             return f"({pointer}){start}"
-        size = {"u8": 1}.get(kind, 4)
-        line = size_of(self.program.values[value]) // group.count // size
+        line = size_of(self.program.values[value]) // group.count // SIZES[kind]
         return f"({pointer}){start} + (size_t)y * {line}"
 
 
-def filled(text: str, name: str) -> str:
-    """A template with the name of the network."""
-    return text.replace("@name@", name).replace("@NAME@", name.upper())
+def filled(text: str, values: Mapping[str, str]) -> str:
+    """A template with a value for each @key@ that it has."""
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", value)
+    return text

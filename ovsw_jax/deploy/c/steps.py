@@ -7,7 +7,16 @@ from typing import Any
 from ovsw_jax.deploy.c.constants import WORD, Constants
 from ovsw_jax.deploy.graph import Graph, Kind, Node, Type
 
-C_TYPES: dict[Kind, str] = {"float32": "f32", "int32": "i32", "signs": "u32", "bool": "u8"}
+# A kind that no graph has: real numbers that count a power of two.
+FIXED: Any = "fixed"
+C_TYPES: dict[str, str] = {
+    "float32": "f32",
+    "int32": "i32",
+    "signs": "u32",
+    "bool": "u8",
+    FIXED: "i16",
+}
+SIZES: dict[str, int] = {"f32": 4, "i32": 4, "u32": 4, "u8": 1, "i16": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +51,7 @@ def size_of(value: Type) -> int:
     pixels = math.prod(value.shape[:-1])
     if value.kind == "signs":
         return 4 * pixels * -(-channels // WORD)
-    return pixels * channels * (1 if value.kind == "bool" else 4)
+    return pixels * channels * SIZES[C_TYPES[value.kind]]
 
 
 def lines_of(shape: tuple[int, ...]) -> int:

@@ -53,7 +53,7 @@ size_t @name@_arena_bytes(void)
     return @NAME@_ARENA_BYTES;
 }
 
-void @name@_run_in(void *arena, const float *input, float *output)
+void @name@_run_in(void *arena, const @number@ *input, @number@ *output)
 {
     Memory memory;
     memory.arena = (unsigned char *)arena;
@@ -78,7 +78,7 @@ void @name@_run_in(void *arena, const float *input, float *output)
 #endif
 }
 
-void @name@_run(const float *input, float *output)
+void @name@_run(const @number@ *input, @number@ *output)
 {
     static ALIGNED unsigned char arena[@NAME@_ARENA_BYTES];
     @name@_run_in(arena, input, output);

@@ -1,6 +1,6 @@
 /* @about@
  *
- * Input: @INPUT@ floats, channels last. Output: @OUTPUT@ floats.
+ * Input: @INPUT@ numbers, channels last. Output: @OUTPUT@ numbers.
  */
 
 #ifndef @NAME@_H
@@ -22,11 +22,12 @@ extern "C" {
 #define @NAME@_OUTPUT_SIZE @OUTPUT_SIZE@
 #define @NAME@_ARENA_BYTES (@ARENA@ + @NAME@_THREADS * @SCRATCH@)
 
+@bits@
 /* In memory of its own: one call at a time. */
-void @name@_run(const float *input, float *output);
+void @name@_run(const @number@ *input, @number@ *output);
 
 /* In @NAME@_ARENA_BYTES of the caller's, aligned as malloc aligns. */
-void @name@_run_in(void *arena, const float *input, float *output);
+void @name@_run_in(void *arena, const @number@ *input, @number@ *output);
 
 size_t @name@_arena_bytes(void);
 

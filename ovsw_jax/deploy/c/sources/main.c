@@ -10,7 +10,7 @@
 @reading@
 int main(int count, char **arguments)
 {
-    static float input[@NAME@_INPUT_SIZE], output[@NAME@_OUTPUT_SIZE];
+    static @number@ input[@NAME@_INPUT_SIZE], output[@NAME@_OUTPUT_SIZE];
     int best = 0;
     if (count != 2) {
         fprintf(stderr, "usage: %s IMAGE, a file of %d @unit@\n", arguments[0],
@@ -23,7 +23,7 @@ int main(int count, char **arguments)
     }
     @name@_run(input, output);
     for (int i = 0; i < @NAME@_OUTPUT_SIZE; ++i) {
-        printf("%.6g%c", output[i], i + 1 < @NAME@_OUTPUT_SIZE ? ' ' : '\n');
+        printf("@format@%c", (@shown@)output[i], i + 1 < @NAME@_OUTPUT_SIZE ? ' ' : '\n');
         if (output[i] > output[best])
             best = i;
     }

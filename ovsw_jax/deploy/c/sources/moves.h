@@ -55,3 +55,20 @@ static TARGET void fill_signs(u32 *y, int positive, size_t pixels, int channels)
             *y++ = positive ? all : 0;
         }
 }
+
+/* ==== move_halves */
+static TARGET void move_halves(const Move *m, const i16 *x, i16 *y)
+{
+    int place[AXES] = {0};
+    ptrdiff_t at = m->x_start, into = m->y_start;
+    do
+        y[into] = x[at];
+    while (next_place(m, place, &at, &into));
+}
+
+/* ==== fill_halves */
+static TARGET void fill_halves(i16 *y, int value, size_t count)
+{
+    for (size_t i = 0; i < count; ++i)
+        y[i] = (i16)value;
+}

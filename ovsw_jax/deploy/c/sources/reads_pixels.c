@@ -1,4 +1,4 @@
-static int read_input(const char *path, float *input)
+static int read_input(const char *path, @number@ *input)
 {
     static unsigned char pixels[@NAME@_INPUT_SIZE + 1];
     FILE *file = fopen(path, "rb");

@@ -12,6 +12,6 @@
 
 typedef struct {
     unsigned char *arena;
-    const float *input;
-    float *output;
+    const void *input;
+    void *output;
 } Memory;

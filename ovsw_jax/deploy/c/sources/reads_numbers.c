@@ -1,4 +1,4 @@
-static int read_input(const char *path, float *input)
+static int read_input(const char *path, @number@ *input)
 {
     FILE *file = fopen(path, "rb");
     size_t size;
