@@ -1,6 +1,6 @@
 /* Runs a network on each image of images.h, and prints the outputs, one line an image.
  *
- * The numbers are printed as their 32 bits in hexadecimal digits, which needs no library.
+ * Numbers are printed as their bits, in hexadecimal digits, which needs no library.
  */
 
 #include "images.h"
@@ -9,11 +9,11 @@
 
 #include <string.h>
 
-static void print_bits(float value)
+static void print_bits(number value)
 {
     char text[] = "00000000 ";
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
+    uint32_t bits = 0;
+    memcpy(&bits, &value, sizeof value);
     for (int digit = 7; digit >= 0; --digit, bits >>= 4)
         text[digit] = "0123456789abcdef"[bits & 15u];
     print(text);
@@ -21,7 +21,7 @@ static void print_bits(float value)
 
 int main(void)
 {
-    static float output[NETWORK_OUTPUT_SIZE];
+    static number output[NETWORK_OUTPUT_SIZE];
     for (int i = 0; i < IMAGES; ++i) {
         network_run(images[i], output);
         for (int k = 0; k < NETWORK_OUTPUT_SIZE; ++k)

@@ -137,8 +137,8 @@ class FrozenNetwork:
           folder: for the files; made if need be. Older files of the same names are replaced.
           name: of the network, in front of all names of the header: small letters, digits and
             underscores.
-          integer: computes without a single float, for processors that have none: real weights
-            of 8 bits, real numbers of 16. Input and output are int16 numbers then.
+          integer: computes without a single float, for processors that have none: real
+            numbers and weights have at most 16 bits. Input and output are int16 numbers then.
           calibration: (images, *input_shape), real; with `integer=True` alone. Images of the
             training set, preprocessed, which say how large the numbers become.
 

@@ -58,7 +58,7 @@ def float_literal(value: float) -> str:
 
 _C_TYPES = {
     "float32": "f32",
-    "int8": "i8",
+    "int16": "i16",
     "int32": "i32",
     "int64": "int64_t",
     "uint32": "u32",
@@ -66,7 +66,7 @@ _C_TYPES = {
 }
 _WRITTEN: dict[str, Callable[[Any], str]] = {
     "f32": float_literal,
-    "i8": str,
+    "i16": str,
     "int64_t": lambda v: f"{v}" if abs(v) < 2**31 else f"INT64_C({v})",
     "i32": lambda v: str(v) if v > -(2**31) else "INT32_MIN",
     "u32": lambda v: f"0x{v:x}u",

@@ -10,7 +10,7 @@ from ovsw_jax.deploy.graph import Graph, Kind, Type
 # Half the limit of 16 bits, so that numbers may be twice as large as those of the calibration.
 _CALIBRATED = 2**14
 _MOST_BITS = 24
-_MOST_WEIGHT = 127
+_LEAST_WEIGHT, _MOST_WEIGHT = 128, 2**15 - 1  # of what the greatest weight becomes
 _SCALE_BITS = 30  # of the integers that scale
 
 
@@ -93,14 +93,15 @@ class IntegerProgram(Program):
         self.bits[y] = bits
         return y
 
-    def factor(self, x: int, terms: int) -> int:
-        """An operand of sums of products with bytes, small enough for sums of 32 bits."""
+    def factor(self, x: int, terms: int) -> tuple[int, int]:
+        """An operand of sums of so many products, and how large weights may be for 32 bits."""
         if self.values[x].kind == "signs":
-            return self._fixed_signs(x, 1)
-        x = self.as_kind(x, "float32")
-        if terms * _MOST_WEIGHT < 2**16:
-            return x
-        return self._rescaled(x, self.bits[x] - math.ceil(math.log2(terms * _MOST_WEIGHT / 2**16)))
+            return self._fixed_signs(x, 1), _MOST_WEIGHT
+        x, room = self.as_kind(x, "float32"), 2**16 // terms
+        missing = max(0, math.ceil(math.log2(_LEAST_WEIGHT / room))) if room else 16
+        if missing:
+            x, room = self._rescaled(x, self.bits[x] - missing), 2 ** (16 + missing) // terms
+        return x, min(room - 1, _MOST_WEIGHT)
 
     def _fixed_signs(self, x: int, one: int) -> int:
         given = self.values[x]

@@ -1,4 +1,4 @@
-"""A graph as steps on integers alone: bytes as real weights, fixed numbers elsewhere."""
+"""A graph as steps on integers alone: real numbers count powers of two."""
 
 import math
 from collections.abc import Callable
@@ -79,10 +79,11 @@ def _product(p: IntegerProgram, node: Node) -> int:
         rows = math.prod(shape[:-1])
         x, shape = p.renamed(x, (rows, weights.shape[1])), (rows, shape[-1])
         weights, a = weights[:, None], {}
-    x = p.factor(x, math.prod(weights.shape[1:]))
+    x, most = p.factor(x, math.prod(weights.shape[1:]))
     filters = np.abs(weights.reshape(len(weights), -1).astype(np.float64)).max(1)
-    steps = np.maximum(filters, 1e-30) / np.iinfo(np.int8).max
-    integers = np.rint(weights / steps.reshape(-1, *[1] * (weights.ndim - 1))).astype(np.int8)
+    # Powers of two, so that weights which are multiples of one stay what they are.
+    steps = 2.0 ** np.ceil(np.log2(np.maximum(filters, 1e-30) / most))
+    integers = np.rint(weights / steps.reshape(-1, *[1] * (weights.ndim - 1))).astype(np.int16)
     groups = a.get("groups", 1)
     window = p.window(x, weights.shape[1:-1], (1, 1, *shape)[-2:], a, groups)
     table = p.constants.array(integers)

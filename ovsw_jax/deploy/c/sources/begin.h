@@ -20,7 +20,6 @@
 #define INLINE static inline
 #endif
 typedef float f32 MAY_ALIAS;
-typedef int8_t i8 MAY_ALIAS;
 typedef int16_t i16 MAY_ALIAS;
 typedef int32_t i32 MAY_ALIAS;
 typedef uint32_t u32 MAY_ALIAS;

@@ -128,8 +128,8 @@ static TARGET void fixed_avg_pool(const Window *g, const i16 *x, i32 scale, int 
 }
 
 /* ==== fixed_product */
-/* Weights are bytes. One filter after the other, each of which sees the channels of its group. */
-static TARGET void fixed_product(const Window *g, int groups, const i16 *x, const i8 *w, int y,
+/* One filter after the other, each of which sees the channels of its group. */
+static TARGET void fixed_product(const Window *g, int groups, const i16 *x, const i16 *w, int y,
                                  i32 *out)
 {
     const Span rows = rows_of(g, y);
@@ -142,10 +142,10 @@ static TARGET void fixed_product(const Window *g, int groups, const i16 *x, cons
                 for (int kx = columns.from; kx < columns.to; ++kx) {
                     const i16 *pixel = x + seen(g, y, px, ky, kx) * (size_t)g->depth +
                                        f / each * g->channels;
-                    const i8 *weights = w + (size_t)((f * g->kernel_h + ky) * g->kernel_w + kx) *
+                    const i16 *weights = w + (size_t)((f * g->kernel_h + ky) * g->kernel_w + kx) *
                                                 (size_t)g->channels;
                     for (int c = 0; c < g->channels; ++c)
-                        sum += pixel[c] * weights[c];
+                        sum += (int32_t)pixel[c] * weights[c];
                 }
             *out++ = sum;
         }
