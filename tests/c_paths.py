@@ -74,7 +74,7 @@ class Compiled:
         library = folder / "net.so"
         command = [compiler, *STRICT, "-shared", "-fPIC", *(flags or ["-O0"])]
         subprocess.run([*command, source, "-o", library, "-lm"], check=True)
-        self.library, self.frozen = ctypes.CDLL(library), frozen
+        self.library, self.frozen, self.folder = ctypes.CDLL(library), frozen, folder
         self.library.net_arena_bytes.restype = ctypes.c_size_t
         self.library.run_path.restype = None
 

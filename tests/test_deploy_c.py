@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ovsw_jax as ovsw
+from ovsw_jax.deploy.graph import Signs
 
 pytestmark = pytest.mark.skipif(c_paths.COMPILER is None, reason="there is no C compiler")
 RNGS = nnx.Rngs(0)
@@ -221,6 +222,23 @@ def test_the_header_is_for_cpp_too_and_says_the_sizes(cats):
         "int main() { return arena[0] + (cats_classes[0] == nullptr); }\n"
     )
     built(c_paths.COMPILER, "-x", "c++", "-Wall", "-Werror", "-fsyntax-only", "x.cpp", cwd=folder)
+
+
+def test_the_table_of_memory_adds_up(widths):
+    _, _, compiled = widths
+    rows = [
+        [int(cell) for cell in line.split("|")[2:5]]
+        for line in (compiled.folder / "memory.md").read_text().splitlines()[8:]
+    ]
+    *parts, total = rows
+    kernels = sum(
+        t.bits.size if isinstance(t, Signs) else t.nbytes
+        for t in compiled.frozen.graph.tensors.values()
+    )
+    assert sum(row[0] for row in parts) == total[0] >= kernels
+    assert max(row[1] for row in parts) <= total[1]
+    assert max(row[2] for row in parts) == total[2]
+    assert compiled.library.net_arena_bytes() == total[1] + total[2]
 
 
 def test_only_what_is_used_is_written(cats):

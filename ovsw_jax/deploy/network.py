@@ -130,8 +130,9 @@ class FrozenNetwork:
         """Writes C99 that computes this network, without a library and without malloc.
 
         `NAME.c` and `NAME.h` are all that a program needs. `main.c` classifies the image in a file;
-        `Makefile` and `CMakeLists.txt` build it. The results have the same bits on every processor
-        with IEEE floats, if no activation is a function of C's mathematics library.
+        `Makefile` and `CMakeLists.txt` build it, and `memory.md` says what each layer takes. The
+        results have the same bits on every processor with IEEE floats, if no activation is a
+        function of C's mathematics library.
 
         Args:
           folder: for the files; made if need be. Older files of the same names are replaced.

@@ -19,7 +19,7 @@ class Constants:
     def __init__(self) -> None:
         """Starts with none."""
         self.definitions: dict[str, str] = {}
-        self.bytes = 0
+        self.sizes: dict[str, int] = {}  # bytes
         self._names: dict[tuple[str, str], str] = {}
 
     def array(self, values: np.ndarray) -> str:
@@ -44,7 +44,7 @@ class Constants:
             name = f"{prefix}{len(self._names)}"
             before, after = definition.split("{}", 1)
             self._names[key], self.definitions[name] = name, before + name + after
-            self.bytes += size
+            self.sizes[name] = size
         return self._names[key]
 
 

@@ -58,12 +58,46 @@ def planned(program: Program, output: int) -> Plan:
                 if group_of.get(value) != n:
                     kept.add(value)
     laid = tuple(_with_scratch(program, group, kept) for group in groups)
-    lives = [
-        (value, size_of(program.values[value]), group_of[value], ends.get(value, group_of[value]))
-        for value in sorted(kept - {0, program.root(output)})
-    ]
-    places, size = _placed(lives)
+    inside = kept - {0, program.root(output)}
+    owners = _owners(program, groups, inside, ends)
+    lives: dict[int, tuple[int, int, int, int]] = {}
+    for value in sorted(inside):
+        owner = owners.get(value, value)
+        first = group_of[owner]
+        lives[owner] = (
+            owner,
+            size_of(program.values[owner]),
+            first,
+            max(lives[owner][3] if owner in lives else first, ends.get(value, first)),
+        )
+    of_owners, size = _placed(list(lives.values()))
+    places = {value: of_owners[owners.get(value, value)] for value in inside}
     return Plan(laid, places, size, max((group.size for group in laid), default=0))
+
+
+def _owners(
+    program: Program, groups: Sequence[Sequence[Step]], inside: set[int], ends: Mapping[int, int]
+) -> dict[int, int]:
+    """The values whose memory others take over, line by line, where these end: as behind a skip."""
+    owners: dict[int, int] = {}
+    for number, group in enumerate(groups):
+        made = {step.result for step in group}
+        whole = {program.root(value) for step in group for value in step.whole}
+        last_use = {program.root(v): n for n, step in enumerate(group) for v in step.lines}
+        free = [
+            v
+            for v in last_use
+            if v in inside - made - whole and ends[v] == number and group[0].count
+        ]
+        for n, step in enumerate(group):
+            for value in free:
+                same = size_of(program.values[value]) == size_of(program.values[step.result])
+                # The line is read before another one takes its place: not by the same call.
+                if step.result in inside and same and last_use[value] < n:
+                    owners[step.result] = owners.get(value, value)
+                    free.remove(value)
+                    break
+    return owners
 
 
 def _groups(program: Program) -> list[list[Step]]:

@@ -14,6 +14,7 @@ from ovsw_jax.deploy.c.integer_program import IntegerProgram, scaled
 from ovsw_jax.deploy.c.lower import lowered
 from ovsw_jax.deploy.c.lower_integer import lowered_to_integers
 from ovsw_jax.deploy.c.memory import planned
+from ovsw_jax.deploy.c.memory_table import memory_table
 from ovsw_jax.deploy.c.source import Source, filled
 from ovsw_jax.deploy.c.steps import Program
 from ovsw_jax.deploy.network import FrozenNetwork
@@ -114,6 +115,7 @@ def written(
         f"{name}.c": text,
         f"{name}.h": filled(header, fills),
         "main.c": _main(network, isinstance(program, IntegerProgram)),
+        "memory.md": memory_table(program, plan, name),
         "Makefile": source("Makefile"),
         "CMakeLists.txt": source("CMakeLists.txt"),
     }
