@@ -67,10 +67,10 @@ void run_path(int path, void *arena, const float *input, float *output)
 class Compiled:
     """The C of a network as a function of a path and a batch."""
 
-    def __init__(self, frozen, folder, *flags, compiler=COMPILER):
+    def __init__(self, frozen, folder, *flags, before="", compiler=COMPILER):
         frozen.to_c(folder, name="net")
         source = folder / "each_path.c"
-        source.write_text(f'#include "net.c"\n{_EACH_PATH}')
+        source.write_text(f'{before}#include "net.c"\n{_EACH_PATH}')
         library = folder / "net.so"
         command = [compiler, *STRICT, "-shared", "-fPIC", *(flags or ["-O0"])]
         subprocess.run([*command, source, "-o", library, "-lm"], check=True)

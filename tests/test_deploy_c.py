@@ -123,6 +123,29 @@ def test_wide_layers_give_the_same_bits(path, widths):
     assert same(want, compiled(path, x))
 
 
+# The ones of each word, without VPOPCNTDQ.
+EMULATED = """
+#include <immintrin.h>
+#define _mm512_popcnt_epi32 counted
+static __attribute__((target("avx512f"))) __m512i counted(__m512i x)
+{
+    unsigned words[16];
+    _mm512_storeu_si512(words, x);
+    for (int i = 0; i < 16; ++i)
+        words[i] = (unsigned)__builtin_popcount(words[i]);
+    return _mm512_loadu_si512(words);
+}
+"""
+
+
+def test_all_of_the_path_with_vpopcntdq_but_its_one_instruction(widths, tmp_path):
+    x, want, compiled = widths
+    if not compiled.has("avx512bw"):
+        pytest.skip("this processor has no AVX-512")
+    emulated = Compiled(compiled.frozen, tmp_path, before=EMULATED)
+    assert same(want, emulated("avx512", x))
+
+
 class Activated(nnx.Module):
     def __init__(self):
         self.layer_norm, self.rms_norm = nnx.LayerNorm(6, rngs=RNGS), nnx.RMSNorm(6, rngs=RNGS)

@@ -53,11 +53,14 @@ INLINE TARGET void COLUMNS(const int P, const int V, const int mode, const Windo
     const int extent = (g->kernel_w - 1) * g->dilation_w + 1;
     const int first = (g->pad_left + g->stride_w - 1) / g->stride_w;
     const int room = g->width + g->pad_left - extent;
-    const int last = room < 0 ? -1 : room / g->stride_w; /* windows from first to last are whole */
+    const int end = room < 0 ? 0 : room / g->stride_w + 1;
+    const int last = (end < g->out_width ? end : g->out_width) - 1; /* of those that are whole */
     SUM sums[8];
     w += (size_t)block * (size_t)g->kernel_h * (size_t)(g->kernel_w * g->depth) * WEIGHTS;
     for (int px = 0; px < g->out_width;) {
-        if (px >= first && px + P - 1 <= last && px + P <= g->out_width) {
+        if (px >= first && px <= last && px + P - 1 > last && last - P + 1 >= first)
+            px = last - P + 1; /* some once more, which is faster than the rest one by one */
+        if (px >= first && px + P - 1 <= last) {
             TILE(P, V, g, x, w, y, px, rows, whole, sums);
             for (int k = 0; k < P * V; ++k)
                 STORE(mode, g, sums[k], (rows.to - rows.from) * g->kernel_w, px + k / V,

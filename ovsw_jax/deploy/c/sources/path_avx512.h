@@ -11,7 +11,7 @@
 #define PIXELS_OF_4 2
 #define PIXELS_OF_2 4
 #define PIXELS_OF_1 8
-#define FLOAT_PIXELS_OF_4 2
+#define FLOAT_PIXELS_OF_4 0
 #define FLOAT_PIXELS_OF_2 4
 #define FLOAT_PIXELS_OF_1 8
 

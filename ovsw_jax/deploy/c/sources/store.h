@@ -28,9 +28,12 @@ INLINE TARGET void store_sums(const int mode, const Window *g, vi counts, int ta
         store_floats(mode, g, vf_of_sums(sums), pixel, block, out);
     } else if (mode == AS_SIGNS) {
         u32 *y = (u32 *)out.y + (size_t)pixel * (size_t)((g->filters + 31) / 32) + block / 2;
-        const uint32_t bits = vi_at_least(sums, out.limits + block * 16) << block % 2 * 16;
-        const uint32_t before = block % 2 ? *y : out.flips ? out.flips[block / 2] : 0;
-        *y = before ^ bits; /* the flips come with the first half of a word */
+        const uint32_t flips = out.flips ? out.flips[block / 2] : 0;
+        const uint32_t bits = vi_at_least(sums, out.limits + block * 16);
+        if (block % 2)
+            *y = (*y & 0xffffu) | ((bits ^ flips >> 16) << 16);
+        else
+            *y = bits ^ (flips & 0xffffu);
     } else {
         i32 *y = (i32 *)out.y + (size_t)pixel * (size_t)g->filters + (size_t)block * 16;
         i32 all[16];
