@@ -1,5 +1,7 @@
 """C of frozen networks: the same bits on every path that this processor has, and no surprises."""
 
+import ctypes
+import dataclasses
 import re
 import subprocess
 
@@ -262,6 +264,21 @@ def test_the_table_of_memory_adds_up(widths):
     assert max(row[1] for row in parts) <= total[1]
     assert max(row[2] for row in parts) == total[2]
     assert compiled.library.net_arena_bytes() == total[1] + total[2]
+
+
+def test_names_in_a_file_put_nothing_into_the_c(cats, tmp_path):
+    """A frozen network may come from a stranger."""
+    graph = cats[0].graph
+    evil = 'a*/ int evil; /*"\n#error evil\n$y ${line} @name@ @bits@ |'
+    nodes = tuple(dataclasses.replace(node, layer=evil) for node in graph.nodes)
+    frozen = ovsw.deploy.FrozenNetwork(
+        dataclasses.replace(graph, nodes=nodes), classes=[evil] * 3, source={"network": evil}
+    )
+    compiled = Compiled(frozen, tmp_path, "-O0", "-DOVSW_PATH=1")
+    x = images((1, 2, 2, 3))
+    assert same(frozen(x), compiled("portable", x))
+    names = (ctypes.c_char_p * 3).in_dll(compiled.library, "net_classes")
+    assert [name.decode() for name in names] == [evil] * 3
 
 
 def test_only_what_is_used_is_written(cats):

@@ -129,6 +129,7 @@ def test_threads_give_the_same_bits(digits):
 def test_cmake_builds_it(digits, tmp_path):
     need("cmake")
     run("cmake", "-S", digits[0], "-B", ".", "-DCMAKE_C_FLAGS=-Werror", cwd=tmp_path)
+    run("cmake", "--build", ".", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("flags", [("-O2",), ("-O2", "-DOVSW_PATH=1")], ids=["neon", "portable"])

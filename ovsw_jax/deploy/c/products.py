@@ -73,7 +73,7 @@ def emit_product(program: Program, node: Node, end: Node | None = None) -> int:
     own = ", (u32 *)$scratch" if scratch else ""
     code = f"{kind}_as_{mode}(&{window}, $0, {table}, $line{own}, (Out){{$y, {out}}});"
     y = program.emit(f"{kind}_as_{mode}", code, result, whole=(x,), scratch=scratch)
-    return y if y == 0 or node.op == "conv" else program.renamed(y, node.type.shape)
+    return y if node.op == "conv" else program.renamed(y, node.type.shape)
 
 
 def _end(

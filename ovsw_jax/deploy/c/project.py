@@ -16,7 +16,7 @@ from ovsw_jax.deploy.c.lower_integer import lowered_to_integers
 from ovsw_jax.deploy.c.memory import planned
 from ovsw_jax.deploy.c.memory_table import memory_table
 from ovsw_jax.deploy.c.source import Source, filled
-from ovsw_jax.deploy.c.steps import Program
+from ovsw_jax.deploy.c.steps import Program, comment
 from ovsw_jax.deploy.network import FrozenNetwork
 from ovsw_jax.deploy.preprocessing import Preprocessing
 
@@ -98,7 +98,7 @@ def written(
     about = f"{network.source.get('network', 'A network')}, with one bit per binary weight. " + (
         f"Written by ovsw_jax {network.source['ovsw_jax']}." if "ovsw_jax" in network.source else ""
     )
-    about = re.sub(r"[^ -~]|\*/", "?", about).strip()
+    about = comment(about).strip()
     header = source("header.h").replace("@more@", _declarations(network))
     fills = {
         "about": about,
@@ -120,7 +120,8 @@ def written(
         "CMakeLists.txt": source("CMakeLists.txt"),
     }
     names = {**numbers, "name": name, "NAME": name.upper()}
-    return {file: filled(text, names) for file, text in files.items()}
+    texts = {file: filled(text, names) for file, text in files.items()}
+    return {file: re.sub(r"\n{3,}", "\n\n", text) for file, text in texts.items()}
 
 
 _FLOATS = {"number": "float", "bits": "", "format": "%.6g", "shown": "double"}
@@ -191,7 +192,7 @@ def _preprocessing_of_integers(given: Preprocessing, bits: int) -> str:
 
 def _c_string(text: str) -> str:
     """A string of C: what is not ASCII as the bytes of UTF-8, in octal digits."""
-    plain = {ord('"'): '\\"', ord("\\"): "\\\\", ord("?"): "\\?"}
+    plain = {ord('"'): '\\"', ord("\\"): "\\\\", ord("?"): "\\?", ord("@"): "\\100"}
     characters = (
         plain.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}")
         for byte in text.encode("utf-8", "surrogateescape")

@@ -57,7 +57,7 @@ class Source:
             source("end_of_path.h"),
             "#endif",
         ]
-        return re.sub(r"\n{3,}", "\n\n", "\n\n".join(part.strip() for part in parts)) + "\n"
+        return "\n\n".join(part.strip() for part in parts) + "\n"
 
     def _group(self, number: int, group: Group) -> tuple[str, str]:
         """A function that computes one line, and its call; or calls that need no function."""

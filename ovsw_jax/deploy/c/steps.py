@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 from ovsw_jax.deploy.c.constants import WORD, Constants
@@ -43,6 +44,11 @@ class Step:
     count: int
     scratch: int
     about: str
+
+
+def comment(text: str) -> str:
+    """Text that can't end the comment or the cell of a table that it stands in, nor be filled."""
+    return re.sub(r"[^ -~]|[*/](?=[*/])|[|@]", "?", text)
 
 
 def size_of(value: Type) -> int:
@@ -89,6 +95,7 @@ class Program:
         count = 0 if at_once else lines_of(result.shape)
         names = (kernels,) if isinstance(kernels, str) else kernels
         about = f"{self.node.layer}: {self.node.op}" if self.node.layer else self.node.op
+        about = comment(about)
         self.steps.append(Step(names, code, whole, lines, number, count, scratch, about))
         return number
 
