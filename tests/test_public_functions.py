@@ -9,11 +9,13 @@ HYPOTHESIS_PROFILE=search pytest tests/test_public_functions.py tries 250 cases 
 """
 
 import contextlib
+import functools
 import inspect
 import tempfile
 import traceback
 from pathlib import Path
 
+import c_paths
 import flax.errors
 import hypothesis
 import jax
@@ -546,6 +548,23 @@ def a_frozen_network(data, freeze):
     )
     y = attempt(frozen, data.draw(arrays() | junk, label="x"), naming=["images"])
     assert y.shape[1:] == frozen.output_shape
+
+
+@covers("deploy.compile")
+def a_compiled_network(data, compile_network):
+    if c_paths.COMPILER is None or data.draw(st.booleans()):
+        attempt(compile_network, data.draw(junk, label="network"), naming=["network"])
+    run = compiled_layer(compile_network)
+    y = attempt(run, data.draw(arrays() | junk, label="x"), naming=["images"])
+    assert y.shape[-1:] == run.output_shape
+
+
+@functools.cache
+def compiled_layer(compile_network):
+    frozen = ovsw.deploy.freeze(ovsw.nn.BinaryDense(4, 2, rngs=nnx.Rngs(0)), (1, 4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CC", f"{c_paths.COMPILER} -O0")
+        return compile_network(frozen)
 
 
 @covers("deploy.Preprocessing")

@@ -119,6 +119,47 @@ class FrozenNetwork:
 
         save_onnx(self, path)
 
+    def to_c(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        name: str = "network",
+        integer: bool = False,
+        calibration: Any = None,
+    ) -> None:
+        """Writes C99 that computes this network, without a library and without malloc.
+
+        `NAME.c` and `NAME.h` are all that a program needs. `main.c` classifies the image in a file;
+        `Makefile` and `CMakeLists.txt` build it, and `memory.md` says what each layer takes. The
+        results have the same bits on every processor with IEEE floats, if no activation is a
+        function of C's mathematics library.
+
+        Args:
+          folder: for the files; made if need be. Older files of the same names are replaced.
+          name: of the network, in front of all names of the header: small letters, digits and
+            underscores.
+          integer: computes without a single float, for processors that have none: real
+            numbers and weights have at most 16 bits. Input and output are int16 numbers then.
+          calibration: (images, *input_shape), real; with `integer=True` alone. Images of the
+            training set, preprocessed, which say how large the numbers become.
+
+        Raises:
+          ValueError: if `name` is no name in C, or the network has an operation that C has no
+            kernel for; the error names the layer and the operation. Or if `integer` and
+            `calibration` do not come together, or the images do not fit the network.
+          TypeError: if `calibration` holds no real numbers.
+        """
+        from ovsw_jax.deploy.c.calibration import checked_calibration
+        from ovsw_jax.deploy.c.project import write_c
+
+        if integer != (calibration is not None):
+            raise ValueError(
+                f"integer={integer!r} and calibration={'images' if integer is False else None} do "
+                "not fit: C without floats needs calibration=images, and no other C takes them."
+            )
+        images = checked_calibration(self, calibration) if integer else None
+        write_c(self, folder, name, images)
+
     def __repr__(self) -> str:
         name = self.source.get("network", "network")
         return (

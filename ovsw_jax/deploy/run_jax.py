@@ -30,10 +30,19 @@ def run(graph: Graph, x: jax.Array) -> jax.Array:
     Returns:
       (batch, *output) float32.
     """
+    return _float(_results(graph, x)[graph.output])
+
+
+def greatest(graph: Graph, x: jax.Array) -> jax.Array:
+    """The greatest magnitude in each result, the input first: (1 + nodes,) float32."""
+    return jnp.stack([jnp.abs(_float(value)).max() for value in _results(graph, x)])
+
+
+def _results(graph: Graph, x: jax.Array) -> list[_Value]:
     values = [x]
     for node in graph.nodes:
         values.append(_OPERATIONS[node.op](_Context(graph, node, values)))
-    return _float(values[graph.output])
+    return values
 
 
 class _Context:

@@ -1,0 +1,10 @@
+#undef TARGET
+#undef PIXELS_OF_4
+#undef PIXELS_OF_2
+#undef PIXELS_OF_1
+#undef FLOAT_PIXELS_OF_4
+#undef FLOAT_PIXELS_OF_2
+#undef FLOAT_PIXELS_OF_1
+#undef MOST_STEPS
+#undef OF_ONE
+#undef OF_TWO
