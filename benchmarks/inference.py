@@ -6,9 +6,10 @@ A network with random weights answers random images. Each way is a process of it
 cores as threads; they take turns, and the ratio is that of times within a turn:
 
 - *onnxruntime, float* is the twin with real convolutions and ReLU, *int8* the same quantised;
-- *JAX, float* is that twin under `jax.jit`; *JAX* the binary network likewise, its parameters being
-  arguments; *JAX, frozen* is `ovsw.deploy.freeze`, whose weights are constants;
-- *onnxruntime, frozen* is `to_onnx` of the binary network; *C* is `ovsw.deploy.compile`, one thread.
+- *JAX, float* is that twin under `jax.jit`; *JAX* the binary network likewise, its parameters
+  being arguments; *JAX, frozen* is `ovsw.deploy.freeze`, whose weights are constants;
+- *onnxruntime, frozen* is `to_onnx` of the binary network; *C* is `ovsw.deploy.compile`, on one
+  thread.
 
 `layer-...` are binary 3x3 convolutions alone, with the sign of their input. A way that lacks its
 package, or does not know a network, is left out, and the reason printed.

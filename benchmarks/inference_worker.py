@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 import ovsw_jax as ovsw
-from benchmarks import measuring, worker
+from benchmarks import worker
 
 REAL = functools.partial(nnx.Conv, use_bias=False)
 
@@ -101,7 +101,7 @@ def _quantized(path: Path, images: np.ndarray) -> Path:
     """The same model with int8 weights and activations, calibrated on the images."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
-    class Once(CalibrationDataReader):  # type: ignore[misc]
+    class Once(CalibrationDataReader):
         def __init__(self) -> None:
             self.left = [{"images": images[:8]}]
 
