@@ -19,7 +19,14 @@ from typing import Literal, get_args
 import tyro
 
 Name = Literal[
-    "optimizer_step", "training_step", "growth", "epoch", "memory", "input_pipeline", "sweep"
+    "optimizer_step",
+    "training_step",
+    "growth",
+    "epoch",
+    "memory",
+    "input_pipeline",
+    "sweep",
+    "inference",
 ]
 NAMES: tuple[Name, ...] = get_args(Name)
 

@@ -20,6 +20,7 @@ from benchmarks import (
     __main__,
     growth,
     growth_figure,
+    inference,
     jax_step,
     measuring,
     optimizer_step,
@@ -268,3 +269,20 @@ def test_some_into_a_file(modules_run, tmp_path):
     assert all(command[-1] == "--quick" for command in modules_run)
     assert list(json.loads(file.read_text())) == ["growth", "optimizer_step"]
     assert [f.name for f in tmp_path.iterdir()] == ["speed.json"]
+
+
+@pytest.mark.long
+def test_inference_in_several_ways(capsys, tmp_path):
+    ways = ("onnxruntime-float", "onnxruntime-int8", "jax-float", "jax", "jax-frozen")
+    inference.main(ways=ways, quick=True, json_file=tmp_path / "found.json")
+    rows = table(capsys.readouterr().out)
+    assert [row[0] for row in rows] == [inference.NAMES[way] for way in ways]
+    assert rows[0][2] == ONE
+    (measured,) = json.loads((tmp_path / "found.json").read_text())["measured"]
+    assert {len(seconds) for seconds in measured["seconds"].values()} == {2}
+    assert measured["left_out"] == {}
+
+
+def test_inference_of_an_unknown_way():
+    with pytest.raises(ValueError, match="--ways torch: give some of onnxruntime-float"):
+        inference.main(ways=("torch",), quick=True)
