@@ -21,8 +21,9 @@ def test_there_are_pages():
 
 
 @pytest.mark.parametrize("page", long_but(WITH_PYTHON, *{*WITH_PYTHON} - HEAVY), ids=relative)
-def test_python_runs(page):
+def test_python_runs(page, tmp_path, monkeypatch):
     """All blocks of a page in order, as a reader goes through it."""
+    monkeypatch.chdir(tmp_path)  # what they write is no part of the clone
     text, names = text_of(page), {}
     for found in re.finditer(r"```python\n(.*?)```", text, flags=re.DOTALL):
         above = text[: found.start(1)].count("\n")  # so that a traceback names the page's line
