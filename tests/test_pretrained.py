@@ -10,7 +10,8 @@ from flax import nnx
 
 import ovsw_jax as ovsw
 from experiments import data
-from experiments.publish.files import PACKAGE, SUMS, TESTS, classes_of
+from experiments.export.frozen import classes_of
+from experiments.publish.files import PACKAGE, SUMS, TESTS
 from ovsw_jax.deploy.graph import Signs
 from ovsw_jax.models.trained_networks import NAMES
 
@@ -70,7 +71,9 @@ def test_digits_are_read_as_when_they_were_published():
     found = net.predict(images.test_images)
     assert net.classes == images.classes
     np.testing.assert_array_equal(found, np.load(TESTS / "digits.npy"))
-    np.testing.assert_array_equal(found, classes_of(net.frozen, images.test_images))
+    np.testing.assert_array_equal(
+        found, classes_of(net.frozen, net.preprocessing, images.test_images)
+    )
     top1 = 100 * np.mean(found == images.test_labels)
     assert re.search(r"\*\*this file\*\* \(OvSW\) \| ([\d.]+) \|", net.card)[1] == f"{top1:.2f}"
     assert top1 > 95

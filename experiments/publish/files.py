@@ -11,17 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-import ovsw_jax as ovsw
-from experiments import data
+from experiments.export.frozen import classes_of, frozen_of, images_of
 from experiments.publish.card import card
 from experiments.run import predictions, weights
 from experiments.run.reader import Run, read_run
-from experiments.trained import Trained, load_trained
+from experiments.trained import load_trained
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "ovsw_jax" / "models" / "trained"
@@ -50,30 +48,22 @@ def publish(
     read = [read_run(run) for run in runs]
     _check_alike(read)
     trained = load_trained(runs[0], optimizer, seed)
-    images = _images(read[0], data_dir)
+    images = images_of(read[0].config, data_dir)
     kept = predictions.read(predictions.file_of(runs[0], optimizer, seed))
     if not np.array_equal(kept.label, images.test_labels):
         raise ValueError(f"the test images of {images.name} are not those of {runs[0]}.")
-    frozen = _frozen(trained)
+    frozen = frozen_of(trained)
     folder = package / name
     folder.mkdir(parents=True, exist_ok=True)
     tests.mkdir(parents=True, exist_ok=True)
     frozen.save(folder / "network.safetensors")
     (folder / "latent.safetensors").write_bytes(save(_latent(runs[0], optimizer, seed)))
-    answers = classes_of(frozen, images.test_images)
+    answers = classes_of(frozen, trained.preprocess, images.test_images).astype(np.uint8)
     np.save(tests / f"{name}.npy", answers)
     text = card(name, read, optimizer, seed, trained, kept, answers, _sizes(folder))
     (folder / "README.md").write_text(text, encoding="utf-8")
     _write_sums(package)
     return text
-
-
-def classes_of(frozen: Any, images: NDArray[np.uint8], batch: int = 500) -> NDArray[np.uint8]:
-    """What a one-bit network predicts for uint8 images; up to 256 classes."""
-    parts = [
-        frozen(frozen.preprocessing(images[i : i + batch])) for i in range(0, len(images), batch)
-    ]
-    return np.concatenate([np.asarray(jnp.argmax(logits, -1)) for logits in parts]).astype(np.uint8)
 
 
 def _check_alike(runs: Sequence[Run]) -> None:
@@ -87,22 +77,6 @@ def _check_alike(runs: Sequence[Run]) -> None:
                 f"{run.folder} and {runs[0].folder} differ in {', '.join(others)}: give runs of "
                 "the same settings."
             )
-
-
-def _images(run: Run, data_dir: Path | None) -> data.Dataset:
-    config = run.config
-    directory, held_out = data_dir or config.get("data_dir"), config.get("held_out") or 0
-    return data.load(config["data"], data_dir=directory, held_out=held_out)
-
-
-def _frozen(trained: Trained) -> Any:
-    known = trained.data
-    return ovsw.deploy.freeze(
-        trained.model,
-        (1, *known.image_shape),
-        classes=known.classes,
-        preprocessing={"mean": known.mean.tolist(), "std": known.std.tolist()},
-    )
 
 
 def _latent(run: Path, optimizer: str, seed: int) -> dict[str, NDArray[Any]]:
