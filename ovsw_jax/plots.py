@@ -9,7 +9,7 @@ window: a notebook shows it, and `figure.savefig("flips.png")` writes it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -121,7 +121,7 @@ def flip_curves(
     Raises:
       ValueError: if there is nothing to draw, `steps` has another length than `history`, or a
         metric is in no entry of it.
-      TypeError: if the numbers are traced.
+      TypeError: if `history` is no list of metrics by layer, or the numbers are traced.
 
     Example:
       >>> import ovsw_jax.plots
@@ -132,7 +132,14 @@ def flip_curves(
 
     Source: Figs. 10 to 25 of OvSW (Xiang et al., ECCV 2024).
     """
+    if isinstance(history, Mapping) or not isinstance(history, Iterable):
+        raise TypeError(f"history={history!r} must be a list of what ovsw.flip_metrics returned.")
     history = list(history)
+    if any(not _by_layer(entry) for entry in history):
+        raise TypeError(
+            "history must hold what ovsw.flip_metrics returned: from the name of each layer, and "
+            "'total', to numbers by their names."
+        )
     x = list(range(1, len(history) + 1)) if steps is None else list(steps)
     if not history or len(x) != len(history):
         raise ValueError(
@@ -154,6 +161,13 @@ def flip_curves(
     column[-1].set_xlabel("Step" if steps is not None else "Measurement", fontsize=9)
     _add_layers(figure, column[0])
     return figure
+
+
+def _by_layer(entry: Any) -> bool:
+    """Whether it is metrics by name, by layer, and not empty."""
+    return isinstance(entry, Mapping) and any(
+        isinstance(of_layer, Mapping) and of_layer for of_layer in entry.values()
+    )
 
 
 def _check_known(tree: Any, function: str) -> None:

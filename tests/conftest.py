@@ -1,13 +1,15 @@
 """What tests share: eight virtual CPU devices, strict promotion of dtypes, seeded examples."""
 
+import importlib.metadata
 import os
 from pathlib import Path
 
 # Compiling is nearly all of the suite's time, and most programs run once or twice: without LLVM's
 # optimisations and XLA's fusion emitters it takes a third. FULLY_COMPILED=1 compiles as users do.
-os.environ.setdefault(
-    "JAX_DISABLE_MOST_OPTIMIZATIONS", "0" if os.environ.get("FULLY_COMPILED") else "1"
-)
+FULLY_COMPILED = bool(os.environ.get("FULLY_COMPILED"))
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "0" if FULLY_COMPILED else "1")
+# XLA ends a process that has a flag which it doesn't know: 0.12 always has the emitters.
+JAXLIB = tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])
 # All of these must be set before JAX first starts a backend.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -17,7 +19,7 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_cpu_collective_call_terminate_timeout_seconds=600"
     # As `experiments.process.distributed.in_one_order`.
     + " --xla_cpu_enable_concurrency_optimized_scheduler=false"
-    + ("" if os.environ.get("FULLY_COMPILED") else " --xla_cpu_use_fusion_emitters=false")
+    + ("" if FULLY_COMPILED or JAXLIB >= (0, 12) else " --xla_cpu_use_fusion_emitters=false")
 ).strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Each test makes its own functions, and JAX would compile them again: programs that took long are

@@ -152,6 +152,14 @@ def is_not_wide(path, layer):
     return path != ("wide",)
 
 
+def test_ready_made_functions_are_combined_by_and_alone():
+    with pytest.raises(TypeError, match=r"ovsw.skip_narrow & 3: the other one must be a function"):
+        ovsw.skip_narrow & 3
+    for choose in (lambda f, g: f | g, lambda f, g: (lambda p, x: True) | f):
+        with pytest.raises(TypeError, match="keeps some layers real, which & combines"):
+            choose(ovsw.skip_narrow, ovsw.skip_depthwise)
+
+
 @pytest.mark.parametrize(
     ("where", "kept"),
     [
@@ -263,7 +271,7 @@ def test_other_modules_with_kernels_are_named_too():
         "table": "looks entries up and multiplies nothing",
         "first": "the first layer",
         "there": "is binary already",
-        "heads": "becomes binary only by a function where=",
+        "heads": "becomes binary only by a where= that is a plain function",
         "inner": "BinaryDense",
         "last": "the last layer",
     }

@@ -700,10 +700,15 @@ def test_linen_arguments():
     with pytest.raises(TypeError, match="variables=None is no mapping"):
         ovsw.linen.inspect(model, None, normal(8, 4))
     with pytest.raises(ValueError, match="by its shape"):
-        ovsw.linen.inspect(model, {}, (8, 4))
+        ovsw.linen.inspect(model, {"params": {}}, (8, 4))
+    for variables in ({}, {"latent_kernel": jnp.ones((4, 4))}):
+        with pytest.raises(ValueError, match="variables has no params, but"):
+            ovsw.linen.inspect(model, variables, normal(8, 4))
     real, x = linen.Dense(3), normal(8, 4)
     variables = real.init(jax.random.key(0), x)
-    with pytest.raises(ValueError, match="Dense has no binary layer to inspect"):
+    with pytest.raises(
+        ValueError, match=r"Dense has no binary layer .* such as ovsw.linen.BinaryConv\.(\n|$)"
+    ):
         ovsw.linen.inspect(real, variables, x)
 
 
@@ -725,8 +730,16 @@ def test_linen_modules_that_can_not_be_hashed_are_compiled_once():
 def test_an_empty_batch_has_nothing_to_tell():
     variables = {"params": {"latent_kernel": jnp.ones((4, 2, 2))}}
     heads = ovsw.linen.BinaryDenseGeneral((2, 2), train=True)
-    for found in (
-        ovsw.inspect(dense(), np.zeros((0, 4), np.float32)),
-        ovsw.linen.inspect(heads, variables, np.zeros((0, 4), np.float32)),
+    nothing = np.zeros((0, 4), np.float32)
+    with pytest.raises(
+        ValueError, match=r"ovsw.inspect measures a batch.*\(0, 4\) holds no sample"
     ):
-        assert all(np.isfinite(x) for x in found.rows[0].numbers().values())
+        ovsw.inspect(dense(), nothing)
+    with pytest.raises(ValueError, match=r"ovsw.linen.inspect measures a batch, .* no sample"):
+        ovsw.linen.inspect(heads, variables, nothing)
+
+
+def test_a_model_of_shapes_can_not_be_run():
+    shapes = nnx.eval_shape(lambda: ovsw.nn.BinaryDense(4, 4, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=r"BinaryDense has shapes in place of weights"):
+        ovsw.inspect(shapes, normal(8, 4))

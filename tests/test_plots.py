@@ -117,6 +117,12 @@ def test_bad_arguments(training, call, message):
         call(*training)
 
 
+@pytest.mark.parametrize("history", [3, [3], [{}], [{"total": 1.0}], {"total": {"loss": 1.0}}])
+def test_what_is_no_history(history):
+    with pytest.raises(TypeError, match=r"history.* must .*ovsw\.flip_metrics returned"):
+        plots.flip_curves(history)
+
+
 def test_traced_numbers_are_refused(training):
     params, state, _ = training
     with pytest.raises(TypeError, match="latent_histogram draws numbers, and these are traced"):

@@ -250,6 +250,8 @@ WRONG = {
     r"kernel is \(72, 5\)\).*head of other classes": changed(head__weight=np.ones((4, 72))),
     r"head.bias of shape \(\), and the network needs \(5,\)": changed(head__bias=np.ones(())),
     r"head.bias that holds NaN": changed(head__bias=np.full(5, np.nan)),
+    r"head.bias that holds numbers beyond float32": changed(head__bias=np.full(5, 1e300)),
+    r"head.bias that holds numbers beyond float": changed(head__bias=np.full(5, -np.inf)),
     r"head.bias of dtype <U1, which holds no real": changed(head__bias=np.array(["a"] * 5)),
     r"head.bias of dtype complex": changed(head__bias=np.ones(5, complex)),
     r"Every name of it begins with 'module\.': remove that": lambda whole: {

@@ -193,7 +193,7 @@ def _why(
         if hasattr(layer, LATENT_KEY):
             return "is binary already"
         if isinstance(layer, nnx.LinearGeneral):
-            return "becomes binary only by a function where="
+            return "becomes binary only by a where= that is a plain function"
         if isinstance(layer, nnx.Embed):
             return "looks entries up and multiplies nothing"
         return f"no binary layer replaces a {kind}"

@@ -87,6 +87,11 @@ def inspect(
     call = call_with(inputs, named_inputs)
     check_has_values(call, "ovsw.inspect")
     graph, state = nnx.split(model, graph=True)
+    if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(state)):
+        raise ValueError(
+            f"ovsw.inspect runs the network, and {type(model).__name__} has shapes in place of "
+            "weights, as nnx.eval_shape makes it: make it without, or load its weights first."
+        )
     fixed = (tuple(call.arrays), call.rest, call.structure)
     check_hashable(type(model).__name__, (graph, fixed), "ovsw.inspect")
     return _inspected(graph, fixed, evaluation, state, list(call.arrays.values()))
@@ -119,16 +124,16 @@ def _inspected(
         if _is_binary(layer)
     ]
     if not rows:
-        raise ValueError(no_binary_layer(type(network).__name__, "ovsw.nn.BinaryConv"))
+        remedy = "Put one into it, such as ovsw.nn.BinaryConv, or convert it by ovsw.binarize."
+        raise ValueError(no_binary_layer(type(network).__name__, remedy))
     return Inspection(tuple(rows))
 
 
-def no_binary_layer(model: str, layer: str) -> str:
+def no_binary_layer(model: str, remedy: str) -> str:
     """The message about a network in which there is nothing to inspect."""
     return (
         f"{model} has no binary layer to inspect: none of its modules has an input_sign, a "
-        f"kernel_sign or a {LATENT_KEY}. Put one into it, such as {layer}, or convert it by "
-        "ovsw.binarize."
+        f"kernel_sign or a {LATENT_KEY}. {remedy}"
     )
 
 
@@ -144,12 +149,17 @@ def _latent_size(layer: Any) -> int:
 
 
 def check_has_values(call: Call, function: str) -> None:
-    """Raises ValueError if an input of a call is a shape alone."""
+    """Raises ValueError if an input of a call is a shape alone, or holds no sample."""
     for name, x in call.arrays.items():
         if isinstance(x, jax.ShapeDtypeStruct):
             raise ValueError(
                 f"{function} runs the network, and input {name} is given by its shape "
                 f"{x.shape} alone: give a batch of real samples, such as 32 images."
+            )
+        if x.ndim and not x.shape[0]:
+            raise ValueError(
+                f"{function} measures a batch, and input {name} of shape {x.shape} holds no "
+                "sample: give at least one, such as 32 images."
             )
 
 

@@ -41,13 +41,24 @@ class Refinement:
 
     def __and__(self, other: Where) -> "Refinement":
         if not callable(other):
-            return NotImplemented
+            raise TypeError(
+                f"{self!r} & {other!r}: the other one must be a function of path and layer, such "
+                "as ovsw.skip_narrow."
+            )
         return Refinement(
             *self._tests, *(other._tests if isinstance(other, Refinement) else [other])
         )
 
     def __rand__(self, other: Where) -> "Refinement":
         return self & other
+
+    def __or__(self, other: object) -> "Refinement":
+        raise TypeError(
+            f"{self!r} | {other!r}: each of them keeps some layers real, which & combines. For "
+            "another choice give where= a plain function of path and layer."
+        )
+
+    __ror__ = __or__
 
     def __repr__(self) -> str:
         return " & ".join(map(_name, self._tests))

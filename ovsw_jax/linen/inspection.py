@@ -77,6 +77,11 @@ def inspect(
             f"variables={variables!r} is no mapping: give what module.init returned, as to "
             "module.apply."
         )
+    if "params" not in variables:
+        raise ValueError(
+            f"variables has no params, but {sorted(map(str, variables))}: give all that "
+            'module.init returned, or {"params": params}.'
+        )
     call = call_with(args, kwargs)
     check_has_values(call, "ovsw.linen.inspect")
     fixed = (tuple(call.arrays), call.rest, call.structure)
@@ -128,7 +133,8 @@ def _inspected(
     with linen.intercept_methods(look):
         program = jax.make_jaxpr(applied)(variables, rngs, arrays)
     if not seen:
-        raise ValueError(no_binary_layer(type(module).__name__, "ovsw.linen.BinaryConv"))
+        remedy = "Put one into it, such as ovsw.linen.BinaryConv."
+        raise ValueError(no_binary_layer(type(module).__name__, remedy))
     found = by_layer(observed(program, jax.tree.leaves((variables, rngs, arrays))))
     params = linen.meta.unbox(dict(variables.get("params", {})))
     return Inspection(

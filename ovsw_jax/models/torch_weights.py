@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ovsw_jax.hyperparams import FLOAT32_MAX
 from ovsw_jax.models.cifar_resnet import CifarResNet18, CifarResNet20, SmallResNet
 from ovsw_jax.models.resnet import ResNet
 from ovsw_jax.models.vgg_small import VGGSmall
@@ -146,7 +147,8 @@ def load_torch(
       The names that only one side has: none if `strict`.
 
     Raises:
-      ValueError: if names or shapes don't fit, an entry holds NaN, or no table is known.
+      ValueError: if names or shapes don't fit, an entry holds NaN or numbers beyond float32, or no
+        table is known.
       TypeError: if an argument or an entry is of the wrong type.
 
     Example:
@@ -332,7 +334,7 @@ def _names_of(model: nnx.Module, names: TorchNames | None) -> TorchNames:
     if names is None:
         raise ValueError(
             f"the names of a {type(model).__name__} in PyTorch are not known: give names="
-            "ovsw.models.TorchNames(...), a table of those that differ."
+            "ovsw.models.TorchNames(...), a table of those that differ, or TorchNames() if none do."
         )
     return names
 
@@ -350,10 +352,18 @@ def _array(name: str, value: Any) -> np.ndarray:
             f"state_dict has {name} of dtype {array.dtype}, which holds no real numbers: give "
             "NumPy arrays, as tensor.detach().cpu().numpy() makes them."
         )
-    if jnp.issubdtype(array.dtype, jnp.floating) and np.isnan(array.astype(np.float64)).any():
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        numbers = np.abs(array.astype(np.float64))
+        if not np.all(numbers <= FLOAT32_MAX):
+            kind = "NaN" if np.isnan(numbers).any() else "numbers beyond float32"
+            raise ValueError(
+                f"state_dict has {name} that holds {kind}: that training went wrong, or the file "
+                "is damaged. Give other weights."
+            )
+    if name.endswith("running_var") and (array < 0).any():
         raise ValueError(
-            f"state_dict has {name} that holds NaN: that training went wrong, or the file is "
-            "damaged. Give other weights."
+            f"state_dict has {name} that holds negative variances: the file is damaged, or the "
+            "entry is another one. Give other weights."
         )
     return array
 
