@@ -22,7 +22,7 @@ from ovsw_jax.deploy.graph import Signs
 
 pytestmark = pytest.mark.skipif(c_paths.COMPILER is None, reason="there is no C compiler")
 RNGS = nnx.Rngs(0)
-CASES = max(2, hypothesis.settings().max_examples // 10)
+CASES = max(1, hypothesis.settings().max_examples // 20)
 
 
 class Several(nnx.Module):
@@ -140,6 +140,7 @@ static __attribute__((target("avx512f"))) __m512i counted(__m512i x)
 """
 
 
+@pytest.mark.long
 def test_all_of_the_path_with_vpopcntdq_but_its_one_instruction(widths, tmp_path):
     x, want, compiled = widths
     if not compiled.has("avx512bw"):

@@ -126,10 +126,14 @@ def test_threads_give_the_same_bits(digits):
     assert same(want, hosted(folder, "gcc", "-O2", "-fopenmp", "-DNETWORK_THREADS=3"))
 
 
-def test_cmake_builds_it(digits, tmp_path):
+def test_cmake_builds_it(tmp_path):
     need("cmake")
-    run("cmake", "-S", digits[0], "-B", ".", "-DCMAKE_C_FLAGS=-Werror", cwd=tmp_path)
-    run("cmake", "--build", ".", cwd=tmp_path)
+    frozen = ovsw.deploy.freeze(ovsw.nn.BinaryDense(8, 3, rngs=nnx.Rngs(0)), (1, 8))
+    frozen.to_c(tmp_path)
+    run("cmake", "-S", ".", "-B", "build", "-DCMAKE_C_FLAGS=-Werror", cwd=tmp_path)
+    run("cmake", "--build", "build", cwd=tmp_path)
+    (tmp_path / "image").write_bytes(np.ones(8, np.float32).tobytes())
+    assert len(run("build/network", "image", cwd=tmp_path).split()) == 4  # outputs, and the class
 
 
 @pytest.mark.parametrize("flags", [("-O2",), ("-O2", "-DOVSW_PATH=1")], ids=["neon", "portable"])

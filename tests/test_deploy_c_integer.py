@@ -19,7 +19,7 @@ import ovsw_jax as ovsw
 
 pytestmark = pytest.mark.skipif(c_paths.COMPILER is None, reason="there is no C compiler")
 RNGS = nnx.Rngs(0)
-CASES = max(2, hypothesis.settings().max_examples // 10)
+CASES = max(1, hypothesis.settings().max_examples // 20)
 
 
 def outputs(frozen, x, folder, *, calibration=None):

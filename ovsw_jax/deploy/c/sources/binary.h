@@ -9,13 +9,21 @@
 #define WEIGHT u32
 #define WEIGHTS 16
 #define SUM vi
-#define COUNT vc
 #define X_VECTOR vw
 #define W_VECTOR vw
 #define ZERO vi_zero
+#if defined(COUNTS_FOURS)
+#define COUNT vq
+#define START vq_start
+#define STEP vq_step
+#define FOUR_STEPS vq_four_steps
+#define FINISH vq_finish
+#else
+#define COUNT vc
 #define START vc_start
 #define STEP vc_step
 #define FINISH vc_finish
+#endif
 #define REPEAT vw_repeat
 #define LOAD vw_load
 #define MOST MOST_STEPS

@@ -11,6 +11,7 @@
 #undef ZERO
 #undef START
 #undef STEP
+#undef FOUR_STEPS
 #undef FINISH
 #undef REPEAT
 #undef LOAD

@@ -6,5 +6,6 @@
 #undef FLOAT_PIXELS_OF_2
 #undef FLOAT_PIXELS_OF_1
 #undef MOST_STEPS
+#undef COUNTS_FOURS
 #undef OF_ONE
 #undef OF_TWO

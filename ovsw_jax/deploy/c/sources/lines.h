@@ -6,6 +6,7 @@
  *   SUM, COUNT, X_VECTOR, W_VECTOR     types of vectors: sums, what steps add to, and operands;
  *   ZERO, START, STEP, FINISH          sums of 0, COUNT of sums, one more product, sums of COUNT;
  *   REPEAT, LOAD, MOST                 vectors of x and w, and how many steps COUNT can hold;
+ *   FOUR_STEPS                         four steps that count as one, if there are such;
  *   STORE(mode, g, sum, taps, pixel, block, out)
  *   PIXELS_4, PIXELS_2, PIXELS_1       pixels at once of 4, 2 and 1 blocks, or 0.
  * Each sum has a lane of its own, in which its products are added in the same order on each path.
@@ -17,19 +18,39 @@ INLINE TARGET void TILE(const int P, const int V, const Window *g, const ELEMENT
     const int run = g->dilation_w == 1 ? columns.to - columns.from : 1;
     const size_t pixel = (size_t)g->stride_w * (size_t)g->depth;
     const size_t block = (size_t)g->kernel_h * (size_t)(g->kernel_w * g->depth) * WEIGHTS;
-    for (int k = 0; k < P * V; ++k)
+    int room = MOST;
+    COUNT counts[8];
+    for (int k = 0; k < P * V; ++k) {
         sums[k] = ZERO();
+        counts[k] = START(sums[k]);
+    }
     for (int ky = rows.from; ky < rows.to; ++ky)
         for (int kx = columns.from; kx < columns.to; kx += run) {
             const ELEMENT *xs = x + seen(g, y, px, ky, kx) * (size_t)g->depth;
             const WEIGHT *ws = w + (size_t)((ky * g->kernel_w + kx) * g->depth) * WEIGHTS;
             int left = run * g->depth;
             while (left > 0) {
-                const int steps = left < MOST ? left : MOST;
-                COUNT counts[8];
-                for (int k = 0; k < P * V; ++k)
-                    counts[k] = START(sums[k]);
-                for (int i = 0; i < steps; ++i, ++xs, ws += WEIGHTS) {
+                int steps;
+                if (room == 0) {
+                    for (int k = 0; k < P * V; ++k) {
+                        sums[k] = FINISH(sums[k], counts[k]);
+                        counts[k] = START(sums[k]);
+                    }
+                    room = MOST;
+                }
+#if defined(FOUR_STEPS)
+                steps = left / 4 < room ? left / 4 : room;
+                left -= 4 * steps;
+                room -= steps;
+                for (; steps > 0; --steps, xs += 4, ws += 4 * WEIGHTS)
+                    for (int k = 0; k < P * V; ++k)
+                        counts[k] = FOUR_STEPS(counts[k], xs + (size_t)(k / V) * pixel,
+                                               ws + (size_t)(k % V) * block);
+#endif
+                steps = left < room ? left : room;
+                left -= steps;
+                room -= steps;
+                for (; steps > 0; --steps, ++xs, ws += WEIGHTS) {
                     W_VECTOR weights[4];
                     for (int v = 0; v < V; ++v)
                         weights[v] = LOAD(ws + (size_t)v * block);
@@ -39,11 +60,10 @@ INLINE TARGET void TILE(const int P, const int V, const Window *g, const ELEMENT
                             counts[p * V + v] = STEP(counts[p * V + v], repeated, weights[v]);
                     }
                 }
-                for (int k = 0; k < P * V; ++k)
-                    sums[k] = FINISH(sums[k], counts[k]);
-                left -= steps;
             }
         }
+    for (int k = 0; k < P * V; ++k)
+        sums[k] = FINISH(sums[k], counts[k]);
 }
 
 INLINE TARGET void COLUMNS(const int P, const int V, const int mode, const Window *g,

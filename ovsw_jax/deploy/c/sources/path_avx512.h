@@ -4,13 +4,17 @@
 #if PATH == PATH_AVX512
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vpopcntdq")))
 #define MOST_STEPS (1 << 30)
-#else
-#define TARGET __attribute__((target("avx512f,avx512bw")))
-#define MOST_STEPS 31 /* a byte counts to 255, 8 at most a step */
-#endif
 #define PIXELS_OF_4 2
 #define PIXELS_OF_2 4
 #define PIXELS_OF_1 8
+#else
+#define TARGET __attribute__((target("avx512f,avx512bw")))
+#define MOST_STEPS 30 /* a byte counts to 255, 8 at most a step and once at the end */
+#define PIXELS_OF_4 0
+#define PIXELS_OF_2 2
+#define PIXELS_OF_1 4
+#define COUNTS_FOURS
+#endif
 #define FLOAT_PIXELS_OF_4 0
 #define FLOAT_PIXELS_OF_2 4
 #define FLOAT_PIXELS_OF_1 8
@@ -98,6 +102,51 @@ INLINE TARGET vc vc_masked_step(vc counts, vw x, vw mask, vw w)
 {
     return add_ones(counts, _mm512_ternarylogic_epi32(x, w, mask, 0x28)); /* (x ^ w) & mask */
 }
+
+#if defined(COUNTS_FOURS)
+/* Adders carry from words to words, so that the ones of one word in four are looked up. */
+typedef struct {
+    __m512i ones, twos; /* bit by bit, what is still to be counted */
+    vc fours, singles;
+} vq;
+
+INLINE TARGET vq vq_start(vi sums)
+{
+    const vc zero = vc_start(sums);
+    return (vq){zero, zero, zero, zero};
+}
+
+INLINE TARGET vi vq_finish(vi sums, vq c)
+{
+    const vi zero = vi_zero();
+    vi high = vc_finish(zero, c.fours);
+    high = vc_finish(_mm512_add_epi32(high, high), add_ones(zero, c.twos));
+    return vc_finish(_mm512_add_epi32(sums, _mm512_add_epi32(high, high)),
+                     add_ones(c.singles, c.ones));
+}
+
+INLINE TARGET vq vq_step(vq c, vw x, vw w)
+{
+    c.singles = vc_step(c.singles, x, w);
+    return c;
+}
+
+/* The sum of three bits is 0x96, and what it carries 0xe8. */
+INLINE TARGET vq vq_four_steps(vq c, const u32 *x, const u32 *w)
+{
+    const __m512i a = _mm512_xor_si512(vw_repeat(x[0]), vw_load(w));
+    const __m512i b = _mm512_xor_si512(vw_repeat(x[1]), vw_load(w + 16));
+    const __m512i d = _mm512_xor_si512(vw_repeat(x[2]), vw_load(w + 32));
+    const __m512i e = _mm512_xor_si512(vw_repeat(x[3]), vw_load(w + 48));
+    const __m512i first = _mm512_ternarylogic_epi64(c.ones, a, b, 0xe8);
+    const __m512i ones = _mm512_ternarylogic_epi64(c.ones, a, b, 0x96);
+    const __m512i second = _mm512_ternarylogic_epi64(ones, d, e, 0xe8);
+    c.ones = _mm512_ternarylogic_epi64(ones, d, e, 0x96);
+    c.fours = add_ones(c.fours, _mm512_ternarylogic_epi64(c.twos, first, second, 0xe8));
+    c.twos = _mm512_ternarylogic_epi64(c.twos, first, second, 0x96);
+    return c;
+}
+#endif
 
 INLINE TARGET vf vf_zero(void)
 {
