@@ -6,10 +6,9 @@ from pathlib import Path
 
 # Compiling is nearly all of the suite's time, and most programs run once or twice: without LLVM's
 # optimisations and XLA's fusion emitters it takes a third. FULLY_COMPILED=1 compiles as users do.
-FULLY_COMPILED = bool(os.environ.get("FULLY_COMPILED"))
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "0" if FULLY_COMPILED else "1")
-# XLA ends a process that has a flag which it doesn't know: 0.12 always has the emitters.
-JAXLIB = tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])
+os.environ.setdefault(
+    "JAX_DISABLE_MOST_OPTIMIZATIONS", "0" if os.environ.get("FULLY_COMPILED") else "1"
+)
 # All of these must be set before JAX first starts a backend.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -19,7 +18,12 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_cpu_collective_call_terminate_timeout_seconds=600"
     # As `experiments.process.distributed.in_one_order`.
     + " --xla_cpu_enable_concurrency_optimized_scheduler=false"
-    + ("" if FULLY_COMPILED or JAXLIB >= (0, 12) else " --xla_cpu_use_fusion_emitters=false")
+    # From 0.12 on the emitters are always used, and XLA ends a process at a flag that is unknown.
+    + (
+        ""
+        if os.environ.get("FULLY_COMPILED") or importlib.metadata.version("jaxlib") >= "0.12"
+        else " --xla_cpu_use_fusion_emitters=false"
+    )
 ).strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Each test makes its own functions, and JAX would compile them again: programs that took long are
