@@ -27,7 +27,9 @@ from experiments.sweep.members import programs
 # What stands for something of the reader's.
 STANDS_FOR = {"RECIPE": "digits", "I": "0", "S": "0", "$JOB_COMPLETION_INDEX": "0"}
 # Named without arguments, they are meant as programs; alone they would ask for more.
-NEED_ARGUMENTS = {f"experiments.{name}" for name in ("launch", "prepare", "summary")}
+NEED_ARGUMENTS = {
+    f"experiments.{name}" for name in ("export", "launch", "prepare", "publish", "summary")
+}
 GRID = "flip_state=ema,packed,packed8"  # $G of results/packed8/README.md
 
 
