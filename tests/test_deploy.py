@@ -258,6 +258,7 @@ def test_it_is_computed_in_float32_whatever_training_rounded_to():
     np.testing.assert_allclose(ovsw.deploy.freeze(narrow, (1, 4))(x), want, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_a_trained_network_of_digits_gives_the_same_answers(tmp_path):
     from sklearn.datasets import load_digits
 

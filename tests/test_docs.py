@@ -12,7 +12,10 @@ import ovsw_jax as ovsw
 
 # test_readme.py runs the README's.
 WITH_PYTHON = [page for page in DOCUMENTS[1:] if "```python" in text_of(page)]
-HEAVY = {documents.DOCS / "reference" / "networks.md", documents.DOCS / "guides" / "scale.md"}
+HEAVY = {
+    documents.DOCS / name
+    for name in ("reference/networks.md", "guides/scale.md", "guides/train.md")
+}
 
 
 def test_there_are_pages():
@@ -22,8 +25,12 @@ def test_there_are_pages():
 
 @pytest.mark.parametrize("page", long_but(WITH_PYTHON, *{*WITH_PYTHON} - HEAVY), ids=relative)
 def test_python_runs(page, tmp_path, monkeypatch):
-    """All blocks of a page in order, as a reader goes through it."""
-    monkeypatch.chdir(tmp_path)  # what they write is no part of the clone
+    monkeypatch.chdir(tmp_path)  # what it writes is no part of the clone
+    run_python(page)
+
+
+def run_python(page):
+    """Runs all blocks of a page in order, as a reader goes through it."""
     text, names = text_of(page), {}
     for found in re.finditer(r"```python\n(.*?)```", text, flags=re.DOTALL):
         above = text[: found.start(1)].count("\n")  # so that a traceback names the page's line
@@ -111,7 +118,7 @@ def test_every_building_block_has_a_place():
 @pytest.mark.parametrize(
     ("check", "text", "error"),
     [
-        (test_python_runs, "```python\n1 / 0\n```", ZeroDivisionError),
+        (run_python, "```python\n1 / 0\n```", ZeroDivisionError),
         (test_links_lead_somewhere, "[there](nowhere.md)", AssertionError),
         (test_links_lead_somewhere, "# Title\n[up](#titel)", AssertionError),
         (test_links_lead_somewhere, "```\n# Title\n```\n[up](#title)", AssertionError),

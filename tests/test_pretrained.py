@@ -53,6 +53,7 @@ def same(first, second):
     return [bool((x == y).all()) for x, y in pairs]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_a_module_of_its_own_goes_on_to_train(name):
     net = ovsw.models.pretrained(name)
