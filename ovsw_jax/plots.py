@@ -64,8 +64,8 @@ def latent_histogram(
       A `matplotlib.figure.Figure` with a panel per layer.
 
     Raises:
-      ValueError: if a layer is unknown, `bins` is no positive even integer, or there is no flip
-        state.
+      ValueError: if a layer is unknown or has no finite weight, `bins` is no positive even integer,
+        or there is no flip state.
       TypeError: if the arrays are traced.
 
     Example:
@@ -90,6 +90,11 @@ def latent_histogram(
     if not weights:
         raise ValueError(no_flip_state(opt_state))
     names = _chosen(layers, list(weights))
+    if empty := [name for name in names if not np.isfinite(weights[name]).any()]:
+        raise ValueError(
+            f"no latent weight of {', '.join(empty)} is finite: there is nothing to draw. Look for "
+            "the step at which the loss became NaN."
+        )
     figure, panels = _panels(len(names))
     for axes, name in zip(panels, names, strict=True):
         _draw_layer(axes, name, weights[name], silent[name], never[name], bins)

@@ -144,10 +144,10 @@ def _numbers(metrics: Any) -> dict[str, dict[str, float]]:
     is_nested = isinstance(metrics, Mapping) and all(
         isinstance(of_layer, Mapping) for of_layer in metrics.values()
     )
-    if not is_nested:
+    if not is_nested or not any(metrics.values()):
         raise TypeError(
-            f"metrics={metrics!r} is no dict of dicts: give what ovsw.flip_metrics(opt_state) "
-            "returns."
+            f"metrics={metrics!r} is no dict of dicts with numbers: give what "
+            "ovsw.flip_metrics(opt_state) returns."
         )
     return {
         str(layer): {str(name): _number(layer, name, x) for name, x in of_layer.items()}

@@ -104,6 +104,10 @@ def test_an_nnx_model_and_its_optimizer():
         ),
         (lambda p, s, h: plots.latent_histogram(p, s, bins=3), "bins=3 must be a positive even"),
         (lambda p, s, h: plots.latent_histogram(p, optax.sgd(1.0).init(p)), "holds no flip state"),
+        (
+            lambda p, s, h: plots.latent_histogram(jax.tree.map(lambda x: x * np.nan, p), s),
+            "no latent weight of .* is finite",
+        ),
         (lambda p, s, h: plots.flip_curves([]), "history has 0 entries"),
         (lambda p, s, h: plots.flip_curves(h, steps=[1]), "40 entries and steps has 1"),
         (
@@ -160,8 +164,9 @@ def test_a_table_of_metrics():
 
 
 def test_a_table_of_what_is_no_metric():
-    with pytest.raises(TypeError, match="no dict of dicts"):
-        ovsw.table([1])
+    for nothing in ([1], {}, {"total": {}}):
+        with pytest.raises(TypeError, match="no dict of dicts"):
+            ovsw.table(nothing)
     with pytest.raises(TypeError, match="are traced: return them"):
         jax.jit(lambda x: ovsw.table({"a": {"b": x}}) and 0)(1.0)
     with pytest.raises(TypeError, match="must be one number: take one member"):
