@@ -18,10 +18,10 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_cpu_collective_call_terminate_timeout_seconds=600"
     # As `experiments.process.distributed.in_one_order`.
     + " --xla_cpu_enable_concurrency_optimized_scheduler=false"
-    # From 0.12 on the emitters are always used, and XLA ends a process at a flag that is unknown.
+    # Known up to jaxlib 0.11.0; XLA ends a process that has an unknown flag.
     + (
         ""
-        if os.environ.get("FULLY_COMPILED") or importlib.metadata.version("jaxlib") >= "0.12"
+        if os.environ.get("FULLY_COMPILED") or importlib.metadata.version("jaxlib") > "0.11.0"
         else " --xla_cpu_use_fusion_emitters=false"
     )
 ).strip()
